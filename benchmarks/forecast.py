@@ -1,0 +1,86 @@
+"""Scores and training seconds of the forecaster on the 12 PJM files: ``python -m benchmarks.forecast``.
+
+Each row is one training (a cell, a seed, a number of steps) or one baseline, scored on all test hours.
+Needs the real files: set GATEDCELLS_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks.records import append
+from gatedcells.forecast.baselines import baselines
+from gatedcells.forecast.data import Clock
+from gatedcells.forecast.evaluate import Result, score_baselines, scored
+from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.metrics import Scores
+from gatedcells.forecast.runs import RunFolder
+from gatedcells.forecast.sources import locate
+from gatedcells.forecast.training import train
+from gatedcells.forecast.windows import prepare
+
+
+def main() -> None:
+    """Train, score, print and append rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--run", type=Path, help="append the scores of a finished run folder instead")
+    options = parser.parse_args()
+    if options.run is not None:
+        print(append("forecast", _rows_of(options.run)))
+        return
+    torch.set_num_threads(options.threads)
+    source = locate(None, Clock())
+    if source.kind != "pjm":
+        raise SystemExit(f"the published files are needed, this is {source.note}")
+    regions = prepare(source.series)
+    rows = []
+    for model in baselines():
+        start = time.perf_counter()
+        (result,) = score_baselines(regions, [model], lambda _: None)
+        rows.append(_row(result, "", "", time.perf_counter() - start))
+    for steps in (60, FastRecipe().steps, 1400):
+        for cell in ("gru", "lstm"):
+            for seed in range(options.seeds if steps == FastRecipe().steps else 1):
+                forecaster, done = train(FastTask(FastRecipe(cell=cell, steps=steps), regions), seed=seed)
+                forecasts = forecaster.forecast_test(regions, lambda _: None)
+                rows.append(_row(scored(cell.upper(), regions, forecasts), steps, seed, done.seconds))
+    print(append("forecast", rows))
+
+
+def _rows_of(run: Path) -> list[dict[str, object]]:
+    """The networks' scores in a run folder, with the settings that made them."""
+    folder = RunFolder(run)
+    config = folder.config()
+    models = json.loads(folder.metrics.read_text())["models"]
+    rows = []
+    for cell in config.cells:
+        model = models[cell.upper()]
+        scores = Scores(**model["mean"])
+        recipe = f"{config.recipe_name} {json.dumps(asdict(config.recipe_for(cell)), sort_keys=True)}"
+        result = Result(cell.upper(), [], {}, scores)
+        rows.append(_row(result, "", config.seed, model["train_seconds"]) | {"recipe": recipe})
+        print(f"{cell}: threads {config.threads}, {config.versions}")
+    return rows
+
+
+def _row(result: Result, steps: object, seed: object, seconds: float) -> dict[str, object]:
+    mean = result.mean
+    row = {
+        "model": result.name, "recipe": "fast" if steps else "", "steps": steps, "seed": seed,
+        "fit_s": round(seconds, 2), "smape": round(mean.smape, 4), "mae_mw": round(mean.mae_mw, 2),
+        "rmse_mw": round(mean.rmse_mw, 2), "mase": round(mean.mase, 4),
+    }  # fmt: skip
+    print(row)
+    return row
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Timing that survives a noisy machine: warm-up, rivals in turn, quantiles."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+
+def quantiles(seconds: list[float]) -> dict[str, float]:
+    """p20, p50 and p80 in milliseconds, and how many times were taken."""
+    cuts = statistics.quantiles(seconds, n=10, method="inclusive")
+    return {
+        "p20_ms": round(cuts[1] * 1e3, 4),
+        "p50_ms": round(cuts[4] * 1e3, 4),
+        "p80_ms": round(cuts[7] * 1e3, 4),
+        "times": len(seconds),
+    }
+
+
+def interleaved(
+    rivals: dict[str, Callable[[], object]], *, budget_s: float = 4.0, least: int = 7, most: int = 200
+) -> dict[str, list[float]]:
+    """Seconds of each rival, run in turn (A B A B ...) so that a drift of the machine meets all alike.
+
+    Args:
+        rivals: what to time, by name.
+        budget_s: stop after this long, once everything ran ``least`` times.
+        least, most: bounds on the rounds.
+    """
+    for run in rivals.values():
+        run()
+        run()
+    taken: dict[str, list[float]] = {name: [] for name in rivals}
+    began = time.perf_counter()
+    for round_ in range(most):
+        if round_ >= least and time.perf_counter() - began > budget_s:
+            break
+        for name, run in rivals.items():
+            start = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - start)
+    return taken

@@ -1,0 +1,21 @@
+"""Gated recurrent cells written from their equations, drop-in for torch.nn.
+
+``gatedcells.GRU``, ``LSTM``, ``GRUCell`` and ``LSTMCell`` take the place of torch's; the equations are
+in `gatedcells.reference`, pure functions in `gatedcells.functional`, the choice of who computes in
+`gatedcells.backends`.
+"""
+
+from gatedcells.backends import BackendUnavailable as BackendUnavailable
+from gatedcells.backends import use_backend as use_backend
+from gatedcells.cells import GRUCell as GRUCell
+from gatedcells.cells import LSTMCell as LSTMCell
+from gatedcells.explain import explain_backend as explain_backend
+from gatedcells.functional import gru_sequence as gru_sequence
+from gatedcells.functional import gru_step as gru_step
+from gatedcells.functional import lstm_sequence as lstm_sequence
+from gatedcells.functional import lstm_step as lstm_step
+from gatedcells.layers import GRU as GRU
+from gatedcells.layers import LSTM as LSTM
+from gatedcells.states import LSTMState as LSTMState
+
+__version__ = "0.1.0"

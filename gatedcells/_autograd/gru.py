@@ -1,0 +1,83 @@
+"""The gradient of one direction of one GRU layer, whoever computed it."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatedcells import _ops as _ops
+from gatedcells._autograd.rules import kernel_cannot_differentiate, rows, save, through_reference
+from gatedcells.reference import gru
+from gatedcells.reference.time import previous_states
+from gatedcells_kernels.tape import GRUTape
+
+_DIFFERENTIABLE = 6  # input, hidden, weight_ih, weight_hh, bias_ih, bias_hh
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, lengths, reverse, reset_after, _save_tape, backend = inputs
+    states, _, tape = output
+    ctx.options = (reverse, reset_after, backend)
+    save(ctx, tape, *tensors, lengths, states)
+
+
+def _backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    tape, *tensors, lengths, states = ctx.saved_tensors
+    reverse, reset_after, backend = ctx.options
+    needed = ctx.needs_input_grad[:_DIFFERENTIABLE]
+    if kernel_cannot_differentiate(tape):
+        run = partial(gru.unroll, lengths=lengths, reverse=reverse, reset_after=reset_after)
+        grads = through_reference(run, tensors, needed, (d_states, d_last))
+    else:
+        input, hidden, weight_ih, weight_hh, _, _ = tensors
+        d_gates, d_hidden = torch.ops.gatedcells.gru_sequence_backward(
+            d_states, d_last, hidden, weight_hh, lengths, states, tape, reverse, reset_after, backend
+        )
+        previous = previous_states(states, hidden, reverse)
+        grads = _gradients(
+            d_gates, d_hidden, input, previous, weight_ih, tape, needed, reset_after=reset_after
+        )
+    return (*grads, *(None,) * 5)
+
+
+def _gradients(
+    d_gates: Tensor,
+    d_hidden: Tensor,
+    input: Tensor,
+    previous: Tensor,
+    weight_ih: Tensor,
+    tape: Tensor,
+    needed: tuple[bool, ...],
+    *,
+    reset_after: bool,
+) -> list[Tensor | None]:
+    """From the gates' gradients ``[T, B, 4, H]`` to those of the operator's inputs, by matrix products
+    over all steps at once."""
+    H = previous.shape[-1]
+    d_rows = rows(d_gates)  # [T*B, 4H]: n (input half), r, z, n (hidden half)
+    d_x, d_h = d_rows[:, : 3 * H], d_rows[:, H:]
+    # d_x has the candidate first, the weights have it last
+    to_weight_order = partial(torch.roll, shifts=-H, dims=0)
+    grads: list[Tensor | None] = [None] * _DIFFERENTIABLE
+    if needed[0]:
+        grads[0] = (d_x @ weight_ih.roll(H, 0)).reshape(input.shape)
+    if needed[1]:
+        grads[1] = d_hidden
+    if needed[2]:
+        grads[2] = to_weight_order(d_x.T @ rows(input))
+    if needed[3]:
+        before = rows(previous)
+        if reset_after:
+            grads[3] = d_h.T @ before
+        else:
+            reset = rows(GRUTape(*tape.unbind(2)).reset)
+            grads[3] = torch.cat([d_h[:, : 2 * H].T @ before, d_h[:, 2 * H :].T @ (reset * before)])
+    if needed[4]:
+        grads[4] = to_weight_order(d_x.sum(0))
+    if needed[5]:
+        grads[5] = d_h.sum(0)
+    return grads
+
+
+torch.library.register_autograd("gatedcells::gru_sequence", _backward, setup_context=_setup)

@@ -1,0 +1,56 @@
+"""What the rules of the GRU and of the LSTM share."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def kernel_cannot_differentiate(tape: Tensor) -> bool:
+    """Whether a backward call must go through the reference: it is itself to be differentiated
+    (``create_graph=True``), runs under vmap (``is_grads_batched=True``), or no tape was kept."""
+    return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or tape.numel() == 0
+
+
+def through_reference(
+    run: Callable[..., tuple[Tensor, ...]],
+    inputs: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    d_outputs: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Vector-Jacobian product of ``run(*inputs)`` by autograd, differentiable in turn.
+
+    Args:
+        run: the reference, from the inputs to the outputs that ``d_outputs`` belongs to.
+        inputs: what the operator saved, as the caller passed it.
+        needed: which inputs want a gradient.
+        d_outputs: dL/d(output) for each output, None where an output was not used.
+    """
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        outputs = run(*inputs)
+        wanted = [input for input, need in zip(inputs, needed, strict=True) if need]
+        used = [(out, d_out) for out, d_out in zip(outputs, d_outputs, strict=True) if d_out is not None]
+        found = iter(
+            torch.autograd.grad(
+                [out for out, _ in used],
+                [w for w in wanted if w is not None],
+                [d_out for _, d_out in used],
+                create_graph=differentiable,
+                allow_unused=True,
+            )
+        )
+    return [next(found) if need else None for need in needed]
+
+
+def rows(x: Tensor) -> Tensor:
+    """``[T, B, ...]`` as ``[T*B, n]``: one row a step and sequence, ready for one matrix product."""
+    return x.reshape(x.shape[0] * x.shape[1], -1)
+
+
+def save(ctx: Any, tape: Tensor, *tensors: Tensor | None) -> None:
+    """Keep what the backward reads; the tape is not an output that one can differentiate."""
+    ctx.mark_non_differentiable(tape)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(tape, *tensors)

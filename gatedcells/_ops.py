@@ -1,0 +1,211 @@
+"""The operators as torch's compiler sees them: schemas, shapes, and who is called.
+
+One operator is one direction of one layer over all its steps, so a compiled graph does not grow with
+T. Each comes in a forward and a backward; who computes it is the argument ``backend``. Nothing that
+computes is imported before an operator runs. The autograd rules are in `gatedcells._autograd`.
+"""
+
+import importlib
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from gatedcells_kernels.tape import GRU_GATE_GRADS, LSTM_GATES, GRUTape, LSTMTape
+
+# Each module defines gru_forward, gru_backward, lstm_forward and lstm_backward.
+_IMPLEMENTATIONS = {"reference": "gatedcells._reference_kernel"}
+
+torch.library.define(
+    "gatedcells::gru_sequence",
+    "(Tensor input, Tensor hidden, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh,"
+    " Tensor? lengths, bool reverse, bool reset_after, bool save_tape, str backend)"
+    " -> (Tensor states, Tensor last, Tensor tape)",
+)
+torch.library.define(
+    "gatedcells::gru_sequence_backward",
+    "(Tensor? d_states, Tensor? d_last, Tensor hidden, Tensor weight_hh, Tensor? lengths, Tensor states,"
+    " Tensor tape, bool reverse, bool reset_after, str backend)"
+    " -> (Tensor d_gates, Tensor d_hidden)",
+)
+torch.library.define(
+    "gatedcells::lstm_sequence",
+    "(Tensor input, Tensor hidden, Tensor cell, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih,"
+    " Tensor? bias_hh, Tensor? weight_hr, Tensor? lengths, bool reverse, bool save_tape, str backend)"
+    " -> (Tensor states, Tensor last_hidden, Tensor last_cell, Tensor tape)",
+)
+torch.library.define(
+    "gatedcells::lstm_sequence_backward",
+    "(Tensor? d_states, Tensor? d_last_hidden, Tensor? d_last_cell, Tensor hidden, Tensor cell,"
+    " Tensor weight_hh, Tensor? weight_hr, Tensor? lengths, Tensor states, Tensor tape, bool reverse,"
+    " str backend) -> (Tensor d_gates, Tensor d_projected, Tensor d_hidden, Tensor d_cell)",
+)
+
+
+def _implementation(backend: str) -> ModuleType:
+    return importlib.import_module(_IMPLEMENTATIONS[backend])
+
+
+def _last(states: Tensor, reverse: bool) -> Tensor:
+    # an operator's outputs may not share memory
+    return states[0 if reverse else -1].clone()
+
+
+def _gru_sequence(
+    input: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    reset_after: bool,
+    save_tape: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    states, tape = _implementation(backend).gru_forward(
+        input, hidden, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, reset_after, save_tape
+    )
+    return states, _last(states, reverse), tape
+
+
+def _gru_sequence_fake(
+    input: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    reset_after: bool,
+    save_tape: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    T, B, H = *input.shape[:2], hidden.shape[-1]
+    states = hidden.new_empty(T, B, H)
+    tape = hidden.new_empty((T, B, len(GRUTape._fields), H) if save_tape else (0,))
+    return states, hidden.new_empty(B, H), tape
+
+
+def _gru_sequence_backward(
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+    hidden: Tensor,
+    weight_hh: Tensor,
+    lengths: Tensor | None,
+    states: Tensor,
+    tape: Tensor,
+    reverse: bool,
+    reset_after: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return _implementation(backend).gru_backward(
+        d_states, d_last, hidden, weight_hh, lengths, states, tape, reverse, reset_after
+    )
+
+
+def _gru_sequence_backward_fake(
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+    hidden: Tensor,
+    weight_hh: Tensor,
+    lengths: Tensor | None,
+    states: Tensor,
+    tape: Tensor,
+    reverse: bool,
+    reset_after: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    T, B, H = states.shape
+    return states.new_empty(T, B, len(GRU_GATE_GRADS), H), hidden.new_empty(B, H)
+
+
+def _lstm_sequence(
+    input: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    save_tape: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    states, last_cell, tape = _implementation(backend).lstm_forward(
+        input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, lengths, reverse, save_tape
+    )
+    return states, _last(states, reverse), last_cell, tape
+
+
+def _lstm_sequence_fake(
+    input: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    save_tape: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    T, B, H, P = *input.shape[:2], cell.shape[-1], hidden.shape[-1]
+    tape = hidden.new_empty((T, B, len(LSTMTape._fields), H) if save_tape else (0,))
+    return hidden.new_empty(T, B, P), hidden.new_empty(B, P), cell.new_empty(B, H), tape
+
+
+def _lstm_sequence_backward(
+    d_states: Tensor | None,
+    d_last_hidden: Tensor | None,
+    d_last_cell: Tensor | None,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_hh: Tensor,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    states: Tensor,
+    tape: Tensor,
+    reverse: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _implementation(backend).lstm_backward(
+        d_states, d_last_hidden, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, states, tape,
+        reverse,
+    )  # fmt: skip
+
+
+def _lstm_sequence_backward_fake(
+    d_states: Tensor | None,
+    d_last_hidden: Tensor | None,
+    d_last_cell: Tensor | None,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_hh: Tensor,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    states: Tensor,
+    tape: Tensor,
+    reverse: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    T, B, H = *states.shape[:2], cell.shape[-1]
+    d_gates = states.new_empty(T, B, len(LSTM_GATES), H)
+    d_projected = states.new_empty(states.shape if weight_hr is not None else (0,))
+    return d_gates, d_projected, torch.empty_like(hidden), torch.empty_like(cell)
+
+
+for _name, _body, _fake in (
+    ("gru_sequence", _gru_sequence, _gru_sequence_fake),
+    ("gru_sequence_backward", _gru_sequence_backward, _gru_sequence_backward_fake),
+    ("lstm_sequence", _lstm_sequence, _lstm_sequence_fake),
+    ("lstm_sequence_backward", _lstm_sequence_backward, _lstm_sequence_backward_fake),
+):
+    torch.library.impl(f"gatedcells::{_name}", "default", _body)  # "default": on every device
+    torch.library.register_fake(f"gatedcells::{_name}", _fake)

@@ -1,0 +1,214 @@
+"""Who computes a cell: the table of backends, the choice among them, and the reasons for it.
+
+A backend is asked for, most binding first: by the module (``GRU(..., backend="cpu")``) or the function
+(``gru_sequence(..., backend="cpu")``); by ``with use_backend("cpu"):``; by the environment variable
+``GATEDCELLS_BACKEND``. An explicit backend runs or raises `BackendUnavailable`. Without one, or with
+``"auto"``, the first of the table that can run the call does, and `explain_backend` says why.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from gatedcells.reference.scan import AVAILABLE as SCAN_AVAILABLE
+
+AUTO = "auto"
+ENVIRONMENT_VARIABLE = "GATEDCELLS_BACKEND"
+EXPORT = "torch.export"
+
+
+class BackendUnavailable(RuntimeError):
+    """An explicitly requested backend cannot run this call; the message says why and which can."""
+
+
+class Request(NamedTuple):
+    """What a backend is asked to compute."""
+
+    cell: str  # "GRU" or "LSTM"
+    form: str  # "sequence" or "step"
+    device: str  # "cpu", "cuda", ...
+    dtype: torch.dtype
+    transform: str | None  # what only plain torch serves: a torch.func transform, forward mode, export
+
+    def __str__(self) -> str:
+        """The request in words."""
+        return f"{self.cell} {self.form} on {self.device}, {str(self.dtype).removeprefix('torch.')}"
+
+
+class Backend(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    summary: str
+    refuses: Callable[[Request], str | None]  # why it cannot run a request, None if it can
+
+
+class Choice(NamedTuple):
+    """The outcome of `resolve`."""
+
+    backend: str
+    route: str  # "operator": all steps in one, with its own backward; "plain", "scan": torch's own operations
+
+
+# Looked up once: what is installed does not change while a process runs, and a compiled graph may
+# hold a constant.
+_INSTALLED = {
+    module: importlib.util.find_spec(module) is not None
+    for module in ("gatedcells_kernels.triton", "gatedcells_kernels.cpu")
+}
+
+
+def _kernels_refuse(module: str, device: str, request: Request) -> str | None:
+    if request.device != device:
+        return f"needs a tensor on {device}, got {request.device}"
+    if not _INSTALLED[module]:
+        return f"its kernels ({module}) are not part of this installation"
+    if request.transform is not None:
+        return f"{request.transform} needs plain torch"
+    if request.dtype.is_complex:
+        return f"has no kernels for {request.dtype}"
+    return None
+
+
+def _triton_refuses(request: Request) -> str | None:
+    return _kernels_refuse("gatedcells_kernels.triton", "cuda", request)
+
+
+def _cpu_refuses(request: Request) -> str | None:
+    return _kernels_refuse("gatedcells_kernels.cpu", "cpu", request)
+
+
+def _reference_refuses(_: Request) -> str | None:
+    return None
+
+
+# In the order in which "auto" asks.
+BACKENDS = (
+    Backend("triton", "fused GPU kernels", _triton_refuses),
+    Backend("cpu", "fused native CPU kernels", _cpu_refuses),
+    Backend("reference", "the equations in plain torch, on any device", _reference_refuses),
+)
+NAMES = tuple(backend.name for backend in BACKENDS)
+
+
+class _Selection:
+    """The backend of the innermost `use_backend`; one for the process, like torch.backends' flags,
+    because torch's compiler guards on it (it cannot on a ContextVar)."""
+
+    name: str | None = None
+
+
+_selection = _Selection()
+
+
+def check_name(name: str, source: str = "backend") -> str:
+    """Return ``name`` if it is ``"auto"`` or in the table, else raise ValueError; ``source`` is who asked."""
+    if name != AUTO and name not in NAMES:
+        known = ", ".join(repr(known) for known in (AUTO, *NAMES))
+        raise ValueError(f"{source} must be one of {known}, got {name!r}")
+    return name
+
+
+@contextmanager
+def use_backend(name: str) -> Generator[None]:
+    """Within the block, calls that do not name a backend themselves use this one.
+
+    The setting is one for the process (as with ``torch.backends``): do not set it in two threads at
+    once. A compiled function is compiled anew for another backend.
+
+    Raises:
+        ValueError: no such backend.
+    """
+    check_name(name)
+    previous = _selection.name
+    _selection.name = name
+    try:
+        yield
+    finally:
+        _selection.name = previous
+
+
+def requested(own: str = AUTO) -> tuple[str, str]:
+    """The backend asked for and by whom, for a call that itself says ``own``."""
+    if own != AUTO:
+        return check_name(own), "backend"
+    if _selection.name is not None:
+        return _selection.name, "use_backend"
+    named = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if named:
+        return check_name(named, ENVIRONMENT_VARIABLE), ENVIRONMENT_VARIABLE
+    return AUTO, AUTO
+
+
+def _transform(tensors: tuple[Tensor | None, ...]) -> str | None:
+    if torch._C._are_functorch_transforms_active():
+        return "a torch.func transform (vmap, grad, jvp)"
+    if forward_ad._current_level >= 0 and any(
+        tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+    ):
+        return "forward-mode differentiation"
+    if SCAN_AVAILABLE and torch.compiler.is_exporting():
+        return EXPORT
+    return None
+
+
+def resolve(cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: str = AUTO) -> Choice:
+    """Choose who computes a call with these tensors (the input first).
+
+    Raises:
+        BackendUnavailable: an explicit backend cannot run the call.
+        ValueError: no such backend.
+    """
+    input = tensors[0]
+    assert input is not None
+    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors))
+    name, source = requested(backend)
+    for row in BACKENDS:
+        if name in (AUTO, row.name):
+            refusal = row.refuses(request)
+            if refusal is None:
+                return Choice(row.name, _route(row.name, request)[0])
+            if name == row.name:
+                usable = ", ".join(repr(row.name) for row in BACKENDS if row.refuses(request) is None)
+                raise BackendUnavailable(
+                    f"{source}={name!r} cannot run this {request}: {refusal}; usable here: {usable}"
+                )
+    raise AssertionError("the reference runs everything")
+
+
+def explain(cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: str = AUTO) -> str:
+    """What `resolve` would choose and why, one backend a line; an explicit one that cannot run is said
+    to, not raised."""
+    input = tensors[0]
+    assert input is not None
+    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors))
+    name, source = requested(backend)
+    chosen = False
+    lines = [f"{request}; {'nobody asked for a backend' if source == AUTO else f'{source}={name!r}'}"]
+    for row in BACKENDS:
+        refusal = row.refuses(request)
+        if refusal is not None:
+            verdict = f"cannot run: {refusal}"
+        elif chosen or name not in (AUTO, row.name):
+            verdict = "could run"
+        else:
+            chosen = True
+            verdict = f"CHOSEN: {row.summary}; {_route(row.name, request)[1]}"
+        lines.append(f"  {row.name:<10} {verdict}")
+    return "\n".join(lines)
+
+
+def _route(name: str, request: Request) -> tuple[str, str]:
+    if name == "reference" and request.form == "step":
+        return "plain", "plain torch operations, backward by autograd"
+    if request.transform == EXPORT:
+        return "scan", "exported as one loop over time"
+    if request.transform is not None or request.dtype.is_complex:
+        return "plain", "plain torch operations step by step, backward by autograd"
+    return "operator", "one operator over all steps, with its own backward"

@@ -1,0 +1,58 @@
+"""What `gatedcells.GRUCell` and `gatedcells.LSTMCell` share: torch's contract for a single step."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from gatedcells.backends import AUTO, check_name
+
+
+class RecurrentCell(nn.RNNCellBase):
+    """One gated step as a module; not used by itself. ``backend`` as in `gatedcells.backends`."""
+
+    backend: str
+
+    def __init__(self, *args: Any, backend: str = AUTO, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.backend = check_name(backend)
+
+    def extra_repr(self) -> str:
+        """torch's own, with what differs from torch's cells if anything does."""
+        return super().extra_repr() + ("" if self.backend == AUTO else f", backend={self.backend!r}")
+
+    def _batched(self, input: Tensor, states: tuple[Tensor, ...] | None, names: tuple[str, ...]) -> bool:
+        """Check dimensions and sizes with torch's messages; return whether ``input`` has a batch.
+
+        ``names`` are torch's names of the states in the message on their dimensions.
+        """
+        kind = type(self).__name__
+        given = states or ()
+        if input.dim() not in (1, 2):
+            raise ValueError(f"{kind}: Expected input to be 1D or 2D, got {input.dim()}D instead")
+        for which, state in enumerate(given):
+            if state.dim() not in (1, 2):
+                raise ValueError(
+                    f"{kind}: Expected {names[which]} to be 1D or 2D, got {state.dim()}D instead"
+                )
+        batched = input.dim() == 2
+        if input.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input has inconsistent input_size: got {input.shape[-1]} expected {self.input_size}"
+            )
+        for which, state in enumerate(given):
+            if state.dim() != input.dim():
+                raise RuntimeError(
+                    f"For {'batched 2-D' if batched else 'unbatched 1-D'} input, {names[which]} should also"
+                    f" be {input.dim()}-D but got {state.dim()}-D tensor"
+                )
+            if state.shape[-1] != self.hidden_size:
+                raise RuntimeError(
+                    f"hidden{which} has inconsistent hidden_size:"
+                    f" got {state.shape[-1]}, expected {self.hidden_size}"
+                )
+            if batched and state.shape[0] != input.shape[0]:
+                raise RuntimeError(
+                    f"Input batch size {input.shape[0]} doesn't match hidden{which} batch size"
+                    f" {state.shape[0]}"
+                )
+        return batched

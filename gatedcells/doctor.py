@@ -1,0 +1,56 @@
+"""``gatedcells doctor``: what this machine and this installation can run, and why not the rest."""
+
+import os
+import platform
+from importlib import metadata
+
+import click
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import gatedcells
+from gatedcells.backends import BACKENDS, ENVIRONMENT_VARIABLE, Request, explain
+
+
+@click.command()
+def doctor() -> None:
+    """Show versions, devices, and for each kind of call which backend would run it and why."""
+    console = Console()
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column()
+    for name, value in _facts():
+        facts.add_row(name, value)
+    console.print(facts)
+    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    for device in devices:
+        for cell in ("GRU", "LSTM"):
+            console.print()
+            tensor = torch.empty(0, device=device)
+            console.print(explain(cell, "sequence", (tensor,)), highlight=False, soft_wrap=True)
+    usable = [
+        b.name for b in BACKENDS if b.refuses(Request("GRU", "sequence", "cpu", torch.float32, None)) is None
+    ]
+    console.print(f"\nUsable on the CPU: {', '.join(usable)}", highlight=False)
+
+
+def _facts() -> list[tuple[str, str]]:
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return [
+        ("gatedcells", gatedcells.__version__),
+        ("torch", f"{torch.__version__}, {torch.get_num_threads()} thread(s)"),
+        ("CPU", f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()} as torch sees it"),
+        ("triton", _version("triton")),
+        ("python", f"{platform.python_version()} on {platform.platform()}"),
+        ("CUDA device", cuda),
+        (ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE) or "not set"),
+        ("GATEDCELLS_DATA", os.environ.get("GATEDCELLS_DATA") or "not set"),
+    ]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"

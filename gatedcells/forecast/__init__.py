@@ -1,0 +1,1 @@
+"""The hourly load forecaster: GRU against LSTM on the next hour, beside honest baselines."""

@@ -1,0 +1,243 @@
+"""``gatedcells forecast``: train, score, predict."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+
+from gatedcells.forecast.article import ArticleRecipe
+from gatedcells.forecast.calendar import check_country
+from gatedcells.forecast.cells import CELLS
+from gatedcells.forecast.data import EASTERN, Clock
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.fast import FastRecipe
+from gatedcells.forecast.runs import RECIPES, RunFolder
+
+_USER_ERROR = 2
+_INTERRUPTED = 130
+_OPTIONS_OF = {
+    "fast": ("steps", "holidays"),
+    "article": ("epochs", "fraction", "layers", "dropout"),
+}
+
+
+@click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
+@click.option(
+    "--data", "data", type=click.Path(path_type=Path), metavar="DIR",
+    help="Folder of CSV files 'Datetime,<REGION>_MW'. Default: $GATEDCELLS_DATA/pjm, else the user cache,"
+    " else a download of the 12 public PJM files, else a simulation that says so.",
+)  # fmt: skip
+@click.option(
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    default="fast",
+    show_default=True,
+    help="fast: every hour supervised. article: one label for each window of 90 hours.",
+)
+@click.option(
+    "--article",
+    "as_published",
+    is_flag=True,
+    help="The article's recipe as published: scales fitted on all rows, the test part included.",
+)
+@click.option(
+    "--cell",
+    type=click.Choice([*CELLS, "both"]),
+    default="both",
+    show_default=True,
+    help="Which network to train.",
+)
+@click.option("--hidden-size", type=click.IntRange(1, 4096), help="Hidden units. [fast: 64, article: 256]")
+@click.option(
+    "--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="[fast: 0.02, article: 0.001]"
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="Chunks or windows a step. [fast: 96, article: 1024]"
+)
+@click.option("--steps", type=click.IntRange(1), help="fast: optimizer steps. [700]")
+@click.option("--holidays", metavar="COUNTRY", help="fast: whose public holidays are inputs, or none. [US]")
+@click.option("--epochs", type=click.IntRange(1), help="article: passes over the training windows. [5]")
+@click.option(
+    "--fraction",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="article: share of the training windows that an epoch draws. [1.0]",
+)
+@click.option("--layers", type=click.IntRange(1, 16), help="article: stacked layers. [2]")
+@click.option("--dropout", type=click.FloatRange(0, 1), help="article: between layers. [0.2]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
+@click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
+@click.option(
+    "--stamp",
+    type=click.Choice(["ending", "beginning"]),
+    default="ending",
+    show_default=True,
+    help="Whether a stamp is the end of its hour (PJM) or the start.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Run folder to make. [forecast-runs/<date>-<time>]",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with an interrupted run; its settings are in its folder.",
+)
+@click.pass_context
+def forecast(context: click.Context, **options: Any) -> None:
+    """Forecast the next hour of electric load: train a GRU and an LSTM, score both on the last tenth of
+    each region beside honest baselines, print one table, write plots and a run folder.
+
+    \b
+    gatedcells forecast                        train and score both cells (about two minutes)
+    gatedcells forecast --resume RUN           go on with an interrupted run
+    gatedcells forecast predict RUN --data F   forecast the hours after the end of a CSV file
+    gatedcells forecast --recipe article --fraction 0.02 --epochs 1    the article's recipe, a taste
+    """
+    if context.invoked_subcommand is not None:
+        return
+    # before a heavy import: a wrong combination should be told at once
+    if options["resume"] is None:
+        _check_options(context, options)
+    _guarded(_run, context, options)
+
+
+@forecast.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    "data",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    required=True,
+    help="CSV file 'Datetime,<REGION>_MW' that ends where the forecast begins.",
+)
+@click.option(
+    "--hours",
+    type=click.IntRange(1, 24 * 14),
+    default=24,
+    show_default=True,
+    help="How many hours to forecast; each beyond the first builds on the forecasts before it.",
+)
+@click.option("--cell", type=click.Choice(CELLS), help="Which network. [the better one]")
+@click.option("--region", help="Which of the run's regions the file is. [as its header says]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write the forecast as CSV."
+)
+def predict(**options: Any) -> None:
+    """Forecast the hours after the end of a CSV file with a trained RUN."""
+    _guarded(_predict, options)
+
+
+def plain_console() -> Console:
+    """A console that takes what it prints literally: names of files and regions are the user's."""
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def _guarded(function: Any, *arguments: Any) -> None:
+    """Run, and turn bad input into one line and exit status 2."""
+    try:
+        function(*arguments)
+    except ForecastError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    # file names and cell contents may hold anything: one line, nothing that a terminal would obey
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
+    click.echo(f"gatedcells forecast: {line}", err=True)
+    raise SystemExit(_USER_ERROR)
+
+
+def _check_options(context: click.Context, options: dict[str, Any]) -> None:
+    name = "article" if options["as_published"] else options["recipe"]
+    for other, names in _OPTIONS_OF.items():
+        for option in names:
+            if other != name and options[option] is not None:
+                raise click.UsageError(f"--{option} belongs to the {other} recipe, not to {name}", context)
+
+
+def _recipe(options: dict[str, Any]) -> tuple[str, Any]:
+    name = "article" if options["as_published"] else options["recipe"]
+    common = ("hidden_size", "learning_rate", "batch_size")
+    chosen = {key: options[key] for key in (*common, *_OPTIONS_OF[name]) if options[key] is not None}
+    if "holidays" in chosen:
+        check_country(chosen["holidays"])
+    if options["as_published"]:
+        chosen["scaled_on"] = "all"
+    return name, FastRecipe(**chosen) if name == "fast" else ArticleRecipe(**chosen)
+
+
+def _run(context: click.Context, options: dict[str, Any]) -> None:
+    from gatedcells.forecast.pipeline import execute, new_config, read_data
+    from gatedcells.forecast.training import Interrupted
+
+    console = plain_console()
+    if options["resume"] is not None:
+        run, config, source = _resumed(context, options, console)
+    else:
+        name, recipe = _recipe(options)
+        source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
+        cells = CELLS if options["cell"] == "both" else (options["cell"],)
+        config = new_config(name, recipe, cells, options["seed"], options["threads"], source)
+        folder = options["out"] or Path("forecast-runs") / f"{datetime.now():%Y%m%d-%H%M%S}"
+        run = RunFolder(folder)
+        run.create(config)
+    try:
+        execute(run, config, source, console)
+    except (Interrupted, KeyboardInterrupt):
+        click.echo(f"Stopped. Go on with: gatedcells forecast --resume {run.path}", err=True)
+        raise SystemExit(_INTERRUPTED) from None
+    console.print(f"Run folder: {run.path}", soft_wrap=True)
+    example = next(iter(config.data["sha256"]), "FILE.csv")
+    file = Path(config.data["place"]) / example
+    console.print(
+        f"Next hours of a file: gatedcells forecast predict {run.path} --data {file}",
+        soft_wrap=True,
+    )
+
+
+def _resumed(context: click.Context, options: dict[str, Any], console: Console) -> Any:
+    from gatedcells.forecast.pipeline import read_data
+
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in options
+        if name not in ("resume", "data")
+        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"a resumed run has its own settings; leave out {', '.join(given)}", context)
+    run = RunFolder(options["resume"])
+    config = run.config()
+    clock = Clock(config.data["tz"], config.data["stamp"])
+    if config.data["kind"] == "simulated" and options["data"] is None:
+        from gatedcells.forecast.sources import simulated
+
+        source = simulated(clock, "the run began with them")
+        console.print(source.note, style="bold white on red")
+    else:
+        source = read_data(options["data"] or Path(config.data["place"]), clock, console)
+    if source.to_json()["sha256"] != config.data["sha256"]:
+        raise ForecastError(f"{run.path}: began with other data than {source.place} holds now")
+    return run, config, source
+
+
+def _predict(options: dict[str, Any]) -> None:
+    from gatedcells.forecast.prediction import predict_file, print_prediction, write_prediction
+
+    prediction = predict_file(
+        RunFolder(options["run"]),
+        options["data"],
+        hours=options["hours"],
+        cell=options["cell"],
+        region=options["region"],
+    )
+    if options["out"] is not None:
+        write_prediction(options["out"], prediction)
+    print_prediction(plain_console(), prediction)

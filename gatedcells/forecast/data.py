@@ -1,0 +1,261 @@
+"""Hourly load files as regular series of UTC hours.
+
+A file is ``Datetime,<REGION>_MW``: local clock time and megawatts. The PJM files are in Eastern
+prevailing time and stamp an hour by its end, in no particular order of rows. Inside the library an hour
+is a position on a grid of UTC hours without holes: the two hours that share the stamp of an autumn night
+are two positions, the hour that a spring night skips is none.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.flaws import Flaws, find_flaws
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+EASTERN = "America/New_York"
+NOT_HOURLY_LOAD = {"pjm_hourly_est.csv"}  # in the published folder: all regions side by side
+_HOUR = pd.Timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How a file writes time.
+
+    Attributes:
+        tz: the time zone of its local stamps.
+        stamp: ``"ending"`` if a stamp is the end of its hour (PJM), ``"beginning"`` if the start.
+    """
+
+    tz: str = EASTERN
+    stamp: str = "ending"
+
+    def __post_init__(self) -> None:
+        if self.stamp not in ("ending", "beginning"):
+            raise ForecastError(f"hours are stamped 'ending' or 'beginning', got {self.stamp!r}")
+        try:
+            pd.Timestamp(0, tz=self.tz)
+        except (KeyError, ValueError, OSError) as error:
+            raise ForecastError(f"no time zone is called {self.tz!r} (try {EASTERN!r} or 'UTC')") from error
+
+
+@dataclass(frozen=True)
+class LoadSeries:
+    """The hourly load of one region on a grid of UTC hours.
+
+    Attributes:
+        region: its name, from the header.
+        source: the file's name.
+        clock: how the file writes time.
+        first_hour: UTC start of the hour at position 0.
+        load_mw: ``[n]`` megawatts, NaN where the file has no positive number.
+        rows: ``[r]`` positions of the file's rows, in order of time.
+        flaws: what was found and what was made of it.
+    """
+
+    region: str
+    source: str
+    clock: Clock
+    first_hour: pd.Timestamp
+    load_mw: FloatArray
+    rows: IntArray
+    flaws: Flaws
+
+    def local_stamps(self, extra_hours: int = 0) -> pd.DatetimeIndex:
+        """The stamp that the file's clock gives to every position, and to ``extra_hours`` more beyond the
+        end; without a time zone. Both hours of an autumn night have one stamp."""
+        hours = pd.date_range(self.first_hour, periods=len(self.load_mw) + extra_hours, freq="h")
+        wall = hours.tz_convert(self.clock.tz).tz_localize(None)
+        return wall + _HOUR if self.clock.stamp == "ending" else wall
+
+
+def read_folder(
+    folder: Path, clock: Clock | None = None, progress: Callable[[Path], None] | None = None
+) -> list[LoadSeries]:
+    """Read every hourly load file of a folder, in the order of their names.
+
+    Raises:
+        ForecastError: no folder, no CSV files, two files for one region, or a file that `read_file` refuses.
+    """
+    if not folder.is_dir():
+        raise ForecastError(f"{folder}: no such folder")
+    paths = sorted(p for p in folder.glob("*.csv") if p.is_file() and p.name not in NOT_HOURLY_LOAD)
+    if not paths:
+        raise ForecastError(f"{folder}: no CSV files; expected files with columns Datetime,<REGION>_MW")
+    found: dict[str, LoadSeries] = {}
+    for path in paths:
+        if progress is not None:
+            progress(path)
+        series = read_file(path, clock)
+        if series.region in found:
+            raise ForecastError(
+                f"{path}: region {series.region} is already in {found[series.region].source}; expected one"
+                " file a region"
+            )
+        found[series.region] = series
+    return list(found.values())
+
+
+def read_file(path: Path, clock: Clock | None = None) -> LoadSeries:
+    """Read one file ``Datetime,<REGION>_MW``.
+
+    Raises:
+        ForecastError: the file is missing, empty, not text, or has a cell that is neither a number nor
+            blank, a stamp that is not a whole hour or does not exist in the time zone, or two different
+            rows for one hour. The message names file and row.
+    """
+    clock = clock or Clock()
+    frame = _read_text(path)
+    stamp_column, load_column = _columns(path, frame)
+    load = _numbers(path, frame[load_column], load_column)
+    begins = _utc_hours(path, frame[stamp_column], clock)
+    order = np.argsort(begins, kind="stable")
+    begins, load = begins[order], load[order]
+    keep = _without_repeats(path, begins, load, order)
+    repeated = int((~keep).sum())
+    positions = begins[keep] - begins[0]
+    hours = int(positions[-1]) + 1
+    if hours > 2 * len(positions) + 48:
+        raise ForecastError(
+            f"{path}: {len(positions):,} rows span {hours:,} hours; expected hourly data (is the first hour,"
+            f" {utc_hour(int(begins[0]))}, or the last, {utc_hour(int(begins[-1]))}, mistyped?)"
+        )
+    grid = np.full(hours, np.nan)
+    grid[positions] = np.where(load[keep] > 0, load[keep], np.nan)
+    region = load_column.removesuffix("_MW")
+    first_hour = utc_hour(int(begins[0]))
+    series = LoadSeries(region, path.name, clock, first_hour, grid, positions, Flaws())
+    flaws = find_flaws(
+        local_stamps=series.local_stamps(),
+        load_mw=grid,
+        positions=positions,
+        row_load_mw=load[keep],
+        backward_steps=int((np.diff(np.argsort(order, kind="stable")) < 0).sum()),
+        repeated_rows=repeated,
+    )
+    return LoadSeries(region, path.name, clock, first_hour, grid, positions, flaws)
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise ForecastError(f"{path}: no such file")
+    try:
+        frame = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+    except UnicodeDecodeError as error:
+        raise ForecastError(
+            f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x} at {error.start});"
+            " save it as UTF-8"
+        ) from error
+    except pd.errors.EmptyDataError as error:
+        raise ForecastError(f"{path}: the file is empty; expected a header Datetime,<REGION>_MW") from error
+    except (pd.errors.ParserError, ValueError) as error:
+        raise ForecastError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from error
+    if frame.empty:
+        raise ForecastError(f"{path}: no rows below the header")
+    return frame
+
+
+def _columns(path: Path, frame: pd.DataFrame) -> tuple[str, str]:
+    names = [str(name).strip() for name in frame.columns]
+    frame.columns = pd.Index(names)
+    stamps = [name for name in names if name.lower() == "datetime"]
+    loads = [name for name in names if name.upper().endswith("_MW") and len(name) > 3]
+    if len(stamps) != 1 or len(loads) != 1 or not loads[0].isprintable():
+        raise ForecastError(
+            f"{path}: expected the columns Datetime and one <REGION>_MW, got {', '.join(names[:6])}"
+            + (", ..." if len(names) > 6 else "")
+        )
+    return stamps[0], loads[0]
+
+
+def utc_hour(hours: int) -> pd.Timestamp:
+    """The UTC hour that starts so many hours after the start of 1970."""
+    stamp: Any = pd.Timestamp(hours * 3600, unit="s", tz="UTC")
+    return stamp
+
+
+def _line(position: int) -> int:
+    """The line of the file that holds a row (the header is line 1)."""
+    return position + 2
+
+
+def _numbers(path: Path, cells: Any, column: str) -> FloatArray:
+    numbers = np.asarray(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
+    wrong = np.isnan(numbers) & cells.notna().to_numpy() | np.isinf(numbers)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ForecastError(f"{path}, line {_line(row)}: {column} is {cells.iloc[row]!r}; expected a number")
+    return numbers
+
+
+def _utc_hours(path: Path, cells: Any, clock: Clock) -> IntArray:
+    """For each row the UTC start of its hour, in hours since 1970."""
+    with_offset = cells.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$", na=False).to_numpy()
+    parsed = pd.to_datetime(cells, format="ISO8601", errors="coerce", utc=bool(with_offset.any()))
+    wrong = parsed.isna().to_numpy() | (with_offset != with_offset.any())
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ForecastError(
+            f"{path}, line {_line(row)}: Datetime is {_shown(cells.iloc[row])}; expected a time such as"
+            " 2018-08-03 00:00:00" + (" with a UTC offset, as in other rows" if with_offset.any() else "")
+        )
+    stamps = pd.DatetimeIndex(parsed)
+    off = stamps != stamps.floor("h")
+    if off.any():
+        row = int(np.argmax(off))
+        raise ForecastError(
+            f"{path}, line {_line(row)}: Datetime is {_shown(cells.iloc[row])}; expected whole hours"
+        )
+    begins = stamps - _HOUR if clock.stamp == "ending" else stamps
+    if begins.tz is None:
+        begins = _localize(path, begins, cells, clock)
+    seconds = begins.tz_convert("UTC").as_unit("s").asi8
+    return np.asarray(seconds // 3600, dtype=np.int64)
+
+
+def _localize(path: Path, begins: pd.DatetimeIndex, cells: Any, clock: Clock) -> pd.DatetimeIndex:
+    # An hour that comes twice in autumn: the first in the file is the one in summer time.
+    summer = ~begins.duplicated(keep="first")
+    local = begins.tz_localize(clock.tz, ambiguous=summer, nonexistent="NaT")
+    skipped = local.isna()
+    if skipped.any():
+        row = int(np.argmax(skipped))
+        raise ForecastError(
+            f"{path}, line {_line(row)}: the hour {clock.stamp} {_shown(cells.iloc[row])} does not exist in"
+            f" {clock.tz}, where clocks skip it; is the file in another time zone?"
+        )
+    return local
+
+
+def _without_repeats(
+    path: Path, begins: IntArray, load: FloatArray, order: IntArray
+) -> npt.NDArray[np.bool_]:
+    """Which rows, in order of time, are the first for their hour; a repeat must say the same."""
+    repeat = np.concatenate([[False], np.diff(begins) == 0])
+    same = (load == np.roll(load, 1)) | (np.isnan(load) & np.isnan(np.roll(load, 1)))
+    conflict = repeat & ~same
+    if conflict.any():
+        at = int(np.argmax(conflict))
+        raise ForecastError(
+            f"{path}, line {_line(int(order[at]))}: a second row for the hour of line"
+            f" {_line(int(order[at - 1]))} with another value ({load[at]:g}, before {load[at - 1]:g});"
+            " expected one row an hour"
+        )
+    return ~repeat
+
+
+def _shown(cell: object) -> str:
+    return "blank" if cell is None or cell != cell else repr(str(cell))
+
+
+def regions_of(series: Sequence[LoadSeries]) -> list[str]:
+    """The names of the regions, in order."""
+    return [one.region for one in series]

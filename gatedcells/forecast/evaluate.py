@@ -1,0 +1,69 @@
+"""Scoring models and baselines on the same test hours."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gatedcells.forecast.baselines import Baseline
+from gatedcells.forecast.data import FloatArray
+from gatedcells.forecast.metrics import Scores, mean_of, naive_mae, score
+from gatedcells.forecast.windows import Region
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model's forecasts of every region's test hours, with their scores.
+
+    Attributes:
+        name: what the table calls it.
+        forecasts_mw: for each region, ``[len(region.test)]``.
+        by_region: scores by region, in order.
+        mean: over regions, each counting the same.
+        parameters: trainable numbers, 0 for a formula, None where they are fitted in closed form.
+        seconds: of training; None if there is none.
+    """
+
+    name: str
+    forecasts_mw: list[FloatArray]
+    by_region: dict[str, Scores]
+    mean: Scores
+    parameters: int | None = None
+    seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Scores without the forecasts."""
+        return {
+            "mean": self.mean.to_json(),
+            "by_region": {name: scores.to_json() for name, scores in self.by_region.items()},
+            "parameters": self.parameters,
+            "train_seconds": self.seconds,
+        }
+
+
+def scored(
+    name: str,
+    regions: Sequence[Region],
+    forecasts_mw: list[FloatArray],
+    parameters: int | None = None,
+    seconds: float | None = None,
+) -> Result:
+    """Score forecasts of every region's test hours."""
+    by_region = {
+        region.name: score(forecast, region.actual_mw, naive_mae(region.series.load_mw[: region.train_end]))
+        for region, forecast in zip(regions, forecasts_mw, strict=True)
+    }
+    return Result(name, forecasts_mw, by_region, mean_of(list(by_region.values())), parameters, seconds)
+
+
+def score_baselines(
+    regions: Sequence[Region], models: Sequence[Baseline], progress: Callable[[str], None]
+) -> list[Result]:
+    """Score formulas and closed-form fits; ``progress`` is told each region as it is done."""
+    found: list[Result] = []
+    for model in models:
+        forecasts: list[FloatArray] = []
+        for region in regions:
+            forecasts.append(model.forecast(region))
+            progress(region.name)
+        found.append(scored(model.name, regions, forecasts))
+    return found

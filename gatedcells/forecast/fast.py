@@ -1,0 +1,223 @@
+"""The fast recipe: every hour of a chunk is supervised, and the network forecasts the change.
+
+The article trains on one label for each window of 90 hours. Here a chunk of hours runs through the
+network once and every step forecasts its hour (truncated backpropagation through time), so an epoch costs
+about 1/90th. The target is the change in log load; lags, calendar and region are inputs; L1 loss in
+relative error; AdamW with warm-up and cosine decay.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gatedcells.forecast.cells import State, recurrent_layer
+from gatedcells.forecast.data import FloatArray, LoadSeries
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.features import FeatureTable, feature_table, input_size
+from gatedcells.forecast.scaling import LogScale
+from gatedcells.forecast.windows import Region
+
+_WARMUP_HOURS = 336  # before a stretch that is forecast, while the state forgets that it started at zero
+_SPAN_HOURS = 720  # of the test part that are forecast side by side
+
+
+@dataclass(frozen=True)
+class FastRecipe:
+    """Settings of the fast recipe; the defaults train for about half a minute on one core.
+
+    Attributes:
+        cell: ``"gru"`` or ``"lstm"``.
+        hidden_size: H.
+        steps: optimizer steps.
+        chunk_hours: T, hours that a training chunk runs over.
+        batch_size: B, chunks a step.
+        burn_in_hours: first hours of a chunk that are not supervised, while the state warms up from zero.
+        lags_hours: how far back, besides the last hour, a step sees directly.
+        learning_rate, weight_decay, warmup_steps, clip_norm: of AdamW.
+        holidays: country whose public holidays are inputs, or ``"none"``.
+    """
+
+    cell: str = "gru"
+    hidden_size: int = 64
+    steps: int = 700
+    chunk_hours: int = 96
+    batch_size: int = 96
+    burn_in_hours: int = 12
+    lags_hours: tuple[int, ...] = (24, 48, 168, 336)
+    learning_rate: float = 2e-2
+    weight_decay: float = 0.1
+    warmup_steps: int = 100
+    clip_norm: float = 1.0
+    holidays: str = "US"
+
+
+class ChangeNetwork(nn.Module):
+    """``change[p] = linear([rnn(x)[p], x[p]])``: the change in log load, in units of the region's spread of
+    changes."""
+
+    def __init__(self, recipe: FastRecipe, regions: int) -> None:
+        super().__init__()
+        inputs = input_size(recipe.lags_hours, regions)
+        self.rnn = recurrent_layer(recipe.cell, inputs, recipe.hidden_size)
+        self.head = nn.Linear(recipe.hidden_size + inputs, 1)
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """``[T, B, I]`` to ``[T, B]`` and the state to go on from."""
+        hidden, state = self.rnn(x, state)
+        return self.head(torch.cat([hidden, x], dim=-1)).squeeze(-1), state
+
+
+def table_of(
+    recipe: FastRecipe,
+    scales: dict[str, LogScale],
+    series: LoadSeries,
+    load_mw: FloatArray,
+    first: int,
+    end: int,
+) -> FeatureTable:
+    """Inputs of the steps ``first..end-1`` of one region."""
+    return feature_table(
+        series,
+        load_mw,
+        scales[series.region],
+        np.arange(first, end),
+        lags_hours=recipe.lags_hours,
+        country=recipe.holidays,
+        region=list(scales).index(series.region),
+        regions=len(scales),
+    )
+
+
+class FastForecaster:
+    """A network of the fast recipe with the scales of the regions it knows.
+
+    Args:
+        recipe: its settings.
+        scales: by region, in the order in which the network numbers them.
+    """
+
+    def __init__(self, recipe: FastRecipe, scales: dict[str, LogScale]) -> None:
+        self.recipe, self.scales = recipe, scales
+        self.network = ChangeNetwork(recipe, len(scales))
+
+    @property
+    def hours_needed(self) -> int:
+        """The shortest history that a forecast can be made from."""
+        return max(self.recipe.lags_hours, default=1) + 2
+
+    @torch.no_grad()
+    def forecast_test(self, regions: Sequence[Region], progress: Callable[[int], None]) -> list[FloatArray]:
+        """Forecast every region's test targets, MW, each hour from those before it: stretches of the test
+        part side by side, each with a state warmed up on the hours before it."""
+        self.network.eval()
+        found: list[FloatArray] = []
+        for region in regions:
+            first, end = region.train_end, len(region.load_mw)
+            start = max(first - _WARMUP_HOURS, 0)
+            table = table_of(self.recipe, self.scales, region.series, region.load_mw, start, end)
+            stretch = np.arange(first, end, _SPAN_HOURS)
+            steps = stretch + np.arange(start - first, _SPAN_HOURS)[:, None]  # [T, B]
+            rows = torch.from_numpy(np.minimum(steps, end - 1) - start)
+            change = self.network(table.inputs(rows))[0].numpy()[first - start :]
+            steps = steps[first - start :]
+            by_position = np.empty(end - first)
+            by_position[steps[steps < end] - first] = change[steps < end]
+            before = np.log(region.load_mw[region.test - 1])
+            scaled = by_position[region.test - first] * self.scales[region.name].change
+            found.append(np.exp(before + scaled))
+            progress(len(region.test))
+        return found
+
+    @torch.no_grad()
+    def forecast_next(self, series: LoadSeries, load_mw: FloatArray, hours: int) -> FloatArray:
+        """Forecast the ``hours`` after the end of a series, MW: the first from what is known, each further
+        one from the forecasts before it as if they had come true.
+
+        Raises:
+            ForecastError: the series is shorter than the lags reach.
+        """
+        self.network.eval()
+        end = len(load_mw)
+        if end < self.hours_needed:
+            raise ForecastError(
+                f"{series.source}: {end} hours; expected at least {self.hours_needed}, as far as the model"
+                " looks back"
+            )
+        scale = self.scales[series.region]
+        first = max(end - _WARMUP_HOURS, 0)
+        table = table_of(self.recipe, self.scales, series, load_mw, first, end + 1)
+        change, state = self.network(table.inputs(torch.arange(end + 1 - first)[:, None]))
+        load = load_mw
+        while True:
+            following = load[-1] * math.exp(float(change[-1, 0]) * scale.change)
+            load = np.append(load, following)
+            if len(load) == end + hours:
+                return load[end:]
+            table = table_of(self.recipe, self.scales, series, load, len(load), len(load) + 1)
+            change, state = self.network(table.inputs(torch.zeros(1, 1, dtype=torch.int64)), state)
+
+
+class FastTask:
+    """What training asks of the fast recipe: a forecaster, an optimizer, and a loss for each step."""
+
+    def __init__(self, recipe: FastRecipe, regions: Sequence[Region]) -> None:
+        self.recipe = recipe
+        self.scales = {r.name: LogScale.fit(r.load_mw[: r.train_end]) for r in regions}
+        self._table = FeatureTable.join(
+            [table_of(recipe, self.scales, r.series, r.load_mw, 0, len(r.load_mw)) for r in regions]
+        )
+        changes = [np.diff(np.log(r.load_mw), prepend=np.log(r.load_mw[0])) for r in regions]
+        self._change = torch.from_numpy(np.concatenate(changes).astype(np.float32))
+        self._scale = torch.tensor([self.scales[r.name].change for r in regions])
+        self._usable = torch.from_numpy(np.concatenate([r.usable for r in regions]))
+        starts = [self._chunk_starts(r, o) for r, o in zip(regions, self._table.offsets, strict=True)]
+        self._starts = torch.cat(starts)
+        self.steps = recipe.steps
+        self.clip_norm: float | None = recipe.clip_norm
+        supervised = recipe.batch_size * (recipe.chunk_hours - recipe.burn_in_hours)
+        self.steps_per_epoch: float = sum(len(r.train) for r in regions) / supervised
+
+    def forecaster(self) -> FastForecaster:
+        """A new, untrained one."""
+        return FastForecaster(self.recipe, self.scales)
+
+    def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """AdamW as the recipe sets it."""
+        recipe = self.recipe
+        return torch.optim.AdamW(
+            parameters, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine down to 1%."""
+        recipe = self.recipe
+        warm = min(1.0, (step + 1) / recipe.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        return recipe.learning_rate * warm * (0.01 + 0.99 * cosine)
+
+    def loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+        """Mean relative error over the supervised hours of a batch of chunks, drawn with ``generator``."""
+        recipe = self.recipe
+        chosen = torch.randint(len(self._starts), (recipe.batch_size,), generator=generator)
+        rows = self._starts[chosen] + torch.arange(recipe.chunk_hours)[:, None]  # [T, B]
+        change, _ = network(self._table.inputs(rows))
+        supervised = rows[recipe.burn_in_hours :]
+        scale = self._scale[self._table.region[supervised].long()]
+        # an error in log load is a relative error, whatever the size of the region
+        error = (change[recipe.burn_in_hours :] * scale - self._change[supervised]).abs()
+        usable = self._usable[supervised]
+        return (error * usable).sum() / usable.sum().clamp(min=1)
+
+    def _chunk_starts(self, region: Region, offset: int) -> Tensor:
+        """Rows of the table from which a whole chunk lies in the region's training part."""
+        last = region.train_end - self.recipe.chunk_hours
+        if last < 1:
+            raise ForecastError(
+                f"{region.series.source}: {region.train_end} hours to train on; expected more than the"
+                f" {self.recipe.chunk_hours} of a chunk"
+            )
+        return torch.arange(offset + 1, offset + last + 1)

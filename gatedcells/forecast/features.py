@@ -1,0 +1,127 @@
+"""The numbers that the fast recipe's network reads, step by step.
+
+Step ``p`` forecasts hour ``p``. It may know the load of the hours before ``p`` and the calendar of hour
+``p`` itself. The numbers of all regions are kept in one small table; one-hot columns are made for a batch
+at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from gatedcells.forecast.calendar import Calendar, holiday_flags, local_starts
+from gatedcells.forecast.data import FloatArray, IntArray, LoadSeries
+from gatedcells.forecast.scaling import LogScale
+
+_CODES = (24, 7)  # hour of the day, day of the week
+
+
+def input_size(lags_hours: Sequence[int], regions: int) -> int:
+    """How many inputs a step has."""
+    return 2 + 2 * len(lags_hours) + 2 + 3 + sum(_CODES) + regions
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Inputs of the steps of some regions, one region after the other.
+
+    Attributes:
+        numbers: ``[N, C]`` float32: the last change and level; for each lag the change that this hour made
+            then, and the level before it less the level now; the season; holiday flags.
+        codes: ``[N, 2]`` uint8: hour of the day and day of the week.
+        region: ``[N]`` int16: the region's number.
+        regions: how many regions the network knows.
+        offsets: the row at which each region's steps start.
+    """
+
+    numbers: Tensor
+    codes: Tensor
+    region: Tensor
+    regions: int
+    offsets: tuple[int, ...]
+
+    @classmethod
+    def join(cls, tables: Sequence["FeatureTable"]) -> "FeatureTable":
+        """Put regions behind one another."""
+        ends = np.cumsum([len(table.numbers) for table in tables])
+        return cls(
+            torch.cat([table.numbers for table in tables]),
+            torch.cat([table.codes for table in tables]),
+            torch.cat([table.region for table in tables]),
+            tables[0].regions,
+            (0, *(int(end) for end in ends[:-1])),
+        )
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """``rows`` of any shape to inputs ``[*rows.shape, input_size]``."""
+        codes = self.codes[rows].long()
+        parts = [self.numbers[rows]]
+        parts += [one_hot(codes[..., i], size).float() for i, size in enumerate(_CODES)]
+        parts.append(one_hot(self.region[rows].long(), self.regions).float())
+        return torch.cat(parts, dim=-1)
+
+
+def feature_table(
+    series: LoadSeries,
+    load_mw: FloatArray,
+    scale: LogScale,
+    steps: IntArray,
+    *,
+    lags_hours: Sequence[int],
+    country: str,
+    region: int,
+    regions: int,
+) -> FeatureTable:
+    """Inputs of some steps of one series.
+
+    Args:
+        series: gives the calendar, also of hours beyond its end.
+        load_mw: ``[n]`` without holes, every hour before the last step.
+        scale: of the region.
+        steps: positions to forecast, in order, each at most ``n``.
+        lags_hours: how far back a step sees directly.
+        country: whose holidays.
+        region, regions: this region's number, and how many there are.
+    """
+    beyond = max(int(steps[-1]) + 1 - len(series.load_mw), 0)
+    starts = local_starts(series, beyond)[steps]
+    calendar = Calendar.of(starts)
+    numbers = np.concatenate(
+        [
+            _levels(np.log(load_mw), scale, steps, lags_hours),
+            calendar.season(),
+            holiday_flags(starts, country),
+        ],
+        axis=1,
+    )
+    return FeatureTable(
+        torch.from_numpy(numbers),
+        torch.from_numpy(np.stack([calendar.hour, calendar.weekday], axis=1).astype(np.uint8)),
+        torch.full((len(steps),), region, dtype=torch.int16),
+        regions,
+        (0,),
+    )
+
+
+def _levels(
+    logs: FloatArray, scale: LogScale, steps: IntArray, lags_hours: Sequence[int]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """``[len(steps), 2 + 2·lags]``: what is read from the load; 0 where the series starts later."""
+
+    def log_at(hours_back: int) -> FloatArray:
+        return logs[np.maximum(steps - hours_back, 0)]
+
+    last = log_at(1)
+    columns = [
+        np.where(steps >= 2, (last - log_at(2)) / scale.change, 0.0),
+        np.where(steps >= 1, (last - scale.level) / scale.spread, 0.0),
+    ]
+    for lag in lags_hours:
+        reachable = steps > lag
+        columns.append(np.where(reachable, (log_at(lag) - log_at(lag + 1)) / scale.change, 0.0))
+        columns.append(np.where(reachable, (log_at(lag + 1) - last) / scale.spread, 0.0))
+    return np.stack(columns, axis=1).astype(np.float32)

@@ -1,0 +1,218 @@
+"""A whole run: data, training of each cell, scores, tables, plots, files."""
+
+import csv
+import platform
+import signal
+import threading
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+import gatedcells
+from gatedcells.forecast import training
+from gatedcells.forecast.article import ArticleRecipe, ArticleTask
+from gatedcells.forecast.baselines import baselines
+from gatedcells.forecast.data import Clock
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.evaluate import Result, score_baselines, scored
+from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.files import write_json, written_beside
+from gatedcells.forecast.plots import plot_all_regions, plot_four_regions
+from gatedcells.forecast.report import flaw_table, region_table, score_table
+from gatedcells.forecast.runs import FORMAT, Config, RunFolder
+from gatedcells.forecast.sources import Source, locate
+from gatedcells.forecast.windows import LOOKBACK, Region, count_windows, prepare
+
+
+def read_data(given: Path | None, clock: Clock, console: Console) -> Source:
+    """Locate and read the data, with a bar and a line that says what it is."""
+    with _progress(console) as progress:
+        bar = progress.add_task("reading", total=None)
+        source = locate(
+            given, clock, on_file=lambda name: progress.update(bar, description=f"reading {name}")
+        )
+    loud = "bold white on red" if source.kind == "simulated" else "bold"
+    console.print(source.note, style=loud, soft_wrap=True)
+    return source
+
+
+def execute(run: RunFolder, config: Config, source: Source, console: Console) -> list[Result]:
+    """Do whatever of a run is not done yet, and write and print its results.
+
+    Raises:
+        gatedcells.forecast.training.Interrupted: Ctrl-C during training; the run can be resumed.
+        ForecastError: as the parts say.
+    """
+    torch.set_num_threads(config.threads)
+    recipe = config.recipe
+    as_published = isinstance(recipe, ArticleRecipe) and recipe.scaled_on == "all"
+    lookback = recipe.lookback_hours if isinstance(recipe, ArticleRecipe) else LOOKBACK
+    regions = prepare(source.series, lookback, repair_spikes=not as_published)
+    console.print(flaw_table(source.series))
+    train_windows, test_windows = count_windows(regions)
+    console.print(
+        f"{len(regions)} regions, lookback {lookback} h: {train_windows:,} training windows,"
+        f" {test_windows:,} test hours",
+    )
+    if as_published:
+        console.print(
+            "As the article did: scales are fitted on all rows, the test part included, and spikes are"
+            " left in.",
+            style="yellow",
+        )
+    results = [_network(run, config, cell, regions, console) for cell in config.cells]
+    country = recipe.holidays if isinstance(recipe, FastRecipe) else "US"
+    results += _baselines(regions, country, console)
+    _write(run, config, source, regions, results)
+    title = f"Forecasting the next hour: {config.recipe_name} recipe"
+    if source.kind == "simulated":
+        title += ", SIMULATED DATA"
+    console.print(region_table([r for r in results if r.parameters] + results[-2:]))
+    console.print(score_table(results, title, pjm=source.kind == "pjm"))
+    return results
+
+
+def new_config(
+    recipe_name: str, recipe: Any, cells: tuple[str, ...], seed: int, threads: int | None, source: Source
+) -> Config:
+    """The settings of a run that starts now."""
+    versions = {
+        "gatedcells": gatedcells.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+    threads = threads or torch.get_num_threads()
+    return Config(recipe_name, recipe, cells, seed, threads, source.to_json(), versions)
+
+
+def _network(
+    run: RunFolder, config: Config, cell: str, regions: Sequence[Region], console: Console
+) -> Result:
+    if not run.weights(cell).exists():
+        _train(run, config, cell, regions, console)
+    forecaster, seconds = run.forecaster(config, cell)
+    known = list(forecaster.scales)
+    if known != [r.name for r in regions]:
+        raise ForecastError(f"{run.path}: was trained on {', '.join(known)}, not on these data")
+    with _progress(console) as progress:
+        bar = progress.add_task(f"{cell.upper()} test", total=sum(len(r.test) for r in regions))
+        forecasts = forecaster.forecast_test(regions, lambda hours: progress.advance(bar, hours))
+    parameters = sum(p.numel() for p in forecaster.network.parameters())
+    return scored(cell.upper(), regions, forecasts, parameters, seconds)
+
+
+def _train(run: RunFolder, config: Config, cell: str, regions: Sequence[Region], console: Console) -> None:
+    recipe = config.recipe_for(cell)
+    task: FastTask | ArticleTask
+    if isinstance(recipe, FastRecipe):
+        task = FastTask(recipe, regions)
+    else:
+        task = ArticleTask(recipe, regions, config.seed)
+    run.save_scales(task.scales)
+    with _progress(console, training=True) as progress, _stop_on_interrupt() as stop:
+        bar = progress.add_task(f"{cell.upper()} training", total=task.steps, epoch=0.0, loss=float("nan"))
+
+        def show(now: training.Progress) -> None:
+            progress.update(bar, completed=now.step, epoch=now.epoch, loss=now.loss)
+
+        forecaster, done = training.train(
+            task,
+            seed=config.seed,
+            checkpoint=run.checkpoint(cell),
+            on_step=show,
+            should_stop=stop.is_set,
+        )
+    run.save_forecaster(cell, forecaster, done.seconds)
+    console.print(
+        f"{cell.upper()}: {done.step} steps, {done.epoch:.1f} epochs, loss {done.loss:.5f},"
+        f" {done.seconds:.1f} s",
+    )
+
+
+def _baselines(regions: Sequence[Region], country: str, console: Console) -> list[Result]:
+    models = baselines(country)
+    with _progress(console) as progress:
+        bar = progress.add_task("baselines", total=len(models) * len(regions))
+        started = time.perf_counter()
+        results = score_baselines(regions, models, lambda _: progress.advance(bar))
+        progress.update(bar, description=f"baselines {time.perf_counter() - started:.0f} s")
+    return results
+
+
+def _write(
+    run: RunFolder, config: Config, source: Source, regions: Sequence[Region], results: Sequence[Result]
+) -> None:
+    networks = [r for r in results if r.parameters]
+    write_json(
+        run.metrics,
+        {
+            "format": FORMAT,
+            "data": source.kind,
+            "recipe": config.recipe_name,
+            "windows": dict(zip(("train", "test"), count_windows(regions), strict=True)),
+            "flaws": {one.region: one.flaws.counts() for one in source.series},
+            "models": {r.name: r.to_json() for r in results},
+        },
+    )
+    with (
+        written_beside(run.path / "test_forecasts.csv") as beside,
+        beside.open("w", encoding="utf-8", newline="") as file,
+    ):
+        table = csv.writer(file)
+        table.writerow(["region", "Datetime", "actual_mw", *(f"{r.name.lower()}_mw" for r in networks)])
+        for number, region in enumerate(regions):
+            stamps = region.series.local_stamps()[region.test].strftime("%Y-%m-%d %H:%M:%S")
+            columns = [region.actual_mw, *(r.forecasts_mw[number] for r in networks)]
+            cells = [np.where(np.isfinite(c), np.char.mod("%.1f", c), "") for c in columns]
+            table.writerows(zip([region.name] * len(stamps), stamps, *cells, strict=True))
+    subtitle = "SIMULATED DATA" if source.kind == "simulated" else f"{config.recipe_name} recipe"
+    plot_four_regions(run.path / "predicted_vs_actual.png", regions, networks, subtitle)
+    plot_all_regions(run.path / "all_regions.png", regions, networks, subtitle)
+
+
+def _progress(console: Console, training: bool = False) -> Progress:
+    columns: list[Any] = [
+        TextColumn("{task.description:<14}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    ]
+    if training:
+        columns += [TextColumn("epoch {task.fields[epoch]:.2f}  loss {task.fields[loss]:.5f}")]
+    columns += [TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn()]
+    # at most ten redraws a second, none where nobody watches
+    return Progress(
+        *columns, console=console, refresh_per_second=10, transient=True, disable=not console.is_terminal
+    )
+
+
+@contextmanager
+def _stop_on_interrupt() -> Generator[threading.Event]:
+    """Within the block the first Ctrl-C asks for a stop after the step under way; the second one kills."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(_signal: int, _frame: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

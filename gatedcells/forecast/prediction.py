@@ -1,0 +1,140 @@
+"""Forecasting the hours after the end of a file with a trained run."""
+
+import csv
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from gatedcells.forecast.cells import CELLS
+from gatedcells.forecast.data import Clock, FloatArray, read_file
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.files import read_json, written_beside
+from gatedcells.forecast.runs import Config, RunFolder
+from gatedcells.forecast.windows import fill_from_the_past
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A forecast of some hours.
+
+    Attributes:
+        region: whose load; cell: which network; source: the file it goes on from.
+        stamps: ``[hours]`` as the file's clock would write them, in its time zone; utc: their UTC starts.
+        load_mw: ``[hours]`` forecast.
+        one_step_smape: the network's sMAPE on the run's test hours of this region, %; NaN if unknown.
+        simulated: whether the run learnt from simulated data.
+        filled: hours among those looked back at that the file lacks.
+    """
+
+    region: str
+    cell: str
+    source: str
+    stamps: pd.DatetimeIndex
+    utc: pd.DatetimeIndex
+    load_mw: FloatArray
+    one_step_smape: float
+    simulated: bool
+    filled: int
+
+
+def predict_file(
+    run: RunFolder, path: Path, *, hours: int = 24, cell: str | None = None, region: str | None = None
+) -> Prediction:
+    """Forecast the ``hours`` after the end of a CSV file.
+
+    Args:
+        run: a finished run.
+        path: the file, ``Datetime,<REGION>_MW``.
+        hours: how many.
+        cell: ``"gru"`` or ``"lstm"``; the one with the lower test sMAPE by default.
+        region: which of the run's regions the file is, if its header says another name.
+
+    Raises:
+        ForecastError: the run or the file is not usable, or the region unknown to the run.
+    """
+    config = run.config()
+    scores = _scores(run)
+    cell = cell or _better(config, scores)
+    forecaster, _ = run.forecaster(config, cell)
+    series = read_file(path, Clock(config.data["tz"], config.data["stamp"]))
+    name = region or series.region
+    if name not in forecaster.scales:
+        known = ", ".join(forecaster.scales)
+        raise ForecastError(
+            f"{path}: region {name} is not one the run was trained on ({known}); --region says which it is"
+        )
+    series = replace(series, region=name)
+    recorded = np.isfinite(series.load_mw)
+    load_mw = fill_from_the_past(series.load_mw, recorded, series.source)
+    forecast_mw = forecaster.forecast_next(series, load_mw, hours)
+    end = len(series.load_mw)
+    utc = series.first_hour + pd.to_timedelta(np.arange(end, end + hours), unit="h")
+    return Prediction(
+        region=name,
+        cell=cell,
+        source=str(path),
+        stamps=series.local_stamps(hours)[end:],
+        utc=pd.DatetimeIndex(utc),
+        load_mw=forecast_mw,
+        one_step_smape=scores.get((cell, name), float("nan")),
+        simulated=config.data["kind"] == "simulated",
+        filled=int((~recorded[-forecaster.hours_needed :]).sum()),
+    )
+
+
+def print_prediction(console: Console, prediction: Prediction) -> None:
+    """A table of the forecast, with what is known of its error."""
+    p = prediction
+    if p.simulated:
+        console.print("The run learnt from SIMULATED DATA.", style="bold white on red")
+    if p.filled:
+        console.print(
+            f"{p.filled} of the hours that the network looks back at are missing in the file and were"
+            " filled.",
+            style="yellow",
+        )
+    table = Table(
+        title=f"{p.region}: {len(p.load_mw)} hours after the end of {p.source}", title_justify="left"
+    )
+    table.add_column("Datetime (as in the file)")
+    table.add_column("UTC start", style="dim")
+    table.add_column(f"{p.cell.upper()}, MW", justify="right")
+    for stamp, utc, load in zip(p.stamps, p.utc, p.load_mw, strict=True):
+        table.add_row(f"{stamp:%a %Y-%m-%d %H:%M}", f"{utc:%Y-%m-%d %H:%M}", f"{load:,.1f}")
+    known = np.isfinite(p.one_step_smape)
+    error = f"sMAPE {p.one_step_smape:.3f}% on this region's test hours" if known else "error not known"
+    table.caption = f"First hour: {error}. Later hours build on the ones before and err more."
+    console.print(table)
+
+
+def write_prediction(path: Path, prediction: Prediction) -> None:
+    """Write the forecast as CSV with the columns of the load files, and the UTC start of each hour."""
+    with written_beside(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["Datetime", f"{prediction.region}_MW", "utc_start"])
+        for stamp, utc, load in zip(prediction.stamps, prediction.utc, prediction.load_mw, strict=True):
+            table.writerow([f"{stamp:%Y-%m-%d %H:%M:%S}", f"{load:.3f}", f"{utc:%Y-%m-%dT%H:%M:%SZ}"])
+
+
+def _scores(run: RunFolder) -> dict[tuple[str, str], float]:
+    """Test sMAPE by (cell, region), as far as the run has been scored."""
+    if not run.metrics.exists():
+        return {}
+    models = read_json(run.metrics).get("models", {})
+    return {
+        (cell, region): scores["smape"] if scores["smape"] is not None else float("nan")
+        for cell in CELLS
+        for region, scores in models.get(cell.upper(), {}).get("by_region", {}).items()
+    }
+
+
+def _better(config: Config, scores: dict[tuple[str, str], float]) -> str:
+    def mean(cell: str) -> float:
+        own = [value for (of, _), value in scores.items() if of == cell]
+        return float(np.mean(own)) if own else float("inf")
+
+    return min(config.cells, key=mean)

@@ -1,0 +1,122 @@
+"""The tables that a run prints, as rich renderables."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from gatedcells.forecast.data import LoadSeries
+from gatedcells.forecast.evaluate import Result
+from gatedcells.forecast.flaws import REMEDIES, Flaws
+
+_FLAW_COLUMNS = {
+    "backward_steps": "out of\norder",
+    "autumn_pairs": "DST\npairs",
+    "spring_gaps": "DST\nskips",
+    "missing_hours": "miss-\ning",
+    "not_positive": "≤ 0",
+    "spikes": "spikes",
+}
+ARTICLE_SMAPE = {"gru": 4 * 0.28081167222194775, "lstm": 4 * 0.27014616762377464}  # as its notebook printed
+ARTICLE_SECONDS = {"gru": 390.0, "lstm": 463.0}  # on a GPU
+
+
+def flaw_table(series: Sequence[LoadSeries]) -> Group:
+    """What is wrong in each file, and what is made of it."""
+    table = _table("What the files hold")
+    table.add_column("region", no_wrap=True)
+    table.add_column("rows", justify="right")
+    table.add_column("from", no_wrap=True)
+    table.add_column("to", no_wrap=True)
+    for heading in _FLAW_COLUMNS.values():
+        table.add_column(heading, justify="right")
+    for one in series:
+        stamps = one.local_stamps()
+        counts = one.flaws.counts()
+        table.add_row(
+            one.region, f"{len(one.rows):,}", f"{stamps[0]:%Y-%m-%d}", f"{stamps[-1]:%Y-%m-%d}",
+            *(f"{counts[name]:,}" if counts[name] else "·" for name in _FLAW_COLUMNS),
+        )  # fmt: skip
+    total = sum((one.flaws for one in series), Flaws()).counts()
+    lines = [f"{count:>8,} {REMEDIES[name]}" for name, count in total.items() if count]
+    return Group(table, Text("\n".join(lines), style="dim"))
+
+
+def score_table(results: Sequence[Result], title: str, pjm: bool) -> Group:
+    """All models side by side, best first within networks and baselines.
+
+    Args:
+        results: networks and baselines; a result with training seconds and parameters is a network.
+        title: of the table.
+        pjm: whether the scores are on the article's data, so that its own belong beside them.
+    """
+    table = _table(title)
+    table.add_column("mean of the regions", no_wrap=True)
+    for heading in ("sMAPE\n%", "art. ¼\nsMAPE", "MAE\nMW", "RMSE\nMW", "MASE", "train\ns", "para-\nmeters"):
+        table.add_column(heading, justify="right")
+    networks = [r for r in results if r.parameters]
+    others = [r for r in results if not r.parameters]
+    best = min((r.mean.smape for r in results if not np.isnan(r.mean.smape)), default=float("nan"))
+    for result in sorted(networks, key=lambda r: r.mean.smape):
+        _score_row(table, result, result.mean.smape == best)
+    table.add_section()
+    for result in others:
+        _score_row(table, result, result.mean.smape == best)
+    if pjm:
+        table.add_section()
+        for cell in ("gru", "lstm"):
+            smape = ARTICLE_SMAPE[cell]
+            table.add_row(
+                f"article's {cell.upper()}, published", f"{smape:.3f}", f"{smape / 4:.3f}",
+                "", "", "", f"{ARTICLE_SECONDS[cell]:.0f}*", "", style="dim",
+            )  # fmt: skip
+    notes = (
+        "sMAPE: 100/n Σ |F−A| / ((|F|+|A|)/2), F forecast, A actual. The article's\n"
+        "code divides by F+A and then by 2, which is a quarter of that.\n"
+        "MASE: MAE over the MAE of 'same hour yesterday' in the training part."
+    )
+    if pjm:
+        notes += "\n* on a GPU, CPU time of the process."
+    return Group(table, Text(notes, style="dim"))
+
+
+def region_table(results: Sequence[Result]) -> Table:
+    """sMAPE by region: a row a region, a column a model."""
+    table = _table("sMAPE % by region")
+    table.add_column("region", no_wrap=True)
+    for result in results:
+        table.add_column(result.name, justify="right")
+    for region in results[0].by_region:
+        values = [result.by_region[region].smape for result in results]
+        best = min((v for v in values if not np.isnan(v)), default=float("nan"))
+        table.add_row(region, *(Text(_number(v, 3), style="bold green" if v == best else "") for v in values))
+    table.add_section()
+    table.add_row("mean", *(_number(result.mean.smape, 3) for result in results))
+    return table
+
+
+def _score_row(table: Table, result: Result, best: bool) -> None:
+    mean = result.mean
+    style = "bold green" if best else ""
+    table.add_row(
+        Text(result.name, style=style),
+        Text(_number(mean.smape, 3), style=style),
+        _number(mean.article_smape, 3),
+        _number(mean.mae_mw, 1),
+        _number(mean.rmse_mw, 1),
+        _number(mean.mase, 3),
+        "" if result.seconds is None else f"{result.seconds:.0f}",
+        f"{result.parameters:,}" if result.parameters else "",
+    )
+
+
+def _number(value: float, digits: int) -> str:
+    return "undefined" if np.isnan(value) else f"{value:,.{digits}f}"
+
+
+def _table(title: str) -> Table:
+    """Narrow enough for 80 columns."""
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, padding=0)

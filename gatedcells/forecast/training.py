@@ -1,0 +1,187 @@
+"""The training loop: plain, resumable, interruptible between steps.
+
+Everything random in a step is drawn from the seed and the step's number, so a run that was interrupted and
+resumed ends with the same bits, on the CPU, as one that was not.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.files import read_tensors, write_tensors
+
+_CHECKPOINT_SECONDS = 10.0
+
+
+class Forecaster(Protocol):
+    """A network with what turns its outputs into megawatts."""
+
+    network: nn.Module
+
+
+class Task(Protocol):
+    """What is trained."""
+
+    steps: int
+    steps_per_epoch: float
+    clip_norm: float | None
+
+    def forecaster(self) -> Any:
+        """A new, untrained forecaster."""
+        ...
+
+    def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """Over the network's parameters."""
+        ...
+
+    def learning_rate(self, step: int) -> float:
+        """For step 0, 1, ..."""
+        ...
+
+    def loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+        """A scalar; what it draws comes from ``generator`` (or from torch's own, seeded alike)."""
+        ...
+
+
+@dataclass
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        step: steps done; steps: to do in all; epoch: passes over the data so far.
+        loss: of the last step; seconds: spent training, earlier parts of a resumed run included.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    seconds: float
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; what was done is in the checkpoint."""
+
+
+def train(
+    task: Task,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    on_step: Callable[[Progress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Any, Progress]:
+    """Train a forecaster; go on from ``checkpoint`` if that file exists, and keep it up to date.
+
+    Args:
+        task: what to train.
+        seed: of the weights, the batches and dropout.
+        checkpoint: a file that holds everything needed to go on; written every ten seconds, on a stop and
+            at the end.
+        on_step: told after each step.
+        should_stop: asked before each step.
+
+    Returns:
+        the trained forecaster and where it stands.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+        ForecastError: the checkpoint belongs to another training, or the loss is no longer a number.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        forecaster = task.forecaster()
+        network = forecaster.network
+        optimizer = task.optimizer(list(network.parameters()))
+        progress = Progress(0, task.steps, 0.0, float("nan"), 0.0)
+        if checkpoint is not None and checkpoint.exists():
+            _load(checkpoint, network, optimizer, progress, seed)
+        network.train()
+        generator = torch.Generator()
+        saved = started = time.perf_counter() - progress.seconds
+        for step in range(progress.step, task.steps):
+            if should_stop():
+                _save(checkpoint, network, optimizer, progress, seed)
+                raise Interrupted
+            generator.manual_seed(_step_seed(seed, step))
+            torch.manual_seed(_step_seed(seed, step))  # dropout draws from torch's own generator
+            loss = _one_step(task, network, optimizer, step, generator)
+            now = time.perf_counter()
+            progress.step, progress.loss, progress.seconds = step + 1, loss, now - started
+            progress.epoch = (step + 1) / task.steps_per_epoch
+            if now - saved > _CHECKPOINT_SECONDS:
+                _save(checkpoint, network, optimizer, progress, seed)
+                saved = now
+            on_step(progress)
+        _save(checkpoint, network, optimizer, progress, seed)
+    return forecaster, progress
+
+
+def _one_step(
+    task: Task,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    generator: torch.Generator,
+) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = task.learning_rate(step)
+    optimizer.zero_grad(set_to_none=True)
+    loss = task.loss(network, step, generator)
+    loss.backward()
+    value = loss.item()
+    if value != value:
+        raise ForecastError(f"the loss of step {step + 1} is not a number; try a smaller learning rate")
+    if task.clip_norm is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), task.clip_norm)
+    optimizer.step()
+    return value
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return (seed * 1_000_003 + step) % 2**63
+
+
+def _save(
+    path: Path | None, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, seed: int
+) -> None:
+    if path is None:
+        return
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    notes = {"step": progress.step, "steps": progress.steps, "seconds": progress.seconds, "seed": seed}
+    write_tensors(path, tensors, {"progress": json.dumps(notes)})
+
+
+def _load(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, seed: int
+) -> None:
+    tensors, notes = read_tensors(path)
+    try:
+        kept = json.loads(notes["progress"])
+        if (kept["steps"], kept["seed"]) != (progress.steps, seed):
+            raise ForecastError(
+                f"{path}: is of another training (steps {kept['steps']}, seed {kept['seed']})"
+            )
+        weights = _under(tensors, "network.")
+        network.load_state_dict(weights)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under(tensors, "optimizer.").items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+        progress.step, progress.seconds = int(kept["step"]), float(kept["seconds"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ForecastError(f"{path}: does not fit this training ({' '.join(str(error).split())})") from error
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

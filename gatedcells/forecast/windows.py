@@ -1,0 +1,113 @@
+"""From series to training and test targets, and the repaired load that models read.
+
+A target is an hour with a row in the file that has at least ``lookback`` rows before it. The last tenth
+of a region's targets, in order of time, is its test part. Windows are never built: a model reads its
+inputs from the one array of loads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gatedcells.forecast.data import FloatArray, IntArray, LoadSeries
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.flaws import spike_mask
+
+LOOKBACK = 90
+TEST_SHARE = 0.1
+_DAY = 24
+
+
+@dataclass(frozen=True)
+class Region:
+    """One series, ready for models.
+
+    Attributes:
+        series: as read.
+        load_mw: ``[n]`` without holes: what is missing, and in the training part spikes, is filled from
+            the hours before it (never from later ones, which a forecast does not have).
+        train, test: positions of the targets of each part, in order of time.
+        usable: ``[n]`` whether a position was recorded and is no spike of the training part; only usable
+            targets are trained on.
+    """
+
+    series: LoadSeries
+    load_mw: FloatArray
+    train: IntArray
+    test: IntArray
+    usable: npt.NDArray[np.bool_]
+
+    @property
+    def name(self) -> str:
+        """The region's name."""
+        return self.series.region
+
+    @property
+    def train_end(self) -> int:
+        """The first position that no training may see: that of the first test target."""
+        return int(self.test[0])
+
+    @property
+    def actual_mw(self) -> FloatArray:
+        """``[len(test)]`` the loads to forecast, as recorded; NaN where there is none."""
+        return self.series.load_mw[self.test]
+
+
+def prepare(
+    series: Sequence[LoadSeries], lookback: int = LOOKBACK, repair_spikes: bool = True
+) -> list[Region]:
+    """Split each series into training and test targets and fill its holes.
+
+    Args:
+        series: as read.
+        lookback: rows that a target must have before it.
+        repair_spikes: whether single-hour spikes of the training part are holes too.
+
+    Raises:
+        ForecastError: a series is too short to have a test target.
+    """
+    return [_prepare_one(one, lookback, repair_spikes) for one in series]
+
+
+def count_windows(regions: Sequence[Region]) -> tuple[int, int]:
+    """Training and test targets of all regions."""
+    return sum(len(r.train) for r in regions), sum(len(r.test) for r in regions)
+
+
+def _prepare_one(series: LoadSeries, lookback: int, repair_spikes: bool) -> Region:
+    targets = series.rows[lookback:]
+    tests = int(TEST_SHARE * len(targets))
+    if tests == 0:
+        needed = lookback + int(np.ceil(1 / TEST_SHARE))
+        raise ForecastError(
+            f"{series.source}: {len(series.rows)} rows; expected at least {needed}: a lookback of"
+            f" {lookback} hours and ten targets, of which the last is the test"
+        )
+    train, test = targets[:-tests], targets[-tests:]
+    usable = np.isfinite(series.load_mw)
+    if repair_spikes:
+        # looked for among the training part's own hours: the test part is forecast as recorded
+        past_rows = series.rows[: lookback + len(train)]
+        usable[past_rows[spike_mask(series.load_mw[past_rows])]] = False
+    filled = fill_from_the_past(series.load_mw, usable, series.source)
+    return Region(series, filled, train, test, usable)
+
+
+def fill_from_the_past(load_mw: FloatArray, usable: npt.NDArray[np.bool_], source: str) -> FloatArray:
+    """``[n]`` with every unusable hour replaced by ``y[t-1] · y[t-24] / y[t-25]``: the last value, moved
+    as the same hour moved the day before (before there is a day before: the last value alone).
+
+    Raises:
+        ForecastError: nothing is usable.
+    """
+    if not usable.any():
+        raise ForecastError(f"{source}: no positive load in the whole file")
+    filled = load_mw.copy()
+    first = int(np.argmax(usable))
+    filled[:first] = load_mw[first]
+    for t in np.flatnonzero(~usable[first:]) + first:
+        moved = filled[t - _DAY] / filled[t - _DAY - 1] if t > _DAY else 1.0
+        filled[t] = filled[t - 1] * moved
+    return filled

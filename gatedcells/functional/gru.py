@@ -1,0 +1,119 @@
+"""The GRU as pure functions of tensors: check, choose a backend, run."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from gatedcells import _autograd as _autograd  # registers the operators' gradients
+from gatedcells.backends import AUTO, resolve
+from gatedcells.functional.inputs import GRUTensors, to_autocast, wants_gradient, zero_beyond_lengths
+from gatedcells.reference import gru, scan
+from gatedcells.validation import (
+    check_gates,
+    check_lengths,
+    check_same_dtype_and_device,
+    check_sequence_input,
+    check_shape,
+)
+
+_GATES = 3
+
+
+def gru_step(
+    input: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    *,
+    reset_after: bool = True,
+    backend: str = AUTO,
+) -> Tensor:
+    """One step of a GRU.
+
+    The equations, and the two places that the reset gate can have, are in `gatedcells.reference.gru`.
+
+    Args:
+        input: ``x``, ``[B, I]``.
+        hidden: ``h``, ``[B, H]``.
+        weight_ih, weight_hh: ``[3H, I]`` and ``[3H, H]``: reset, update, candidate.
+        bias_ih, bias_hh: ``[3H]`` each, or None for zeros.
+        reset_after: True for torch's and cuDNN's GRU, False for Cho et al.'s v3.
+        backend: ``"auto"`` or a backend's name.
+
+    Returns:
+        ``h'``, ``[B, H]``.
+
+    Raises:
+        RuntimeError: a shape or device does not fit (and `BackendUnavailable`, a RuntimeError).
+        ValueError: dtypes differ, or no such backend.
+    """
+    if input.dim() != 2:
+        raise RuntimeError(f"input must be [B, I], got {list(input.shape)}")
+    tensors = GRUTensors(input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
+    _check(tensors)
+    resolve("GRU", "step", tensors, backend)
+    given = to_autocast(tensors)
+    x_projection = linear(given.input, given.weight_ih, given.bias_ih)
+    return gru.step(
+        x_projection, given.hidden, given.weight_hh, given.bias_hh, reset_after=reset_after
+    ).hidden
+
+
+def gru_sequence(
+    input: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+    reset_after: bool = True,
+    backend: str = AUTO,
+) -> tuple[Tensor, Tensor]:
+    """One direction of one GRU layer over a batch of sequences.
+
+    Args:
+        input: ``[T, B, I]``, ``T >= 1``.
+        hidden: ``h_0``, ``[B, H]``.
+        weight_ih, weight_hh: ``[3H, I]`` and ``[3H, H]``: reset, update, candidate.
+        bias_ih, bias_hh: ``[3H]`` each, or None for zeros.
+        lengths: ``[B]`` integers in 0..T on the input's device: each row's number of valid steps. What
+            the input holds beyond is not read; there a row keeps its state. None: all have T.
+        reverse: run from each row's last valid step to its first.
+        reset_after: True for torch's and cuDNN's GRU, False for Cho et al.'s v3.
+        backend: ``"auto"`` or a backend's name.
+
+    Returns:
+        the states after each step ``[T, B, H]``, in the input's order, and the last one visited
+        ``[B, H]``.
+
+    Raises:
+        RuntimeError: a shape or device does not fit (and `BackendUnavailable`, a RuntimeError).
+        ValueError: dtypes differ, a length is out of range, or no such backend.
+    """
+    check_sequence_input(input)
+    check_lengths(lengths, input)
+    input = zero_beyond_lengths(input, lengths)
+    tensors = GRUTensors(input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
+    _check(tensors)
+    choice = resolve("GRU", "sequence", tensors, backend)
+    given = to_autocast(tensors)
+    if choice.route == "operator":
+        states, last, _ = torch.ops.gatedcells.gru_sequence(
+            *given, lengths, reverse, reset_after, wants_gradient(given), choice.backend
+        )
+        return states, last
+    run = scan.scan_gru if choice.route == "scan" else gru.unroll
+    return run(*given, lengths=lengths, reverse=reverse, reset_after=reset_after)
+
+
+def _check(tensors: GRUTensors) -> None:
+    input, hidden, weight_ih, weight_hh, bias_ih, bias_hh = tensors
+    H = weight_hh.shape[-1]
+    check_shape("hidden", hidden, "B H", (input.shape[-2], H))
+    check_gates(_GATES, H, H, input.shape[-1], weight_ih, weight_hh, bias_ih, bias_hh)
+    check_same_dtype_and_device(GRUTensors._fields, tensors)

@@ -1,0 +1,68 @@
+"""What happens to the inputs of a sequence on their way to a backend."""
+
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from gatedcells.validation import is_autocast_enabled
+
+
+class GRUTensors(NamedTuple):
+    """What one direction of one GRU layer computes with; shapes as in `gatedcells.gru_sequence`."""
+
+    input: Tensor
+    hidden: Tensor
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+
+class LSTMTensors(NamedTuple):
+    """What one direction of one LSTM layer computes with; shapes as in `gatedcells.lstm_sequence`."""
+
+    input: Tensor
+    hidden: Tensor
+    cell: Tensor
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+    weight_hr: Tensor | None
+
+
+Tensors = TypeVar("Tensors", GRUTensors, LSTMTensors)
+
+
+def to_autocast(tensors: Tensors) -> Tensors:
+    """The tensors in autocast's dtype where autocast is on for their device, unchanged where it is off.
+
+    As with torch's own layers on the GPU, input, states and weights are cast together, the results come
+    in autocast's dtype, and float64 and complex tensors are left alone.
+    """
+    device = tensors.input.device.type
+    if not is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    cast: list[Any] = [
+        tensor.to(dtype)
+        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
+        else tensor
+        for tensor in tensors
+    ]
+    return type(tensors)(*cast)
+
+
+def zero_beyond_lengths(input: Tensor, lengths: Tensor | None) -> Tensor:
+    """``input`` ``[T, B, I]`` with zeros beyond each row's length, so that whatever lies there (NaN, say)
+    reaches neither a result nor a gradient."""
+    if lengths is None:
+        return input
+    beyond = torch.arange(input.shape[0], device=input.device)[:, None] >= lengths
+    return input.masked_fill(beyond[:, :, None], 0)
+
+
+def wants_gradient(tensors: GRUTensors | LSTMTensors) -> bool:
+    """Whether autograd will ask for a gradient with respect to any of the tensors."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

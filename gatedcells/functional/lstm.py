@@ -1,0 +1,122 @@
+"""The LSTM as pure functions of tensors: check, choose a backend, run."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from gatedcells import _autograd as _autograd  # registers the operators' gradients
+from gatedcells.backends import AUTO, resolve
+from gatedcells.functional.inputs import LSTMTensors, to_autocast, wants_gradient, zero_beyond_lengths
+from gatedcells.reference import lstm, scan
+from gatedcells.states import LSTMState
+from gatedcells.validation import (
+    check_gates,
+    check_lengths,
+    check_same_dtype_and_device,
+    check_sequence_input,
+    check_shape,
+)
+
+_GATES = 4
+
+
+def lstm_step(
+    input: Tensor,
+    state: tuple[Tensor, Tensor],
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    weight_hr: Tensor | None = None,
+    *,
+    backend: str = AUTO,
+) -> LSTMState:
+    """One step of an LSTM; the equations are in `gatedcells.reference.lstm`.
+
+    Args:
+        input: ``x``, ``[B, I]``.
+        state: ``(h, c)``, ``[B, H]`` each (``h``: ``[B, P]`` with a projection).
+        weight_ih, weight_hh: ``[4H, I]`` and ``[4H, H]`` or ``[4H, P]``: input, forget, candidate, output.
+        bias_ih, bias_hh: ``[4H]`` each, or None for zeros.
+        weight_hr: the projection ``[P, H]``, or None.
+        backend: ``"auto"`` or a backend's name.
+
+    Returns:
+        ``(h', c')``.
+
+    Raises:
+        RuntimeError: a shape or device does not fit (and `BackendUnavailable`, a RuntimeError).
+        ValueError: dtypes differ, or no such backend.
+    """
+    if input.dim() != 2:
+        raise RuntimeError(f"input must be [B, I], got {list(input.shape)}")
+    tensors = LSTMTensors(input, *state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
+    _check(tensors)
+    resolve("LSTM", "step", tensors, backend)
+    given = to_autocast(tensors)
+    x_projection = linear(given.input, given.weight_ih, given.bias_ih)
+    now = lstm.step(x_projection, given.hidden, given.cell, given.weight_hh, given.bias_hh, given.weight_hr)
+    return LSTMState(now.hidden, now.cell)
+
+
+def lstm_sequence(
+    input: Tensor,
+    state: tuple[Tensor, Tensor],
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    weight_hr: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+    backend: str = AUTO,
+) -> tuple[Tensor, LSTMState]:
+    """One direction of one LSTM layer over a batch of sequences.
+
+    Args:
+        input: ``[T, B, I]``, ``T >= 1``.
+        state: ``(h_0, c_0)``, ``[B, H]`` each (``h_0``: ``[B, P]`` with a projection).
+        weight_ih, weight_hh: ``[4H, I]`` and ``[4H, H]`` or ``[4H, P]``: input, forget, candidate, output.
+        bias_ih, bias_hh: ``[4H]`` each, or None for zeros.
+        weight_hr: the projection ``[P, H]``, or None.
+        lengths: ``[B]`` integers in 0..T on the input's device: each row's number of valid steps. What
+            the input holds beyond is not read; there a row keeps its states. None: all have T.
+        reverse: run from each row's last valid step to its first.
+        backend: ``"auto"`` or a backend's name.
+
+    Returns:
+        the hidden states after each step ``[T, B, H]`` or ``[T, B, P]``, in the input's order, and the
+        pair of states last visited.
+
+    Raises:
+        RuntimeError: a shape or device does not fit (and `BackendUnavailable`, a RuntimeError).
+        ValueError: dtypes differ, a length is out of range, or no such backend.
+    """
+    check_sequence_input(input)
+    check_lengths(lengths, input)
+    input = zero_beyond_lengths(input, lengths)
+    tensors = LSTMTensors(input, *state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
+    _check(tensors)
+    choice = resolve("LSTM", "sequence", tensors, backend)
+    given = to_autocast(tensors)
+    if choice.route == "operator":
+        states, last_hidden, last_cell, _ = torch.ops.gatedcells.lstm_sequence(
+            *given, lengths, reverse, wants_gradient(given), choice.backend
+        )
+    else:
+        run = scan.scan_lstm if choice.route == "scan" else lstm.unroll
+        states, last_hidden, last_cell = run(*given, lengths=lengths, reverse=reverse)
+    return states, LSTMState(last_hidden, last_cell)
+
+
+def _check(tensors: LSTMTensors) -> None:
+    input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr = tensors
+    B, features = input.shape[-2:]
+    P, H = weight_hh.shape[-1], cell.shape[-1]
+    check_shape("hidden", hidden, "B H" if weight_hr is None else "B P", (B, P))
+    check_shape("cell", cell, "B H", (B, P if weight_hr is None else weight_hr.shape[-1]))
+    check_gates(_GATES, H, P, features, weight_ih, weight_hh, bias_ih, bias_hh)
+    if weight_hr is not None:
+        check_shape("weight_hr", weight_hr, "P H", (P, H))
+    check_same_dtype_and_device(LSTMTensors._fields, tensors)

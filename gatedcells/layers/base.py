@@ -1,0 +1,192 @@
+"""What `gatedcells.GRU` and `gatedcells.LSTM` share: torch's layer contract around any cell.
+
+They derive from ``nn.RNNBase``, which gives torch's parameters, initialisation, messages and pickles,
+and not from ``nn.GRU``/``nn.LSTM``, which torch's compiler refuses to trace. So
+``isinstance(layer, torch.nn.GRU)`` is False.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from gatedcells.backends import AUTO, check_name
+from gatedcells.layers.packing import Packing
+from gatedcells.layers.stack import State, run_stack
+from gatedcells.validation import is_autocast_enabled
+
+
+class RecurrentLayer(nn.RNNBase):
+    """A stack of gated layers; not used by itself.
+
+    Keyword-only additions to torch's constructor:
+        backend: ``"auto"`` or the name of the backend that must compute it.
+        allow_empty: if True, a sequence of no steps returns no outputs and the initial states, for each
+            layer; if False (torch's way) it raises RuntimeError.
+    """
+
+    backend: str
+    allow_empty: bool
+
+    def __init__(
+        self, mode: str, *args: Any, backend: str = AUTO, allow_empty: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(mode, *args, **kwargs)
+        self.backend = check_name(backend)
+        self.allow_empty = allow_empty
+
+    @property
+    def _flat_weights(self) -> list[Tensor | None]:
+        # Always the parameters as they are now. torch keeps a list beside them that can go stale under
+        # functional_call, parametrizations and weight tying.
+        return [getattr(self, name, None) for name in self._flat_weights_names]
+
+    @_flat_weights.setter
+    def _flat_weights(self, _: Any) -> None:
+        """torch's base class assigns its list here; there is nothing to keep."""
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: no backend wants the weights in one chunk."""
+
+    def extra_repr(self) -> str:
+        """torch's own, with what differs from torch's layers if anything does."""
+        text = super().extra_repr()
+        if self.backend != AUTO:
+            text += f", backend={self.backend!r}"
+        if self.allow_empty:
+            text += ", allow_empty=True"
+        return text
+
+    # torch's own checks with torch's messages, here because torch's compiler does not always follow a
+    # call into torch.nn.
+
+    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
+        """Raise ValueError or RuntimeError unless dtype, dimensions and features of ``input`` fit."""
+        weight = self._flat_weights[0]
+        assert weight is not None
+        if input.dtype != weight.dtype and not is_autocast_enabled(input.device.type):
+            raise ValueError(
+                f"RNN input dtype ({input.dtype}) does not match weight dtype ({weight.dtype})."
+                f" Convert input: input.to({weight.dtype}), or convert model: model.to({input.dtype})"
+            )
+        dimensions = 3 if batch_sizes is None else 2
+        if input.dim() != dimensions:
+            raise RuntimeError(f"input must have {dimensions} dimensions, got {input.dim()}")
+        if input.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size},"
+                f" got {input.shape[-1]}"
+            )
+
+    def get_expected_hidden_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
+        """The shape that ``h_0`` must have, ``(L*D, B, H)`` or ``(L*D, B, P)``."""
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        batch = int(batch_sizes[0]) if batch_sizes is not None else input.shape[0 if self.batch_first else 1]
+        return rows, batch, self.proj_size or self.hidden_size
+
+    def check_hidden_size(
+        self,
+        hx: Tensor,
+        expected_hidden_size: tuple[int, int, int],
+        msg: str = "Expected hidden size {}, got {}",
+    ) -> None:
+        """Raise RuntimeError unless ``hx`` has the expected shape."""
+        if hx.shape != expected_hidden_size:
+            raise RuntimeError(msg.format(expected_hidden_size, list(hx.shape)))
+
+    # What a subclass says about its cell.
+
+    def _direction(
+        self,
+        input: Tensor,
+        state: State,
+        weights: Sequence[Tensor],
+        reverse: bool,
+        lengths: Tensor | None,
+    ) -> tuple[Tensor, State]:
+        raise NotImplementedError
+
+    def _check_state(self, input: Tensor, state: State, batch_sizes: Tensor | None) -> None:
+        raise NotImplementedError
+
+    def _state_widths(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def _dimension_error(self, batched: bool, state: State) -> str:
+        raise NotImplementedError
+
+    def _run(self, input: Tensor | PackedSequence, given: State | None) -> tuple[Any, State]:
+        """The forward pass of torch's layers, states as a tuple of tensors."""
+        if isinstance(input, PackedSequence):
+            return self._run_packed(input, given)
+        if input.dim() not in (2, 3):
+            raise ValueError(f"{self.mode}: Expected input to be 2D or 3D, got {input.dim()}D instead")
+        batched = input.dim() == 3
+        if given is not None and any(part.dim() != input.dim() for part in given):
+            raise RuntimeError(self._dimension_error(batched, given))
+        if not batched:
+            input = input.unsqueeze(0 if self.batch_first else 1)
+            given = None if given is None else tuple(part.unsqueeze(1) for part in given)
+        state = self._zeros(input, input.shape[0 if self.batch_first else 1]) if given is None else given
+        self._check_devices(input, state)
+        self._check_state(input, state, None)
+        by_time = input.transpose(0, 1) if self.batch_first else input
+        if by_time.shape[0] == 0 and self.allow_empty:
+            output, last = self._no_steps(by_time, state)
+        else:
+            output, last = self._stack(by_time, state, None)
+        if self.batch_first:
+            output = output.transpose(0, 1)
+        if not batched:
+            output = output.squeeze(0 if self.batch_first else 1)
+            last = tuple(part.squeeze(1) for part in last)
+        return output, last
+
+    def _run_packed(self, input: PackedSequence, given: State | None) -> tuple[PackedSequence, State]:
+        data, batch_sizes, sorted_indices, unsorted_indices = input
+        packing = Packing.of(input)
+        state = self._zeros(data, packing.B) if given is None else given
+        self._check_devices(data, state)
+        self._check_state(data, state, batch_sizes)
+        if sorted_indices is not None:
+            state = tuple(part.index_select(1, sorted_indices) for part in state)
+        output, last = self._stack(packing.pad(data), state, packing)
+        if unsorted_indices is not None:
+            last = tuple(part.index_select(1, unsorted_indices) for part in last)
+        packed = PackedSequence(packing.pack(output), batch_sizes, sorted_indices, unsorted_indices)
+        return packed, last
+
+    def _stack(self, input: Tensor, state: State, packing: Packing | None) -> tuple[Tensor, State]:
+        return run_stack(
+            partial(self._direction, lengths=None if packing is None else packing.lengths),
+            input,
+            state,
+            self.all_weights,
+            directions=2 if self.bidirectional else 1,
+            dropout=self.dropout if self.training else 0.0,
+            valid=None if packing is None else packing.valid,
+        )
+
+    def _zeros(self, input: Tensor, B: int) -> State:
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        return tuple(input.new_zeros(rows, B, width) for width in self._state_widths())
+
+    def _no_steps(self, input: Tensor, state: State) -> tuple[Tensor, State]:
+        width = (2 if self.bidirectional else 1) * self._state_widths()[0]
+        return input.new_zeros(0, input.shape[1], width), tuple(part.clone() for part in state)
+
+    def _check_devices(self, input: Tensor, state: State) -> None:
+        parameter = self._flat_weights[0]
+        if parameter is not None and parameter.device != input.device:
+            raise RuntimeError(
+                "Input and parameter tensors are not at the same device, found input tensor at"
+                f" {input.device} and parameter tensor at {parameter.device}"
+            )
+        for part in state:
+            if part.device != input.device:
+                raise RuntimeError(
+                    "Input and hidden tensors are not at the same device, found input tensor at"
+                    f" {input.device} and hidden tensor at {part.device}"
+                )

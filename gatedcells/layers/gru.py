@@ -1,0 +1,151 @@
+"""`GRU`, a drop-in for ``torch.nn.GRU``."""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from gatedcells.backends import AUTO
+from gatedcells.functional.gru import gru_sequence
+from gatedcells.layers.base import RecurrentLayer
+from gatedcells.layers.stack import State
+
+
+class GRU(RecurrentLayer):
+    """A multi-layer gated recurrent unit, a drop-in for ``torch.nn.GRU``.
+
+    Each layer and direction computes, for every step::
+
+        r  = σ(W_ir x + b_ir + W_hr h + b_hr)              reset gate
+        z  = σ(W_iz x + b_iz + W_hz h + b_hz)              update gate
+        n  = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))     candidate
+        h' = (1 − z) ⊙ n + z ⊙ h                           hidden state
+
+    which is torch's and cuDNN's GRU (Cho et al. 2014, arXiv:1406.1078v1). With ``reset_after=False`` the
+    reset gate acts on the state before the matrix product (arXiv:1406.1078v3)::
+
+        n  = tanh(W_in x + b_in + W_hn (r ⊙ h) + b_hn)
+
+    Args:
+        input_size: features of the input, I.
+        hidden_size: hidden units, H.
+        num_layers: stacked layers, L.
+        bias: whether there are ``b_i`` and ``b_h``.
+        batch_first: input and output are ``[B, T, ...]`` instead of ``[T, B, ...]``; states are not.
+        dropout: probability of zeroing an output of every layer but the last, in training.
+        bidirectional: add a second direction, D = 2.
+        device, dtype: of the parameters.
+        reset_after: where the reset gate acts, see above.
+        backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
+        allow_empty: return the initial state for a sequence of no steps instead of raising.
+        proj_size: for the LSTM only; given here it raises ValueError, as in torch.
+
+    Inputs: ``input, hx``
+        input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
+        hx: initial state ``[L*D, B, H]``, ``[L*D, H]`` unbatched; zeros if None.
+
+    Outputs: ``output, h_n``
+        output: the last layer's states ``[T, B, D*H]``, laid out like the input; packed if that was.
+        h_n: the last state of each layer and direction, ``[L*D, B, H]`` or ``[L*D, H]``.
+
+    Attributes:
+        weight_ih_l{k}, weight_hh_l{k}: ``[3H, I or D*H]``, ``[3H, H]``, rows in the order r, z, n.
+        bias_ih_l{k}, bias_hh_l{k}: ``[3H]``. The suffix ``_reverse`` marks the second direction.
+
+    All parameters are drawn from U(−1/√H, 1/√H) in the order of torch's, so one seed gives the same
+    weights, and ``state_dict``s go both ways.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as torch's, with its messages; `BackendUnavailable` (a
+            RuntimeError) if an explicit backend cannot run.
+    """
+
+    reset_after: bool
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        reset_after: bool = True,
+        backend: str = AUTO,
+        allow_empty: bool = False,
+        proj_size: None = None,
+    ) -> None:
+        if proj_size is not None:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        super().__init__(
+            "GRU",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            allow_empty=allow_empty,
+        )
+        self.reset_after = reset_after
+
+    def extra_repr(self) -> str:
+        """torch's own, with what differs from torch's GRU if anything does."""
+        return super().extra_repr() + ("" if self.reset_after else ", reset_after=False")
+
+    @overload
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[PackedSequence, Tensor]: ...
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """Run the layers; see the class for shapes."""
+        output, (h_n,) = self._run(input, None if hx is None else (hx,))
+        return output, h_n
+
+    def _direction(
+        self,
+        input: Tensor,
+        state: State,
+        weights: Sequence[Tensor],
+        reverse: bool,
+        lengths: Tensor | None,
+    ) -> tuple[Tensor, State]:
+        output, last = gru_sequence(
+            input,
+            state[0],
+            *weights,
+            lengths=lengths,
+            reverse=reverse,
+            reset_after=self.reset_after,
+            backend=self.backend,
+        )
+        return output, (last,)
+
+    def _check_state(self, input: Tensor, state: State, batch_sizes: Tensor | None) -> None:
+        self.check_input(input, batch_sizes)
+        self.check_hidden_size(state[0], self.get_expected_hidden_size(input, batch_sizes))
+
+    def _state_widths(self) -> tuple[int, ...]:
+        return (self.hidden_size,)
+
+    def _dimension_error(self, batched: bool, state: State) -> str:
+        expected = (
+            "For batched 3-D input, hx should also be 3-D"
+            if batched
+            else ("For unbatched 2-D input, hx should also be 2-D")
+        )
+        return f"{expected} but got {state[0].dim()}-D tensor"

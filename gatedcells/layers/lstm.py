@@ -1,0 +1,176 @@
+"""`LSTM`, a drop-in for ``torch.nn.LSTM``."""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from gatedcells.backends import AUTO
+from gatedcells.functional.lstm import lstm_sequence
+from gatedcells.layers.base import RecurrentLayer
+from gatedcells.layers.stack import State
+
+
+class LSTM(RecurrentLayer):
+    """A multi-layer long short-term memory, a drop-in for ``torch.nn.LSTM``.
+
+    Each layer and direction computes, for every step::
+
+        i  = σ(W_ii x + b_ii + W_hi h + b_hi)          input gate
+        f  = σ(W_if x + b_if + W_hf h + b_hf)          forget gate
+        g  = tanh(W_ig x + b_ig + W_hg h + b_hg)       candidate
+        o  = σ(W_io x + b_io + W_ho h + b_ho)          output gate
+        c' = f ⊙ c + i ⊙ g                             cell state
+        h' = o ⊙ tanh(c')                              hidden state
+
+    (Hochreiter & Schmidhuber 1997; Gers et al. 2000). With ``proj_size``, ``h' = W_hr (o ⊙ tanh(c'))``
+    (Sak et al. 2014, arXiv:1402.1128).
+
+    Args:
+        input_size: features of the input, I.
+        hidden_size: hidden units, H.
+        num_layers: stacked layers, L.
+        bias: whether there are ``b_i`` and ``b_h``.
+        batch_first: input and output are ``[B, T, ...]`` instead of ``[T, B, ...]``; states are not.
+        dropout: probability of zeroing an output of every layer but the last, in training.
+        bidirectional: add a second direction, D = 2.
+        proj_size: if positive, project the hidden state to P = proj_size < H units.
+        device, dtype: of the parameters.
+        backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
+        allow_empty: return the initial states for a sequence of no steps instead of raising.
+
+    Inputs: ``input, (h_0, c_0)``
+        input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
+        h_0, c_0: ``[L*D, B, H or P]`` and ``[L*D, B, H]``, without B unbatched; zeros if None.
+
+    Outputs: ``output, (h_n, c_n)``
+        output: the last layer's hidden states ``[T, B, D*H or D*P]``, laid out like the input; packed if
+            that was.
+        h_n, c_n: the last states of each layer and direction, shaped like h_0 and c_0.
+
+    Attributes:
+        weight_ih_l{k}, weight_hh_l{k}: ``[4H, I or D*H]``, ``[4H, H or P]``, rows in the order i, f, g, o.
+        bias_ih_l{k}, bias_hh_l{k}: ``[4H]``; weight_hr_l{k}: ``[P, H]`` with a projection. The suffix
+            ``_reverse`` marks the second direction.
+
+    All parameters are drawn from U(−1/√H, 1/√H) in the order of torch's, so one seed gives the same
+    weights, and ``state_dict``s go both ways.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as torch's, with its messages; `BackendUnavailable` (a
+            RuntimeError) if an explicit backend cannot run.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = AUTO,
+        allow_empty: bool = False,
+    ) -> None:
+        super().__init__(
+            "LSTM",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            allow_empty=allow_empty,
+        )
+
+    @overload
+    def forward(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
+
+    @overload
+    def forward(
+        self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[PackedSequence, tuple[Tensor, Tensor]]: ...
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
+        """Run the layers; see the class for shapes."""
+        output, (h_n, c_n) = self._run(input, None if hx is None else (hx[0], hx[1]))
+        return output, (h_n, c_n)
+
+    def _direction(
+        self,
+        input: Tensor,
+        state: State,
+        weights: Sequence[Tensor],
+        reverse: bool,
+        lengths: Tensor | None,
+    ) -> tuple[Tensor, State]:
+        hidden, cell = state
+        weight_ih, weight_hh, *rest = weights
+        weight_hr = rest.pop() if self.proj_size > 0 else None
+        bias_ih, bias_hh = rest or (None, None)
+        output, last = lstm_sequence(
+            input,
+            (hidden, cell),
+            weight_ih,
+            weight_hh,
+            bias_ih,
+            bias_hh,
+            weight_hr,
+            lengths=lengths,
+            reverse=reverse,
+            backend=self.backend,
+        )
+        return output, last
+
+    def get_expected_cell_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
+        """The shape that ``c_0`` must have, ``(L*D, B, H)``."""
+        rows, B, _ = self.get_expected_hidden_size(input, batch_sizes)
+        return rows, B, self.hidden_size
+
+    def check_forward_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, input: Tensor, hidden: tuple[Tensor, Tensor], batch_sizes: Tensor | None
+    ) -> None:
+        """Raise RuntimeError or ValueError unless input and states fit, as torch's LSTM does."""
+        self.check_input(input, batch_sizes)
+        expected = self.get_expected_hidden_size(input, batch_sizes)
+        self.check_hidden_size(hidden[0], expected, "Expected hidden[0] size {}, got {}")
+        expected = self.get_expected_cell_size(input, batch_sizes)
+        self.check_hidden_size(hidden[1], expected, "Expected hidden[1] size {}, got {}")
+
+    def permute_hidden(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, hx: tuple[Tensor, Tensor], permutation: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Both states with their batch reordered; unchanged if ``permutation`` is None."""
+        if permutation is None:
+            return hx
+        return hx[0].index_select(1, permutation), hx[1].index_select(1, permutation)
+
+    def _check_state(self, input: Tensor, state: State, batch_sizes: Tensor | None) -> None:
+        self.check_forward_args(input, (state[0], state[1]), batch_sizes)
+
+    def _state_widths(self) -> tuple[int, ...]:
+        return (self.proj_size or self.hidden_size, self.hidden_size)
+
+    def _dimension_error(self, batched: bool, state: State) -> str:
+        expected = (
+            "For batched 3-D input, hx and cx should also be 3-D"
+            if batched
+            else ("For unbatched 2-D input, hx and cx should also be 2-D")
+        )
+        return f"{expected} but got ({state[0].dim()}-D, {state[1].dim()}-D) tensors"

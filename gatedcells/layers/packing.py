@@ -1,0 +1,40 @@
+"""Between torch's `PackedSequence` and the padded ``[T, B, ...]`` with lengths that the cells take."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+
+class Packing(NamedTuple):
+    """Where the steps of a packed batch lie in the padded one.
+
+    Attributes:
+        T, B: steps of the longest sequence; sequences.
+        lengths: ``[B]``, descending, on the data's device.
+        valid: ``[n]`` positions in ``T*B`` order of the n packed steps, on the data's device.
+    """
+
+    T: int
+    B: int
+    lengths: Tensor
+    valid: Tensor
+
+    @classmethod
+    def of(cls, packed: PackedSequence) -> "Packing":
+        """Read off ``packed.batch_sizes`` (on the CPU), ``[T]``: how many sequences reach each step."""
+        batch_sizes = packed.batch_sizes
+        T, B = len(batch_sizes), int(batch_sizes[0])
+        reaches = torch.arange(B) < batch_sizes[:, None]  # [T, B]
+        device = packed.data.device
+        return cls(T, B, reaches.sum(0).to(device), reaches.flatten().nonzero()[:, 0].to(device))
+
+    def pad(self, data: Tensor) -> Tensor:
+        """``[n, I]`` as ``[T, B, I]``, zeros beyond each sequence's end."""
+        rows = data.new_zeros(self.T * self.B, data.shape[-1])
+        return rows.index_copy(0, self.valid, data).unflatten(0, (self.T, self.B))
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """``[T, B, H]`` as ``[n, H]``."""
+        return padded.flatten(0, 1).index_select(0, self.valid)

@@ -1,0 +1,5 @@
+"""Judging an implementation against the exact result and against a rival in the same precision."""
+
+from gatedcells.testing.budget import assert_close_in_float64 as assert_close_in_float64
+from gatedcells.testing.budget import assert_within_budget as assert_within_budget
+from gatedcells.testing.budget import budget as budget

@@ -1,0 +1,89 @@
+"""Checks of what a user passes, before anything runs; each message names what was expected and given."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_shape(name: str, tensor: Tensor, legend: str, expected: Sequence[int]) -> None:
+    """Raise RuntimeError unless ``tensor`` has the shape ``expected``; ``legend`` spells it in letters."""
+    if tuple(tensor.shape) != tuple(expected):
+        spelled = ", ".join(
+            f"{letters}={size}" for letters, size in zip(legend.split(), expected, strict=True)
+        )
+        raise RuntimeError(f"{name} must be [{spelled}], got {list(tensor.shape)}")
+
+
+def is_autocast_enabled(device: str) -> bool:
+    """Whether autocast is on for a device type; False on ``meta``, for which torch has none."""
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
+def check_same_dtype_and_device(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
+    """Raise ValueError (dtype) or RuntimeError (device) unless all given tensors agree with the first.
+
+    Under autocast dtypes may differ: autocast brings them together.
+    """
+    first_name, first = names[0], tensors[0]
+    assert first is not None
+    autocast = is_autocast_enabled(first.device.type)
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor is None:
+            continue
+        if tensor.device != first.device:
+            raise RuntimeError(
+                f"{name} and {first_name} must be on one device, got {tensor.device} and {first.device}"
+            )
+        if tensor.dtype != first.dtype and not autocast:
+            raise ValueError(
+                f"{name} and {first_name} must have one dtype, got {tensor.dtype} and {first.dtype}"
+            )
+
+
+def check_gates(
+    gates: int,
+    hidden_size: int,
+    state_size: int,
+    input_size: int,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+) -> None:
+    """Raise RuntimeError unless weights and biases fit G gates of ``hidden_size`` units."""
+    rows = gates * hidden_size
+    check_shape("weight_ih", weight_ih, f"{gates}H I", (rows, input_size))
+    check_shape("weight_hh", weight_hh, f"{gates}H H", (rows, state_size))
+    for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
+        if bias is not None:
+            check_shape(name, bias, f"{gates}H", (rows,))
+
+
+def check_lengths(lengths: Tensor | None, input: Tensor) -> None:
+    """Raise unless ``lengths`` is None or ``[B]`` integers in 0..T on the device of ``input`` ``[T, B, I]``.
+
+    The values are checked where that costs no wait for a device: on the CPU.
+    """
+    if lengths is None:
+        return
+    T, B, _ = input.shape
+    check_shape("lengths", lengths, "B", (B,))
+    if lengths.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"lengths must be int32 or int64, got {lengths.dtype}")
+    if lengths.device != input.device:
+        raise RuntimeError(
+            f"lengths and input must be on one device, got {lengths.device} and {input.device}"
+        )
+    if lengths.device.type == "cpu" and not torch.compiler.is_compiling() and B:
+        low, high = int(lengths.min()), int(lengths.max())
+        if low < 0 or high > T:
+            raise ValueError(f"lengths must lie in 0..T={T}, got {low}..{high}")
+
+
+def check_sequence_input(input: Tensor) -> None:
+    """Raise RuntimeError unless ``input`` is ``[T, B, I]`` with at least one step."""
+    if input.dim() != 3:
+        raise RuntimeError(f"input must be [T, B, I], got {input.dim()} dimensions: {list(input.shape)}")
+    if input.shape[0] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")

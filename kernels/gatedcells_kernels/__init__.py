@@ -1,0 +1,1 @@
+"""Who computes the cells. Private to gatedcells: import that instead."""

@@ -1,0 +1,53 @@
+"""What every test runs under: uninitialised memory is NaN, one thread, a fixed seed."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory(monkeypatch):
+    """torch.empty and its kin return NaN, so an element that nobody writes fails the test."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_backend_in_environment(monkeypatch):
+    monkeypatch.delenv("GATEDCELLS_BACKEND", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with ``pjm/`` and ``bitcoin/``, or a skip."""
+    root = os.environ.get("GATEDCELLS_DATA")
+    if not root:
+        pytest.skip("GATEDCELLS_DATA is not set: the real data are not at hand")
+    return Path(root)
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="no CUDA device")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)

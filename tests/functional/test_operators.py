@@ -1,0 +1,225 @@
+"""The operators behind a sequence: right against autograd through the reference, and well registered."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gatedcells
+from gatedcells.reference import gru, lstm
+from gatedcells.testing import assert_close_in_float64
+
+SIZES = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
+
+
+def draw(*shape):
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def gru_tensors(T, B, I, H, bias=True):
+    biases = (draw(3 * H), draw(3 * H)) if bias else (None, None)
+    return draw(T, B, I), draw(B, H), draw(3 * H, I), draw(3 * H, H), *biases
+
+
+def lstm_tensors(T, B, I, H, P=0, bias=True):
+    biases = (draw(4 * H), draw(4 * H)) if bias else (None, None)
+    state = (draw(B, P or H), draw(B, H))
+    return draw(T, B, I), *state, draw(4 * H, I), draw(4 * H, P or H), *biases, draw(P, H) if P else None
+
+
+def run_gru(*tensors, **options):
+    return gatedcells.gru_sequence(*tensors, **options)
+
+
+def run_lstm(input, hidden, cell, *weights, **options):
+    states, (last, last_cell) = gatedcells.lstm_sequence(input, (hidden, cell), *weights, **options)
+    return states, last, last_cell
+
+
+def gradients(run, tensors, used):
+    """Gradients of a loss over the chosen outputs, by a fresh random weight for each element."""
+    outputs = run(*tensors)
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(out.shape, generator=generator, dtype=torch.float64) for out in outputs]
+    loss = sum((outputs[i] * weights[i]).sum() for i in used)
+    wanted = [t for t in tensors if t is not None]
+    return outputs, torch.autograd.grad(loss, wanted, allow_unused=True)
+
+
+def assert_same(ours, reference):
+    for i, (actual, exact) in enumerate(zip(ours, reference, strict=True)):
+        assert (actual is None) == (exact is None)
+        if exact is not None:
+            assert_close_in_float64(actual, exact, f"number {i}")
+
+
+@settings(max_examples=80)
+@given(
+    sizes=SIZES, bias=st.booleans(), reverse=st.booleans(), reset_after=st.booleans(),
+    used=st.sampled_from([(0, 1), (0,), (1,)]), data=st.data(),
+)  # fmt: skip
+def test_gru_operator_and_its_backward_are_autograd_through_the_reference(
+    sizes, bias, reverse, reset_after, used, data
+):
+    T, B, _, _ = sizes
+    lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    lengths = None if lengths is None else torch.tensor(lengths)
+    tensors = gru_tensors(*sizes, bias=bias)
+    options = {"lengths": lengths, "reverse": reverse, "reset_after": reset_after}
+    outputs, grads = gradients(partial(run_gru, **options), tensors, used)
+    exact_outputs, exact_grads = gradients(partial(gru.unroll, **options), tensors, used)
+    assert outputs[0].grad_fn is not None
+    assert_same(outputs, exact_outputs)
+    assert_same(grads, exact_grads)
+
+
+@settings(max_examples=80)
+@given(
+    sizes=SIZES, bias=st.booleans(), reverse=st.booleans(), projected=st.booleans(),
+    used=st.sampled_from([(0, 1, 2), (0,), (1,), (2,)]), data=st.data(),
+)  # fmt: skip
+def test_lstm_operator_and_its_backward_are_autograd_through_the_reference(
+    sizes, bias, reverse, projected, used, data
+):
+    T, B, I, H = sizes
+    lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    lengths = None if lengths is None else torch.tensor(lengths)
+    tensors = lstm_tensors(T, B, I, H + 1, P=H if projected else 0, bias=bias)
+    options = {"lengths": lengths, "reverse": reverse}
+    outputs, grads = gradients(partial(run_lstm, **options), tensors, used)
+    exact_outputs, exact_grads = gradients(partial(lstm.unroll, **options), tensors, used)
+    assert_same(outputs, exact_outputs)
+    # where only the last cell state is used, autograd knows that some inputs do not matter
+    zeros = [torch.zeros_like(g) if e is None else e for g, e in zip(grads, exact_grads, strict=True)]
+    assert_same(grads, zeros)
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gru_operator_has_first_and_second_derivatives(reset_after, reverse):
+    run = partial(run_gru, lengths=torch.tensor([3, 0, 2]), reverse=reverse, reset_after=reset_after)
+    tensors = gru_tensors(3, 3, 2, 2)
+    assert torch.autograd.gradcheck(run, tensors, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(run, tensors)
+
+
+@pytest.mark.parametrize("P", [0, 1])
+def test_lstm_operator_has_first_and_second_derivatives(P):
+    tensors = lstm_tensors(3, 2, 2, 2, P=P)
+    assert torch.autograd.gradcheck(run_lstm, tensors, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(run_lstm, tensors)
+
+
+@pytest.mark.parametrize("wanted", range(6))
+def test_a_gradient_is_computed_for_each_input_on_its_own(wanted):
+    tensors = gru_tensors(4, 2, 3, 2)
+    exact = torch.autograd.grad(gru.unroll(*tensors)[0].sum(), tensors[wanted])
+    alone = [t.detach().requires_grad_(i == wanted) for i, t in enumerate(tensors)]
+    actual = torch.autograd.grad(run_gru(*alone)[0].sum(), alone[wanted])
+    assert_same(actual, exact)
+
+
+@pytest.mark.parametrize("save_tape", [True, False])
+@pytest.mark.parametrize("lengths", [None, [3, 1]])
+def test_operators_are_registered_as_torch_wants_them(save_tape, lengths):
+    lengths = None if lengths is None else torch.tensor(lengths)
+    tensors = gru_tensors(3, 2, 2, 4)
+    torch.library.opcheck(
+        torch.ops.gatedcells.gru_sequence.default,
+        (*tensors, lengths, False, True, save_tape, "reference"),
+    )
+    with torch.no_grad():
+        states, last, tape = torch.ops.gatedcells.gru_sequence(
+            *tensors, lengths, False, True, True, "reference"
+        )
+        torch.library.opcheck(
+            torch.ops.gatedcells.gru_sequence_backward.default,
+            (states, last, tensors[1], tensors[3], lengths, states, tape, False, True, "reference"),
+        )
+    tensors = lstm_tensors(3, 2, 2, 4, P=2)
+    torch.library.opcheck(
+        torch.ops.gatedcells.lstm_sequence.default, (*tensors, lengths, True, save_tape, "reference")
+    )
+    with torch.no_grad():
+        _, hidden, cell, _, weight_hh, _, _, weight_hr = tensors
+        states, last, last_cell, tape = torch.ops.gatedcells.lstm_sequence(
+            *tensors, lengths, True, True, "reference"
+        )
+        torch.library.opcheck(
+            torch.ops.gatedcells.lstm_sequence_backward.default,
+            (states, last, last_cell, hidden, cell, weight_hh, weight_hr, lengths, states, tape, True,
+             "reference"),
+        )  # fmt: skip
+
+
+def test_inference_keeps_no_tape_and_training_keeps_four_numbers_a_unit_and_step():
+    tensors = gru_tensors(5, 2, 3, 4)
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        run_gru(*tensors)
+        assert torch.Size([5, 2, 4, 4]) in kept
+        kept.clear()
+        with torch.no_grad():
+            run_gru(*tensors)
+        run_gru(*(t.detach() for t in tensors))
+    assert kept == []
+
+
+class TapeSizes(TorchDispatchMode):
+    """Note how many numbers each sequence operator returns as its tape."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func.namespace == "gatedcells":
+            self.seen.append(result[-1].numel())
+        return result
+
+
+@pytest.mark.parametrize("run", ["gru", "lstm"])
+def test_a_tape_is_made_only_where_a_gradient_may_be_asked_for(run):
+    call, tensors = (
+        (run_gru, gru_tensors(5, 2, 3, 4)) if run == "gru" else (run_lstm, lstm_tensors(5, 2, 3, 4))
+    )
+    with TapeSizes() as tapes:
+        call(*tensors)
+        with torch.no_grad():
+            call(*tensors)
+        call(*(t.detach() for t in tensors))
+    assert tapes.seen == [5 * 2 * 4 * (4 if run == "gru" else 5), 0, 0]
+
+
+@pytest.mark.parametrize("run", ["gru", "lstm"])
+def test_nan_beyond_a_rows_length_reaches_neither_results_nor_gradients(run):
+    tensors = gru_tensors(4, 2, 3, 2) if run == "gru" else lstm_tensors(4, 2, 3, 2)
+    call = run_gru if run == "gru" else run_lstm
+    dirty = tensors[0].detach().clone()
+    dirty[2:, 1] = torch.nan
+    dirty.requires_grad_()
+    lengths = torch.tensor([4, 2])
+    clean = gradients(partial(call, lengths=lengths), tensors, (0, 1))
+    found = gradients(partial(call, lengths=lengths), (dirty, *tensors[1:]), (0, 1))
+    expected = [clean[1][0].clone(), *clean[1][1:]]
+    assert torch.equal(expected[0][2:, 1], torch.zeros(2, 3, dtype=torch.float64))
+    # the same numbers, wherever the input was the same
+    assert_same(found[1][1:], expected[1:])
+    assert torch.isfinite(found[1][0]).all()
+
+
+def test_a_row_of_length_zero_returns_its_initial_state():
+    tensors = gru_tensors(3, 2, 2, 4)
+    _, last = run_gru(*tensors, lengths=torch.tensor([0, 3]))
+    assert torch.equal(last[0], tensors[1][0])
+
+
+def test_operators_share_no_memory_with_their_inputs_or_each_other():
+    x, h, *weights = (t.detach() for t in gru_tensors(1, 2, 2, 4))
+    states, last = run_gru(x, h, *weights)
+    pointers = {t.untyped_storage().data_ptr() for t in (states, last, x, h)}
+    assert len(pointers) == 4

@@ -1,0 +1,253 @@
+"""What one may ask of a recurrent layer beyond calling it, as functions of any library's class.
+
+Each takes the class of a layer (ours or torch's) and returns what it computed together with the same
+computed the plain way, in float64; or raises, where the library cannot.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+from torch.func import functional_call
+
+I, H, T, B = 3, 4, 5, 2
+
+
+def _layer(cls, **options):
+    torch.manual_seed(0)
+    return cls(I, H, dtype=torch.float64, **options)
+
+
+def _input(T=T, B=B):
+    return torch.randn(T, B, I, dtype=torch.float64)
+
+
+def _gradients(layer, output: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(output.square().sum(), layer.parameters()))
+
+
+def _compile(function, **options):
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, **({"backend": "aot_eager"} | options))
+
+
+def full_graph_compile(cls):
+    layer = _layer(cls, num_layers=2, bidirectional=True)
+    x = _input()
+    compiled, plain = _compile(layer)(x)[0], layer(x)[0]
+    return [compiled, *_gradients(layer, compiled)], [plain, *_gradients(layer, plain)]
+
+
+def full_graph_compile_with_inductor(cls):
+    layer = _layer(cls)
+    x = _input()
+    compiled, plain = _compile(layer, backend="inductor")(x)[0], layer(x)[0]
+    return [compiled, *_gradients(layer, compiled)], [plain, *_gradients(layer, plain)]
+
+
+def compile_with_dynamic_time_and_batch(cls):
+    layer = _layer(cls, num_layers=2)
+    compiled = _compile(layer, dynamic=True)
+    found, expected = [], []
+    for shape in ((4, 3), (9, 2), (17, 5)):
+        x = _input(*shape)
+        found.append(compiled(x)[0])
+        expected.append(layer(x)[0])
+    return found, expected
+
+
+def compile_under_autocast(cls):
+    layer = _layer(cls).float()
+    x = _input().float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        compiled, plain = _compile(layer)(x)[0], layer(x)[0]
+    return [compiled.double()], [plain.double()]
+
+
+def compile_of_vmap(cls):
+    layer = _layer(cls)
+    x = torch.stack([_input() for _ in range(3)])
+    mapped = _compile(lambda x: torch.vmap(lambda one: layer(one)[0])(x))(x)
+    return [mapped], [torch.stack([layer(one)[0] for one in x])]
+
+
+def vmap_over_inputs(cls):
+    layer = _layer(cls, num_layers=2, bidirectional=True)
+    x = torch.stack([_input() for _ in range(3)])
+    return [torch.vmap(lambda one: layer(one)[0])(x)], [torch.stack([layer(one)[0] for one in x])]
+
+
+def vmap_over_an_ensemble(cls):
+    layers = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        layers.append(cls(I, H, dtype=torch.float64))
+    x = _input()
+    parameters, buffers = torch.func.stack_module_state(layers)
+    base = layers[0]
+    found = torch.vmap(lambda p, b: functional_call(base, (p, b), (x,))[0])(parameters, buffers)
+    return [found], [torch.stack([layer(x)[0] for layer in layers])]
+
+
+def per_sample_gradients(cls):
+    layer = _layer(cls)
+    x = _input(B=3)
+    parameters = dict(layer.named_parameters())
+
+    def loss(p, sample):
+        return functional_call(layer, p, (sample,))[0].square().sum()
+
+    found = torch.vmap(torch.func.grad(loss), in_dims=(None, 1))(parameters, x)
+    one_by_one = [torch.autograd.grad(loss(parameters, x[:, b]), layer.parameters()) for b in range(3)]
+    return list(found.values()), [torch.stack(g) for g in zip(*one_by_one, strict=True)]
+
+
+def _central_difference(layer, x: Tensor, tangent: Tensor, step=1e-5) -> Tensor:
+    return (layer(x + step * tangent)[0] - layer(x - step * tangent)[0]).detach() / (2 * step)
+
+
+def jvp(cls):
+    layer = _layer(cls, num_layers=2)
+    x, tangent = _input(), _input()
+    _, found = torch.func.jvp(lambda x: layer(x)[0], (x,), (tangent,))
+    return [found], [_central_difference(layer, x, tangent)]
+
+
+def jvp_in_float32(cls):
+    layer = _layer(cls).float()
+    x, tangent = _input().float(), _input().float()
+    _, found = torch.func.jvp(lambda x: layer(x)[0], (x,), (tangent,))
+    exact = _layer(cls)
+    return [found.double().round(decimals=3)], [
+        _central_difference(exact, x.double(), tangent.double()).round(decimals=3)
+    ]
+
+
+def dual_numbers(cls):
+    layer = _layer(cls)
+    x, tangent = _input(), _input()
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, tangent))[0]).tangent
+    return [found], [_central_difference(layer, x, tangent)]
+
+
+def hessian(cls):
+    layer = _layer(cls)
+    x = _input(T=2, B=1)
+
+    def loss(x):
+        return layer(x)[0].square().sum()
+
+    forward_over_reverse = torch.func.hessian(loss)(x)
+    x = x.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(x), x, create_graph=True)
+    rows = [torch.autograd.grad(g, x, retain_graph=True)[0] for g in gradient.flatten()]
+    return [forward_over_reverse], [torch.stack(rows).view_as(forward_over_reverse)]
+
+
+def double_backward(cls):
+    layer = _layer(cls, num_layers=2)
+    x = _input().requires_grad_()
+
+    def penalty(module):
+        (gradient,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), layer.parameters())
+
+    def through_steps(x):
+        return (torch.stack([torch.func.functional_call(layer, {}, (x[: t + 1],))[0][-1] for t in range(T)]),)
+
+    return list(penalty(layer)), list(penalty(through_steps))
+
+
+def batched_gradients(cls):
+    layer = _layer(cls)
+    x = _input().requires_grad_()
+    output = layer(x)[0]
+    directions = torch.randn(3, *output.shape, dtype=torch.float64)
+    (found,) = torch.autograd.grad(output, x, directions, is_grads_batched=True, retain_graph=True)
+    one_by_one = [torch.autograd.grad(output, x, d, retain_graph=True)[0] for d in directions]
+    return [found], [torch.stack(one_by_one)]
+
+
+def _export(cls, strict: bool):
+    layer = _layer(cls, num_layers=2, bidirectional=True).eval()
+    dynamic = ({0: torch.export.Dim("T"), 1: torch.export.Dim("B")},)
+    program = torch.export.export(layer, (_input(),), dynamic_shapes=dynamic, strict=strict).module()
+    found, expected = [], []
+    for shape in ((2, 1), (11, 4), (100, 3)):
+        x = _input(*shape).requires_grad_()
+        for module, results in ((program, found), (layer, expected)):
+            output = module(x)[0]
+            weights = [p for _, p in sorted(module.named_parameters())]
+            results += [output, *torch.autograd.grad(output.square().sum(), [x, *weights])]
+    return found, expected
+
+
+def export_with_dynamic_time_and_batch(cls):
+    return _export(cls, strict=False)
+
+
+def strict_export_with_dynamic_time_and_batch(cls):
+    return _export(cls, strict=True)
+
+
+def autocast_to_bfloat16(cls):
+    layer = _layer(cls, num_layers=2).float()
+    x = _input().float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output, _ = layer(x)
+    if output.dtype != torch.bfloat16:
+        raise TypeError(f"autocast left {output.dtype}")
+    output.float().sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
+    low = _layer(cls, num_layers=2).bfloat16()
+    return [output.double()], [low(x.bfloat16())[0].double()]
+
+
+def autocast_to_float16(cls):
+    layer = _layer(cls).float()
+    x = _input().float()
+    with torch.autocast("cpu", dtype=torch.float16):
+        output, _ = layer(x)
+    if output.dtype != torch.float16:
+        raise TypeError(f"autocast left {output.dtype}")
+    return [output.double()], [_layer(cls).half()(x.half())[0].double()]
+
+
+def gradients_in_eval_mode(cls):
+    training = _layer(cls, num_layers=2)
+    evaluating = _layer(cls, num_layers=2).eval()
+    x = _input()
+    return _gradients(evaluating, evaluating(x)[0]), _gradients(training, training(x)[0])
+
+
+def skip_init(cls):
+    layer = torch.nn.utils.skip_init(cls, I, H, dtype=torch.float64)
+    layer.load_state_dict(_layer(cls).state_dict())
+    x = _input()
+    return [layer(x)[0]], [_layer(cls)(x)[0]]
+
+
+TRANSFORMS = (
+    full_graph_compile,
+    full_graph_compile_with_inductor,
+    compile_with_dynamic_time_and_batch,
+    compile_under_autocast,
+    compile_of_vmap,
+    vmap_over_inputs,
+    vmap_over_an_ensemble,
+    per_sample_gradients,
+    jvp,
+    jvp_in_float32,
+    dual_numbers,
+    hessian,
+    double_backward,
+    batched_gradients,
+    export_with_dynamic_time_and_batch,
+    strict_export_with_dynamic_time_and_batch,
+    autocast_to_bfloat16,
+    autocast_to_float16,
+    gradients_in_eval_mode,
+    skip_init,
+)

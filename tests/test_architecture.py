@@ -1,0 +1,115 @@
+"""The house is in order: imports point down, the core is light, the wheel is whole, the checkers pass."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = (
+    "pandas",
+    "matplotlib",
+    "rich",
+    "click",
+    "pooch",
+    "requests",
+    "holidays",
+    "safetensors",
+    "triton",
+    "onnx",
+)
+
+
+def run(*command, **options):
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, **options)
+
+
+def test_imports_point_down():
+    done = run(
+        "-c",
+        "import sys; sys.argv = ['lint-imports']; import importlinter.cli as c; c.lint_imports_command()",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_import_gatedcells_loads_torch_and_nothing_else_heavy():
+    script = (
+        "import sys, torch\n"
+        "before = set(sys.modules)\n"
+        "import gatedcells\n"
+        "print(' '.join(sorted(set(sys.modules) - before)))\n"
+    )
+    done = run("-W", "error", "-c", script)
+    assert done.returncode == 0, done.stderr
+    new = done.stdout.split()
+    assert "gatedcells.layers.gru" in new
+    strangers = {name.split(".")[0] for name in new} - {"gatedcells", "gatedcells_kernels"}
+    assert strangers == set()
+
+
+@pytest.mark.parametrize("absent", [HEAVY])
+def test_the_core_works_where_nothing_but_torch_is_installed(absent):
+    blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in absent)
+    script = (
+        f"import sys\n{blocked}import torch, gatedcells\n"
+        "layer = gatedcells.LSTM(3, 4, num_layers=2)\n"
+        "layer(torch.randn(5, 2, 3))[0].sum().backward()\n"
+        "print(gatedcells.explain_backend(layer, torch.zeros(5, 2, 3)))\n"
+    )
+    done = run("-W", "error", "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert "CHOSEN" in done.stdout
+
+
+def test_kernels_is_a_source_root_and_no_package():
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    assert (ROOT / "kernels" / "gatedcells_kernels" / "__init__.py").exists()
+
+
+def test_the_wheel_holds_both_packages_with_their_type_marks(tmp_path):
+    done = run("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"gatedcells/py.typed", "gatedcells_kernels/py.typed", "gatedcells/layers/gru.py"} <= names
+    assert not any(name.startswith(("tests", "benchmarks", "docs")) for name in names)
+    sources = {
+        str(path.relative_to(base))
+        for base in (ROOT, ROOT / "kernels")
+        for package in ("gatedcells", "gatedcells_kernels")
+        for path in (base / package).rglob("*.py")
+    }
+    assert sources <= names
+
+
+def test_the_readmes_commands_are_those_of_the_project():
+    tomllib = pytest.importorskip("tomllib", reason="from Python 3.11 on")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    readme = (ROOT / "README.md").read_text()
+    assert "pip install -e . -c constraints.txt && gatedcells forecast" in readme
+    assert "pip install -e '.[test]' -c constraints.txt && pytest" in readme
+    assert "gatedcells" in project["scripts"]
+    assert {"test", "triton", "onnx", "docs"} <= set(project["optional-dependencies"])
+    torch_requirement = next(d for d in project["dependencies"] if d.startswith("torch"))
+    assert torch_requirement == "torch>=2.6"
+
+
+@pytest.mark.parametrize(
+    "checker", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("pyright",)]
+)
+def test_the_checkers_have_nothing_to_say(checker):
+    done = run("-m", *checker)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_file_is_longer_than_it_should_be():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for folder in ("gatedcells", "kernels")
+        for path in (ROOT / folder).rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 330
+    }
+    assert long == {}

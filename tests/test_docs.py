@@ -1,0 +1,47 @@
+"""The examples of README and docs run and print what they say."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLE = re.compile(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", re.DOTALL)
+EXAMPLES = [
+    pytest.param(code, printed, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, (code, printed) in enumerate(EXAMPLE.findall(page.read_text(encoding="utf-8")))
+]
+
+
+@pytest.mark.parametrize(("code", "printed"), EXAMPLES)
+def test_an_example_prints_what_the_page_says(code, printed):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, "example", "exec"), {"__name__": "example"})
+    assert output.getvalue().splitlines() == printed.splitlines()
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 6
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name in navigation
+
+
+def test_no_placeholder_is_left():
+    for page in PAGES:
+        assert not re.search(r"@@|{{|TODO|FIXME", page.read_text(encoding="utf-8")), page
