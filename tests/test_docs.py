@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import tables
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLE = re.compile(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", re.DOTALL)
@@ -45,3 +47,14 @@ def test_every_page_is_in_the_navigation():
 def test_no_placeholder_is_left():
     for page in PAGES:
         assert not re.search(r"@@|{{|TODO|FIXME", page.read_text(encoding="utf-8")), page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_of_measurements_are_made_from_the_rows(page):
+    text = page.read_text(encoding="utf-8")
+    assert tables.fill(text) == text, "run: python -m benchmarks.tables"
+
+
+def test_every_kind_of_row_but_the_import_time_has_its_table():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert set(tables.TABLES) == {match[2] for match in tables.PLACE.finditer(text)}

@@ -1,0 +1,128 @@
+"""The tables of README and docs, made from the rows in ``results/``: ``python -m benchmarks.tables``.
+
+A page marks the place of a table with a comment, ``rows: NAME``, and the end of it with ``end of rows``.
+Each table is made from the newest file of its kind.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.records import RESULTS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PLACE = re.compile(r"(<!-- rows: ([\w-]+) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
+
+Row = dict[str, str]
+
+
+def newest(name: str) -> tuple[Path, list[Row]]:
+    """The newest file of rows called ``name`` and its rows.
+
+    Raises:
+        FileNotFoundError: nothing of that name was measured yet.
+    """
+    files = sorted(path for path in RESULTS.glob("*.csv") if re.search(rf"-{name}$", path.stem))
+    if not files:
+        raise FileNotFoundError(f"no rows called {name!r} in {RESULTS}")
+    with files[-1].open(encoding="utf-8", newline="") as file:
+        return files[-1], list(csv.DictReader(file))
+
+
+def fill(text: str) -> str:
+    """``text`` with every marked table made anew."""
+    return PLACE.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", text)
+
+
+def _table(columns: list[str], rows: list[list[str]], source: Path, about: Row) -> str:
+    """Text is left aligned in the first column, numbers right in the others."""
+    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    device = f"{about['device']}; torch {about['torch']}; {about['date']}, commit {about['commit']}"
+    return "\n".join([*lines, "", f"{device}; `benchmarks/results/{source.name}`."])
+
+
+def _forecast(long: bool) -> str:
+    source, rows = newest("forecast")
+    lines: list[tuple[float, list[str]]] = []
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["model"], row["steps"]), []).append(row)
+    # the default number of steps is the one that ran with several seeds
+    default = max(groups, key=lambda key: len(groups[key]))[1]
+    for (model, steps), group in groups.items():
+        if not long and steps not in ("", default):
+            continue
+        smape = [float(row["smape"]) for row in group]
+        cells = [
+            model + (f", {steps} steps" if steps else ""),
+            f"{mean(smape):.3f}" + (f" ({min(smape):.3f} to {max(smape):.3f})" if len(smape) > 1 else ""),
+            f"{mean(float(row['mase']) for row in group):.3f}",
+            f"{mean(float(row['mae_mw']) for row in group):.0f}",
+        ]
+        if long:
+            cells.append(f"{mean(float(row['rmse_mw']) for row in group):.0f}")
+        cells.append(f"{mean(float(row['fit_s']) for row in group):.1f}")
+        lines.append((mean(smape), cells))
+    columns = ["", "sMAPE %", "MASE", "MAE, MW", *(["RMSE, MW"] if long else []), "seconds to fit"]
+    return _table(columns, [cells for _, cells in sorted(lines, reverse=True)], source, rows[0])
+
+
+def _layers() -> str:
+    source, rows = newest("layers")
+    pairs: dict[tuple[str, ...], dict[str, float]] = {}
+    keys = ("threads", "op", "mode", "T", "B", "I", "H")
+    for row in rows:
+        pairs.setdefault(tuple(row[key] for key in keys), {})[row["who"]] = float(row["p50_ms"])
+    table: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
+    for (threads, op, mode, *shape), times in pairs.items():
+        ratio = times["torch"] / times["gatedcells"]
+        table.setdefault((op, *shape), {})[threads, mode] = f"{ratio:.2f}"
+    columns = [(threads, mode) for threads in ("1", "2") for mode in ("inference", "training")]
+    return _table(
+        ["T, B, I, H", *(f"{mode}, {threads} thread{'s' * (threads != '1')}" for threads, mode in columns)],
+        [[f"{op} {', '.join(shape)}", *(cells[c] for c in columns)] for (op, *shape), cells in table.items()],
+        source,
+        rows[0],
+    )
+
+
+def _compile() -> str:
+    source, rows = newest("compile-time")
+    table: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        table.setdefault((row["way"], row["op"]), {})[row["T"]] = f"{float(row['p50_ms']) / 1e3:.1f} s"
+    steps = sorted({row["T"] for row in rows}, key=int)
+    return _table(
+        ["", *(f"T = {T}" for T in steps)],
+        [[f"{op}, {way}", *(cells.get(T, "") for T in steps)] for (way, op), cells in table.items()],
+        source,
+        rows[0],
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "forecast": lambda: _forecast(long=False),
+    "forecast-long": lambda: _forecast(long=True),
+    "layers": _layers,
+    "compile-time": _compile,
+}
+
+
+def main() -> None:
+    """Make the tables of every page anew."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        filled = fill(text)
+        if filled != text:
+            page.write_text(filled, encoding="utf-8")
+            print(page)
+
+
+if __name__ == "__main__":
+    main()
