@@ -14,7 +14,7 @@ from torch import Tensor
 from gatedcells_kernels.tape import GRU_GATE_GRADS, LSTM_GATES, GRUTape, LSTMTape
 
 # Each module defines gru_forward, gru_backward, lstm_forward and lstm_backward.
-_IMPLEMENTATIONS = {"reference": "gatedcells._reference_kernel"}
+_IMPLEMENTATIONS = {"reference": "gatedcells._reference_kernel", "cpu": "gatedcells_kernels.cpu.sequence"}
 
 torch.library.define(
     "gatedcells::gru_sequence",

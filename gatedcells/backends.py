@@ -6,6 +6,7 @@ A backend is asked for, most binding first: by the module (``GRU(..., backend="c
 ``"auto"``, the first of the table that can run the call does, and `explain_backend` says why.
 """
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Generator
@@ -38,7 +39,7 @@ class Request(NamedTuple):
 
     def __str__(self) -> str:
         """The request in words."""
-        return f"{self.cell} {self.form} on {self.device}, {str(self.dtype).removeprefix('torch.')}"
+        return f"{self.cell} {self.form} on {self.device}, {_short(self.dtype)}"
 
 
 class Backend(NamedTuple):
@@ -56,32 +57,42 @@ class Choice(NamedTuple):
     route: str  # "operator": all steps in one, with its own backward; "plain", "scan": torch's own operations
 
 
-# Looked up once: what is installed does not change while a process runs, and a compiled graph may
-# hold a constant.
-_INSTALLED = {
-    module: importlib.util.find_spec(module) is not None
-    for module in ("gatedcells_kernels.triton", "gatedcells_kernels.cpu")
-}
+# Where the kernels live. A module with a `library` says itself whether it can be used here.
+_MODULES = {"triton": "gatedcells_kernels.triton", "cpu": "gatedcells_kernels.cpu"}
 
 
-def _kernels_refuse(module: str, device: str, request: Request) -> str | None:
+# What is installed does not change while a process runs, and a compiled graph may hold a constant.
+@torch.compiler.assume_constant_result
+def _why_unusable(name: str) -> str | None:
+    module = _MODULES[name]
+    if importlib.util.find_spec(module) is None:
+        return f"its kernels ({module}) are not part of this installation"
+    return importlib.import_module(f"{module}.library").why_not()
+
+
+def _kernels_refuse(name: str, device: str, dtypes: tuple[torch.dtype, ...], request: Request) -> str | None:
     if request.device != device:
         return f"needs a tensor on {device}, got {request.device}"
-    if not _INSTALLED[module]:
-        return f"its kernels ({module}) are not part of this installation"
+    reason = _why_unusable(name)
+    if reason is not None:
+        return reason
     if request.transform is not None:
         return f"{request.transform} needs plain torch"
-    if request.dtype.is_complex:
-        return f"has no kernels for {request.dtype}"
+    if request.dtype not in dtypes:
+        return f"has kernels for {', '.join(map(_short, dtypes))}, got {_short(request.dtype)}"
     return None
 
 
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _triton_refuses(request: Request) -> str | None:
-    return _kernels_refuse("gatedcells_kernels.triton", "cuda", request)
+    return _kernels_refuse("triton", "cuda", (torch.float32, torch.bfloat16, torch.float16), request)
 
 
 def _cpu_refuses(request: Request) -> str | None:
-    return _kernels_refuse("gatedcells_kernels.cpu", "cpu", request)
+    return _kernels_refuse("cpu", "cpu", (torch.float32, torch.float64), request)
 
 
 def _reference_refuses(_: Request) -> str | None:

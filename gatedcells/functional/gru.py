@@ -53,8 +53,8 @@ def gru_step(
         raise RuntimeError(f"input must be [B, I], got {list(input.shape)}")
     tensors = GRUTensors(input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
     _check(tensors)
-    resolve("GRU", "step", tensors, backend)
     given = to_autocast(tensors)
+    resolve("GRU", "step", given, backend)
     x_projection = linear(given.input, given.weight_ih, given.bias_ih)
     return gru.step(
         x_projection, given.hidden, given.weight_hh, given.bias_hh, reset_after=reset_after
@@ -100,8 +100,8 @@ def gru_sequence(
     input = zero_beyond_lengths(input, lengths)
     tensors = GRUTensors(input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
     _check(tensors)
-    choice = resolve("GRU", "sequence", tensors, backend)
     given = to_autocast(tensors)
+    choice = resolve("GRU", "sequence", given, backend)
     if choice.route == "operator":
         states, last, _ = torch.ops.gatedcells.gru_sequence(
             *given, lengths, reverse, reset_after, wants_gradient(given), choice.backend

@@ -52,8 +52,8 @@ def lstm_step(
         raise RuntimeError(f"input must be [B, I], got {list(input.shape)}")
     tensors = LSTMTensors(input, *state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     _check(tensors)
-    resolve("LSTM", "step", tensors, backend)
     given = to_autocast(tensors)
+    resolve("LSTM", "step", given, backend)
     x_projection = linear(given.input, given.weight_ih, given.bias_ih)
     now = lstm.step(x_projection, given.hidden, given.cell, given.weight_hh, given.bias_hh, given.weight_hr)
     return LSTMState(now.hidden, now.cell)
@@ -98,8 +98,8 @@ def lstm_sequence(
     input = zero_beyond_lengths(input, lengths)
     tensors = LSTMTensors(input, *state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     _check(tensors)
-    choice = resolve("LSTM", "sequence", tensors, backend)
     given = to_autocast(tensors)
+    choice = resolve("LSTM", "sequence", given, backend)
     if choice.route == "operator":
         states, last_hidden, last_cell, _ = torch.ops.gatedcells.lstm_sequence(
             *given, lengths, reverse, wants_gradient(given), choice.backend

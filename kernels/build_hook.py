@@ -1,0 +1,39 @@
+"""Compile the CPU kernels when gatedcells is installed or its wheel is built.
+
+Without a C++ compiler the installation goes on, says so, and computes with plain torch. A compiler that
+fails on the sources stops it: that is a fault, not a choice.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FOLDER = Path(__file__).parent / "gatedcells_kernels" / "cpu"
+
+
+class CompileKernels(BuildHookInterface[Any]):
+    """The hook that pyproject.toml names."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile beside the sources, and put the library into the wheel."""
+        # loaded by path: gatedcells_kernels is not installed yet
+        spec = importlib.util.spec_from_file_location("build", FOLDER / "build.py")
+        assert spec is not None
+        assert spec.loader is not None
+        build = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(build)
+        try:
+            library = build.build()
+        except build.NoCompiler as error:
+            self.app.display_warning(f"gatedcells: no CPU kernels, plain torch will compute: {error}")
+            return
+        build_data["artifacts"].append(str(library.relative_to(self.root)))
+        build_data["pure_python"] = False
+        # a library without Python's ABI: one wheel for all versions of Python
+        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["tag"] = f"py3-none-{platform}"

@@ -1,0 +1,88 @@
+// The C ABI: what a call to a kernel is told. Python fills these structs by name (library.py).
+//
+// The letters: T time, B batch, I input features, H hidden units, P width of the hidden state that is
+// handed on (H, or that of the LSTM's projection). All tensors are contiguous and of one floating
+// type; a pointer that may be null says so. Sizes are counted in elements.
+#pragma once
+#include <cstdint>
+
+extern "C" {
+
+// Packed weights: see multiply.h. A size of zero marks a failure.
+struct GatedcellsPack {
+  int64_t rows;           // of the matrix: what a panel's column is made of
+  int64_t columns;        // of the matrix
+  int64_t row_stride;     // elements between two rows of the matrix
+  int64_t gates;          // gates that share a panel, stacked along the matrix's rows
+  int32_t by_rows;        // 1: columns of a panel are rows of the matrix (x W^T); 0: its columns (d W)
+  int32_t is_double;
+  int32_t level;
+  const void* matrix;
+  void* packed;           // gatedcells_packed_size elements
+};
+
+struct GatedcellsGRU {
+  int64_t T, B, I, H;
+  int32_t reverse, reset_after, packed, is_double, level, threads;
+  const void* input;      // [T, B, I]
+  const void* hidden;     // [B, H]
+  const void* w_x;        // weight_ih, 3 gates; packed or as it is, like the others
+  const void* w_h;        // weight_hh, 3 gates (reset after) or its first 2 (before)
+  const void* w_n;        // the candidate's rows of weight_hh (reset before), else null
+  const void* bias_x;     // [3H] or null
+  const void* bias_h;     // [3H] or null
+  const int64_t* lengths; // [B] or null
+  void* states;           // [T, B, H]
+  void* tape;             // [T, B, 4, H] or null
+};
+
+struct GatedcellsGRUBackward {
+  int64_t T, B, H;
+  int32_t reverse, reset_after, is_double, level, threads;
+  const void* d_states;   // [T, B, H] or null
+  const void* d_last;     // [B, H] or null
+  const void* hidden;     // [B, H]
+  const void* w_h;        // packed for d W: all of weight_hh (reset after), its first 2H rows (before)
+  const void* w_n;        // packed for d W: the candidate's rows (reset before), else null
+  const int64_t* lengths; // [B] or null
+  const void* states;     // [T, B, H]
+  const void* tape;       // [T, B, 4, H]
+  void* d_gates;          // [T, B, 4, H]
+  void* d_hidden;         // [B, H]
+};
+
+struct GatedcellsLSTM {
+  int64_t T, B, I, H, P;
+  int32_t reverse, packed, is_double, level, threads;
+  const void* input;      // [T, B, I]
+  const void* hidden;     // [B, P]
+  const void* cell;       // [B, H]
+  const void* w_x;        // weight_ih, 4 gates; packed or as it is, like the others
+  const void* w_h;        // weight_hh, 4 gates
+  const void* w_p;        // weight_hr, or null: no projection, P = H
+  const void* bias_x;     // [4H] or null
+  const void* bias_h;     // [4H] or null
+  const int64_t* lengths; // [B] or null
+  void* states;           // [T, B, P]
+  void* last_cell;        // [B, H]
+  void* tape;             // [T, B, 5, H] or null
+};
+
+struct GatedcellsLSTMBackward {
+  int64_t T, B, H, P;
+  int32_t reverse, is_double, level, threads;
+  const void* d_states;   // [T, B, P] or null
+  const void* d_last_hidden;  // [B, P] or null
+  const void* d_last_cell;    // [B, H] or null
+  const void* cell;       // [B, H]
+  const void* w_h;        // packed for d W: weight_hh
+  const void* w_p;        // packed for d W: weight_hr, or null
+  const int64_t* lengths; // [B] or null
+  const void* tape;       // [T, B, 5, H]
+  void* d_gates;          // [T, B, 4, H]
+  void* d_projected;      // [T, B, P] with a projection, else null
+  void* d_hidden;         // [B, P]
+  void* d_cell;           // [B, H]
+};
+
+}  // extern "C"

@@ -1,0 +1,84 @@
+"""The GRU's kernels on tensors: the contract of a backend (see `gatedcells_kernels.tape`)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from gatedcells_kernels.cpu import library
+from gatedcells_kernels.cpu.packing import as_it_is, packed
+from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape
+
+
+def gru_forward(
+    input: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    reset_after: bool,
+    save_tape: bool,
+) -> tuple[Tensor, Tensor]:
+    """All states ``[T, B, H]`` and the tape ``[T, B, 4, H]`` (empty unless ``save_tape``)."""
+    native = library.load()
+    T, B, I = input.shape
+    H = hidden.shape[-1]
+    states = hidden.new_empty(T, B, H)
+    tape = hidden.new_empty((T, B, len(GRUTape._fields), H) if save_tape else (0,))
+    if states.numel() == 0:
+        return states, tape
+    # everything that the kernel reads is held by a name until it is done
+    input, hidden = input.contiguous(), hidden.contiguous()
+    # a single step reads the weights once: packing them would cost more than it saves
+    pack = T > 1
+    prepared = partial(packed, native) if pack else as_it_is
+    w_x = prepared(weight_ih, gates=3)
+    w_h = prepared(weight_hh, gates=3 if reset_after else 2, rows=(0, (3 if reset_after else 2) * H))
+    w_n = None if reset_after else prepared(weight_hh, rows=(2 * H, 3 * H))
+    bias_x = None if bias_ih is None else bias_ih.contiguous()
+    bias_h = None if bias_hh is None else bias_hh.contiguous()
+    rows = None if lengths is None else lengths.to(torch.int64).contiguous()
+    library.run(
+        native, "gatedcells_gru_forward", "GatedcellsGRU",
+        T=T, B=B, I=I, H=H, reverse=reverse, reset_after=reset_after, packed=pack, is_double=input.dtype == torch.float64,
+        input=input, hidden=hidden, w_x=w_x, w_h=w_h, w_n=w_n, bias_x=bias_x, bias_h=bias_h, lengths=rows,
+        states=states, tape=tape if save_tape else None,
+    )  # fmt: skip
+    return states, tape
+
+
+def gru_backward(
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+    hidden: Tensor,
+    weight_hh: Tensor,
+    lengths: Tensor | None,
+    states: Tensor,
+    tape: Tensor,
+    reverse: bool,
+    reset_after: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gates' gradients ``[T, B, 4, H]`` in the order GRU_GATE_GRADS, and dL/dh_0 ``[B, H]``."""
+    native = library.load()
+    T, B, H = states.shape
+    d_gates, d_hidden = states.new_empty(T, B, len(GRU_GATE_GRADS), H), states.new_empty(B, H)
+    if states.numel() == 0:
+        return d_gates, d_hidden
+    d_states = None if d_states is None else d_states.contiguous()
+    d_last = None if d_last is None else d_last.contiguous()
+    hidden, states, tape = hidden.contiguous(), states.contiguous(), tape.contiguous()
+    w_h = packed(native, weight_hh, by_rows=False, rows=(0, 3 * H if reset_after else 2 * H))
+    w_n = None if reset_after else packed(native, weight_hh, by_rows=False, rows=(2 * H, 3 * H))
+    rows = None if lengths is None else lengths.to(torch.int64).contiguous()
+    library.run(
+        native, "gatedcells_gru_backward", "GatedcellsGRUBackward",
+        T=T, B=B, H=H, reverse=reverse, reset_after=reset_after, is_double=states.dtype == torch.float64,
+        d_states=d_states, d_last=d_last, hidden=hidden, w_h=w_h, w_n=w_n, lengths=rows, states=states,
+        tape=tape, d_gates=d_gates, d_hidden=d_hidden,
+    )  # fmt: skip
+    return d_gates, d_hidden

@@ -1,0 +1,66 @@
+// Compiled once for each instruction set: with -DGATEDCELLS_LEVEL=<name>, its vector width and registers.
+#include "level.h"
+
+#include "gru.h"
+#include "lstm.h"
+
+#define GATEDCELLS_STRING_OF(x) #x
+#define GATEDCELLS_STRING(x) GATEDCELLS_STRING_OF(x)
+#define GATEDCELLS_JOIN_OF(a, b) a##b
+#define GATEDCELLS_JOIN(a, b) GATEDCELLS_JOIN_OF(a, b)
+
+namespace GATEDCELLS_LEVEL {
+
+template <class Real>
+int64_t size_of(const GatedcellsPack& call) {
+  if (call.by_rows) return packed_size<Real>(call.rows / call.gates, call.gates, call.columns);
+  return packed_size<Real>(call.columns, 1, call.rows);
+}
+
+template <class Real>
+void pack_as(const GatedcellsPack& call) {
+  const Real* matrix = static_cast<const Real*>(call.matrix);
+  Real* packed = static_cast<Real*>(call.packed);
+  if (call.by_rows)
+    pack_by_rows<Real>(matrix, call.row_stride, call.rows / call.gates, call.gates, call.columns, packed);
+  else
+    pack_by_columns<Real>(matrix, call.row_stride, call.columns, call.rows, packed);
+}
+
+template <class Real>
+void activation_of(int which, int64_t n, const Real* x, Real* y) {
+  constexpr int64_t L = Lanes<Real>::count;
+  for (int64_t i = 0; i < n; i += L) {
+    const Vector<Real> at = load_part<Real>(x + i, n - i);
+    store_part<Real>(y + i, which == 0 ? sigmoid<Real>(at) : hyperbolic_tangent<Real>(at), n - i);
+  }
+}
+
+int64_t size(const GatedcellsPack& call) { return call.is_double ? size_of<double>(call) : size_of<float>(call); }
+void pack(const GatedcellsPack& call) { call.is_double ? pack_as<double>(call) : pack_as<float>(call); }
+
+void activation(int which, int is_double, int64_t n, const void* x, void* y) {
+  if (is_double)
+    activation_of<double>(which, n, static_cast<const double*>(x), static_cast<double*>(y));
+  else
+    activation_of<float>(which, n, static_cast<const float*>(x), static_cast<float*>(y));
+}
+
+#define GATEDCELLS_FOR_BOTH(name, Call) \
+  int name##_any(const Call& call) { return call.is_double ? name<double>(call) : name<float>(call); }
+
+GATEDCELLS_FOR_BOTH(gru_forward, GatedcellsGRU)
+GATEDCELLS_FOR_BOTH(gru_backward, GatedcellsGRUBackward)
+GATEDCELLS_FOR_BOTH(lstm_forward, GatedcellsLSTM)
+GATEDCELLS_FOR_BOTH(lstm_backward, GatedcellsLSTMBackward)
+
+}  // namespace GATEDCELLS_LEVEL
+
+const GatedcellsLevel GATEDCELLS_JOIN(gatedcells_, GATEDCELLS_LEVEL) = {
+    GATEDCELLS_STRING(GATEDCELLS_LEVEL),   GATEDCELLS_VECTOR_BYTES,
+    GATEDCELLS_LEVEL::size,                GATEDCELLS_LEVEL::pack,
+    GATEDCELLS_LEVEL::hash_of,
+    GATEDCELLS_LEVEL::gru_forward_any,     GATEDCELLS_LEVEL::gru_backward_any,
+    GATEDCELLS_LEVEL::lstm_forward_any,    GATEDCELLS_LEVEL::lstm_backward_any,
+    GATEDCELLS_LEVEL::activation,
+};

@@ -1,0 +1,145 @@
+"""The shared library: finding it, its structs and functions, and packing weights for it.
+
+Importing this loads nothing; `load` does, once, and says why if it cannot.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatedcells_kernels.cpu import build
+
+LEVEL_VARIABLE = "GATEDCELLS_CPU_LEVEL"
+LIBRARY_VARIABLE = "GATEDCELLS_CPU_LIBRARY"
+DTYPES = (torch.float32, torch.float64)
+
+
+class Unavailable(RuntimeError):
+    """The library cannot be used; the message says why."""
+
+
+def _struct(name: str) -> type[ctypes.Structure]:
+    """A struct of calls.h, read from that file: its fields are written once."""
+    text = (Path(__file__).parent / "calls.h").read_text(encoding="utf-8")
+    body = re.search(rf"struct {name} {{(.*?)\n}};", text, re.DOTALL)
+    assert body is not None
+    fields: list[tuple[str, Any]] = []
+    for line in re.sub(r"//.*", "", body[1]).split(";"):
+        words = line.replace("const ", "").replace("*", " * ").split()
+        if not words:
+            continue
+        pointer = "*" in words
+        kind = (
+            ctypes.c_void_p if pointer else {"int64_t": ctypes.c_int64, "int32_t": ctypes.c_int32}[words[0]]
+        )
+        names = "".join(words[2 if pointer else 1 :]).split(",")
+        fields += [(field, kind) for field in names]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+class Library:
+    """The loaded library, its functions typed, and the instruction set that it will use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.c = ctypes.CDLL(str(path))
+        self.c.gatedcells_sources.restype = ctypes.c_char_p
+        self.c.gatedcells_level_name.restype = ctypes.c_char_p
+        self.c.gatedcells_packed_size.restype = ctypes.c_int64
+        self.c.gatedcells_hash.restype = ctypes.c_uint64
+        self.c.gatedcells_hash.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64]
+        self.structs = {
+            name: _struct(name)
+            for name in ("GatedcellsPack", "GatedcellsGRU", "GatedcellsGRUBackward", "GatedcellsLSTM",
+                         "GatedcellsLSTMBackward")
+        }  # fmt: skip
+        self.levels = [
+            self.c.gatedcells_level_name(level).decode()
+            for level in range(self.c.gatedcells_levels())
+            if self.c.gatedcells_level_runs(level)
+        ]
+        self.level = self._chosen_level()
+
+    def _chosen_level(self) -> int:
+        asked = os.environ.get(LEVEL_VARIABLE)
+        if not asked:
+            return len(self.levels) - 1
+        if asked not in self.levels:
+            raise Unavailable(f"{LEVEL_VARIABLE}={asked!r}: this CPU runs {', '.join(self.levels)}")
+        return self.levels.index(asked)
+
+
+@functools.cache
+def load() -> Library:
+    """The library.
+
+    Raises:
+        Unavailable: it was not built, does not load, or was built from other sources.
+    """
+    path = Path(os.environ.get(LIBRARY_VARIABLE) or build.FOLDER / build.LIBRARY)
+    if not path.exists():
+        raise Unavailable("they were not built: the installation found no C++ compiler (install one, then"
+                          " install gatedcells again)")  # fmt: skip
+    try:
+        library = Library(path)
+    except OSError as error:
+        raise Unavailable(f"{path.name} does not load: {error}") from error
+    built_from = library.c.gatedcells_sources().decode()
+    if built_from != build.digest():
+        raise Unavailable(f"{path.name} was built from other sources; install gatedcells again")
+    return library
+
+
+def why_not() -> str | None:
+    """Why the kernels cannot run on this machine, None if they can."""
+    try:
+        load()
+    except Unavailable as error:
+        return str(error)
+    return None
+
+
+def pack(library: Library, matrix: Tensor, *, gates: int, by_rows: bool) -> Tensor:
+    """``matrix`` in panels (multiply.h): for products with its transpose (``by_rows``) or with itself."""
+    if matrix.stride(-1) != 1:
+        matrix = matrix.contiguous()
+    rows, columns = matrix.shape
+    call = library.structs["GatedcellsPack"](
+        rows=rows, columns=columns, row_stride=matrix.stride(0) if rows > 1 else columns, gates=gates,
+        by_rows=by_rows, is_double=matrix.dtype == torch.float64, level=library.level,
+        matrix=matrix.data_ptr(),
+    )  # fmt: skip
+    packed = matrix.new_empty(library.c.gatedcells_packed_size(ctypes.byref(call)))
+    call.packed = packed.data_ptr()
+    library.c.gatedcells_pack(ctypes.byref(call))
+    return packed
+
+
+def hash_of(library: Library, matrix: Tensor) -> int:
+    """A hash of all numbers of a contiguous ``matrix``."""
+    return library.c.gatedcells_hash(library.level, matrix.data_ptr(), matrix.numel() * matrix.element_size())
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Where a tensor's numbers are; None for None."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def run(library: Library, function: str, struct: str, **fields: Any) -> None:
+    """Call ``function`` with a struct of ``fields``, tensors given as such.
+
+    Raises:
+        MemoryError: there was none for the kernel's working memory.
+    """
+    values = {name: address(value) if isinstance(value, Tensor) else value for name, value in fields.items()}
+    call = library.structs[struct](level=library.level, threads=torch.get_num_threads(), **values)
+    if getattr(library.c, function)(ctypes.byref(call)) != 0:
+        raise MemoryError(f"{function}: no memory for a sequence of this size")

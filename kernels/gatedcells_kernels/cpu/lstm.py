@@ -1,0 +1,93 @@
+"""The LSTM's kernels on tensors: the contract of a backend (see `gatedcells_kernels.tape`)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from gatedcells_kernels.cpu import library
+from gatedcells_kernels.cpu.packing import as_it_is, packed
+from gatedcells_kernels.tape import LSTM_GATES, LSTMTape
+
+
+def lstm_forward(
+    input: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    save_tape: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All hidden states ``[T, B, H]`` or ``[T, B, P]``, the last cell state ``[B, H]`` and the tape
+    ``[T, B, 5, H]`` (empty unless ``save_tape``)."""
+    native = library.load()
+    T, B, I = input.shape
+    H, P = cell.shape[-1], hidden.shape[-1]
+    states, last_cell = hidden.new_empty(T, B, P), cell.new_empty(B, H)
+    tape = hidden.new_empty((T, B, len(LSTMTape._fields), H) if save_tape else (0,))
+    if states.numel() == 0:
+        return states, last_cell, tape
+    # everything that the kernel reads is held by a name until it is done
+    input, hidden, cell = input.contiguous(), hidden.contiguous(), cell.contiguous()
+    # a single step reads the weights once: packing them would cost more than it saves
+    pack = T > 1
+    prepared = partial(packed, native) if pack else as_it_is
+    w_x, w_h = prepared(weight_ih, gates=4), prepared(weight_hh, gates=4)
+    w_p = None if weight_hr is None else prepared(weight_hr)
+    bias_x = None if bias_ih is None else bias_ih.contiguous()
+    bias_h = None if bias_hh is None else bias_hh.contiguous()
+    rows = None if lengths is None else lengths.to(torch.int64).contiguous()
+    library.run(
+        native, "gatedcells_lstm_forward", "GatedcellsLSTM",
+        T=T, B=B, I=I, H=H, P=P, reverse=reverse, packed=pack, is_double=input.dtype == torch.float64,
+        input=input, hidden=hidden, cell=cell, w_x=w_x, w_h=w_h, w_p=w_p, bias_x=bias_x, bias_h=bias_h,
+        lengths=rows, states=states, last_cell=last_cell, tape=tape if save_tape else None,
+    )  # fmt: skip
+    return states, last_cell, tape
+
+
+def lstm_backward(
+    d_states: Tensor | None,
+    d_last_hidden: Tensor | None,
+    d_last_cell: Tensor | None,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_hh: Tensor,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    states: Tensor,
+    tape: Tensor,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gates' gradients ``[T, B, 4, H]`` in the order LSTM_GATES; dL/dh of every step as it leaves
+    the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0."""
+    native = library.load()
+    T, B, P = states.shape
+    H = cell.shape[-1]
+    d_gates = states.new_empty(T, B, len(LSTM_GATES), H)
+    d_projected = states.new_empty((T, B, P) if weight_hr is not None else (0,))
+    d_hidden, d_cell = states.new_empty(B, P), cell.new_empty(B, H)
+    if states.numel() == 0:
+        return d_gates, d_projected, d_hidden, d_cell
+    d_states = None if d_states is None else d_states.contiguous()
+    d_last_hidden = None if d_last_hidden is None else d_last_hidden.contiguous()
+    d_last_cell = None if d_last_cell is None else d_last_cell.contiguous()
+    cell, tape = cell.contiguous(), tape.contiguous()
+    w_h = packed(native, weight_hh, by_rows=False)
+    w_p = None if weight_hr is None else packed(native, weight_hr, by_rows=False)
+    rows = None if lengths is None else lengths.to(torch.int64).contiguous()
+    library.run(
+        native, "gatedcells_lstm_backward", "GatedcellsLSTMBackward",
+        T=T, B=B, H=H, P=P, reverse=reverse, is_double=states.dtype == torch.float64,
+        d_states=d_states, d_last_hidden=d_last_hidden, d_last_cell=d_last_cell, cell=cell, w_h=w_h, w_p=w_p,
+        lengths=rows, tape=tape, d_gates=d_gates, d_projected=d_projected if w_p is not None else None,
+        d_hidden=d_hidden, d_cell=d_cell,
+    )  # fmt: skip
+    return d_gates, d_projected, d_hidden, d_cell

@@ -1,0 +1,70 @@
+// What the library exports: each call is passed to the kernels of one instruction set.
+#include "calls.h"
+#include "level.h"
+
+#ifndef GATEDCELLS_SOURCES
+#define GATEDCELLS_SOURCES "unknown"
+#endif
+
+namespace {
+
+const GatedcellsLevel* const LEVELS[] = {
+    &gatedcells_baseline,
+#ifdef GATEDCELLS_X86
+    &gatedcells_avx2,
+    &gatedcells_avx512,
+#endif
+};
+constexpr int COUNT = sizeof(LEVELS) / sizeof(LEVELS[0]);
+
+bool runs_here(int level) {
+#ifdef GATEDCELLS_X86
+  __builtin_cpu_init();
+  if (level >= 1 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return false;
+  if (level >= 2 &&
+      !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")))
+    return false;
+#endif
+  return level >= 0 && level < COUNT;
+}
+
+}  // namespace
+
+extern "C" {
+
+#define GATEDCELLS_EXPORT __attribute__((visibility("default")))
+
+// A digest of the sources that this library was built from.
+GATEDCELLS_EXPORT const char* gatedcells_sources() { return GATEDCELLS_SOURCES; }
+
+GATEDCELLS_EXPORT int gatedcells_levels() { return COUNT; }
+GATEDCELLS_EXPORT const char* gatedcells_level_name(int level) { return LEVELS[level]->name; }
+GATEDCELLS_EXPORT int gatedcells_level_runs(int level) { return runs_here(level); }
+
+GATEDCELLS_EXPORT int64_t gatedcells_packed_size(const GatedcellsPack* call) {
+  return LEVELS[call->level]->packed_size(*call);
+}
+GATEDCELLS_EXPORT void gatedcells_pack(const GatedcellsPack* call) { LEVELS[call->level]->pack(*call); }
+
+GATEDCELLS_EXPORT uint64_t gatedcells_hash(int level, const void* memory, int64_t bytes) {
+  return LEVELS[level]->hash(memory, bytes);
+}
+GATEDCELLS_EXPORT int gatedcells_gru_forward(const GatedcellsGRU* call) {
+  return LEVELS[call->level]->gru_forward(*call);
+}
+GATEDCELLS_EXPORT int gatedcells_gru_backward(const GatedcellsGRUBackward* call) {
+  return LEVELS[call->level]->gru_backward(*call);
+}
+GATEDCELLS_EXPORT int gatedcells_lstm_forward(const GatedcellsLSTM* call) {
+  return LEVELS[call->level]->lstm_forward(*call);
+}
+GATEDCELLS_EXPORT int gatedcells_lstm_backward(const GatedcellsLSTMBackward* call) {
+  return LEVELS[call->level]->lstm_backward(*call);
+}
+GATEDCELLS_EXPORT void gatedcells_activation(int level, int which, int is_double, int64_t n, const void* x,
+                                             void* y) {
+  LEVELS[level]->activation(which, is_double, n, x, y);
+}
+
+}  // extern "C"

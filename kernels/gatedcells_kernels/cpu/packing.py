@@ -1,0 +1,62 @@
+"""Packed weights, kept for as long as the numbers that they were made from are the same.
+
+Before every use the weight is hashed whole: one read of it, where a sequence of T steps reads it T times.
+torch counts changes to a tensor, but not those made through ``weight.data``, which optimizers, initialisers
+and gradient checks make; a stale weight would be a wrong result without a word.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from gatedcells_kernels.cpu.library import Library, hash_of, pack
+
+
+class _Form(NamedTuple):
+    """What a weight was packed for."""
+
+    gates: int
+    by_rows: bool
+    first: int
+    last: int
+    level: int
+
+
+class _Packed(NamedTuple):
+    hash: int
+    panels: Tensor
+
+
+# An entry goes with its weight.
+_packed = WeakIdKeyDictionary()
+
+
+def packed(
+    library: Library,
+    weight: Tensor,
+    *,
+    gates: int = 1,
+    by_rows: bool = True,
+    rows: tuple[int, int] | None = None,
+) -> Tensor:
+    """``weight`` (or its ``rows``, first and one past the last) in panels; made anew only if it changed."""
+    first, last = rows or (0, len(weight))
+    if not weight.is_contiguous():
+        return pack(library, weight.detach()[first:last], gates=gates, by_rows=by_rows)
+    form = _Form(gates, by_rows, first, last, library.level)
+    hash = hash_of(library, weight)
+    forms: dict[_Form, _Packed] = _packed.setdefault(weight, {})
+    known = forms.get(form)
+    if known is None or known.hash != hash:
+        known = _Packed(hash, pack(library, weight.detach()[first:last], gates=gates, by_rows=by_rows))
+        forms[form] = known
+    return known.panels
+
+
+def as_it_is(weight: Tensor, *, gates: int = 1, rows: tuple[int, int] | None = None) -> Tensor:
+    """``weight`` (or its ``rows``) for a kernel that takes it unpacked: a copy only if it is not contiguous."""
+    first, last = rows or (0, len(weight))
+    return weight.detach()[first:last].contiguous()

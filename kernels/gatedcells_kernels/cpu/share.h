@@ -1,0 +1,121 @@
+// Who does what: rows of the batch or hidden units, and how much at a time. None of it changes a result.
+#pragma once
+#include "multiply.h"
+#include "team.h"
+
+namespace GATEDCELLS_LEVEL {
+
+struct Range {
+  int64_t first, last;
+  INLINE int64_t count() const { return last - first; }
+};
+
+// The part of 0..total that belongs to `rank` of `size`, as even as can be.
+INLINE Range part(int64_t total, int64_t rank, int64_t size) {
+  return {total * rank / size, total * (rank + 1) / size};
+}
+
+struct Plan {
+  int threads;
+  // false: each thread takes rows of the batch through all steps by itself.
+  // true: all take all rows, each a part of the hidden units, and meet after every step.
+  bool by_units;
+  int64_t bytes;  // of weights that every step reads
+};
+
+constexpr int64_t SECOND_LEVEL_CACHE = 1 << 20;  // bytes; only speed depends on it
+
+// Split `rows` through T steps, each a product with `weights` numbers of type Real for every row.
+template <class Real>
+INLINE Plan plan(int threads, int64_t T, int64_t rows, int64_t panels, int64_t weights) {
+  const int64_t a_step = rows * weights, bytes = weights * static_cast<int64_t>(sizeof(Real));
+  if (threads <= 1 || T * a_step < 200000) return {1, false, bytes};
+  const bool weights_overflow = bytes > SECOND_LEVEL_CACHE && rows <= 128;
+  if (rows >= 4 * threads && !weights_overflow) return {threads, false, bytes};
+  if (a_step >= 150000 && panels >= threads) return {threads, true, bytes};
+  return {static_cast<int>(least(threads, rows)), false, bytes};
+}
+
+// Rows that go through all steps together: few while the weights stay in cache, many where they do not.
+INLINE int64_t rows_at_once(int64_t bytes) { return 2 * bytes <= SECOND_LEVEL_CACHE ? 24 : 96; }
+
+// Steps whose inputs are multiplied at once. With few rows a step's product is too small to be fast; rows
+// of several steps are neighbours in memory only if they are the whole batch.
+INLINE int64_t steps_at_once(int64_t rows, int64_t B, int64_t T) {
+  return rows == B ? most(1, least(T, 64 / rows)) : 1;
+}
+
+// One member's part of a walk.
+struct Share {
+  GatedcellsTeam* team;
+  int rank, size;
+  bool together;  // the members share every step
+  Range rows;
+
+  // this member's panels of so many
+  INLINE Range panels(int64_t count) const { return together ? part(count, rank, size) : Range{0, count}; }
+  INLINE void meet() const {
+    if (together) gatedcells_barrier(team);
+  }
+  // Whether all members that work together are able to.
+  INLINE bool agree(bool able) const {
+    if (!able) __atomic_store_n(&team->failed, 1, __ATOMIC_RELAXED);
+    meet();
+    return !__atomic_load_n(&team->failed, __ATOMIC_RELAXED);
+  }
+};
+
+// Call walk(share) for every part of this member.
+template <class Walk>
+INLINE void share_out(const Plan& how, GatedcellsTeam* team, int rank, int64_t B, const Walk& walk) {
+  const int size = team->size;
+  if (how.by_units) {
+    walk(Share{team, rank, size, true, Range{0, B}});
+    return;
+  }
+  const Range mine = part(B, rank, size);
+  const int64_t slabs = ceil_div(mine.count(), rows_at_once(how.bytes));
+  for (int64_t i = 0; i < slabs; ++i) {
+    const Range slab = part(mine.count(), i, slabs);
+    walk(Share{team, rank, size, false, Range{mine.first + slab.first, mine.first + slab.last}});
+  }
+}
+
+// The time indices of a walk: the i-th step is at time(i), its predecessor's states at time(i - 1).
+struct Clock {
+  int64_t T;
+  bool reverse;
+  INLINE int64_t time(int64_t i) const { return reverse ? T - 1 - i : i; }
+};
+
+// This thread's working memory, handed out piece by piece.
+template <class Real>
+struct Scratch {
+  Real* next;
+
+  INLINE explicit Scratch(int64_t count)
+      : next(static_cast<Real*>(gatedcells_scratch((count + 256) * static_cast<int64_t>(sizeof(Real))))) {}
+
+  INLINE Real* take(int64_t count) {
+    Real* taken = next;
+    next += ceil_div(count, 16) * 16;  // keeps the alignment to cache lines
+    return taken;
+  }
+};
+
+// What flows into the last step: d_last, or nothing, for some rows [B, width] and panels.
+template <class Real>
+INLINE void start_gradient(const void* d_last, Real* to, Range rows, Range panels, int64_t width) {
+  constexpr int64_t L = Lanes<Real>::count;
+  const int64_t first = panels.first * L, count = least(panels.last * L, width) - first;
+  if (count <= 0) return;
+  for (int64_t row = rows.first; row < rows.last; ++row) {
+    Real* at = to + row * width + first;
+    if (d_last)
+      memcpy(at, static_cast<const Real*>(d_last) + row * width + first, sizeof(Real) * count);
+    else
+      memset(at, 0, sizeof(Real) * count);
+  }
+}
+
+}  // namespace GATEDCELLS_LEVEL

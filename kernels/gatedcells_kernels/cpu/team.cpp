@@ -1,0 +1,139 @@
+// Teams of threads: torch's own OpenMP threads where they are GNU's, fresh threads elsewhere.
+//
+// torch's CPU operators keep a pool of OpenMP threads, which spin for a while after each operator. A second
+// pool would have to share the cores with those; asking the runtime that is already loaded does not.
+#include "team.h"
+
+#include <cstdlib>
+#include <exception>
+#include <thread>
+#include <vector>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <dlfcn.h>
+#endif
+
+namespace {
+
+struct Buffer {
+  void* memory = nullptr;
+  int64_t bytes = 0;
+  ~Buffer() { std::free(memory); }
+
+  void* at_least(int64_t wanted) {
+    if (wanted <= bytes) return memory;
+    std::free(memory);
+    memory = nullptr;
+    bytes = 0;
+    const int64_t rounded = (wanted + 4095) / 4096 * 4096;
+    memory = std::aligned_alloc(64, static_cast<size_t>(rounded));
+    if (memory != nullptr) bytes = rounded;
+    return memory;
+  }
+};
+
+thread_local Buffer scratch, shared;
+
+typedef void (*ParallelRegion)(void (*function)(void*), void* argument, unsigned threads, unsigned flags);
+typedef int (*Count)();
+
+// GNU's OpenMP as torch loaded it; all null where it did not.
+struct OpenMP {
+  ParallelRegion parallel = nullptr;
+  Count threads = nullptr, in_parallel = nullptr;
+
+  OpenMP() {
+#if defined(__unix__)
+    threads = reinterpret_cast<Count>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"));
+    in_parallel = reinterpret_cast<Count>(dlsym(RTLD_DEFAULT, "omp_in_parallel"));
+    if (threads != nullptr && in_parallel != nullptr)
+      parallel = reinterpret_cast<ParallelRegion>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+#endif
+  }
+};
+
+const OpenMP& openmp() {
+  static const OpenMP found;
+  return found;
+}
+
+struct Job {
+  GatedcellsWork work;
+  const void* call;
+  GatedcellsTeam* team;
+  int next_rank;
+};
+
+void take_part(void* argument) {
+  Job* job = static_cast<Job*>(argument);
+  const int rank = __atomic_fetch_add(&job->next_rank, 1, __ATOMIC_RELAXED);
+  job->work(job->call, job->team, rank);
+}
+
+// A region may get fewer threads than it asked for; all members note the same number.
+void take_part_in_region(void* argument) {
+  Job* job = static_cast<Job*>(argument);
+  __atomic_store_n(&job->team->size, openmp().threads(), __ATOMIC_RELAXED);
+  take_part(argument);
+}
+
+void run_on_fresh_threads(Job* job, int threads) {
+  int go = 0;
+  std::vector<std::thread> others;
+  try {
+    while (static_cast<int>(others.size()) < threads - 1)
+      others.emplace_back([job, &go] {
+        while (!__atomic_load_n(&go, __ATOMIC_ACQUIRE)) std::this_thread::yield();
+        take_part(job);
+      });
+  } catch (const std::exception&) {
+    // the system has no more threads: those that started do the work
+  }
+  job->team->size = static_cast<int>(others.size()) + 1;
+  __atomic_store_n(&go, 1, __ATOMIC_RELEASE);
+  take_part(job);
+  for (std::thread& other : others) other.join();
+}
+
+}  // namespace
+
+extern "C" int gatedcells_run_team(GatedcellsWork work, const void* call, int threads, int64_t shared_bytes) {
+  GatedcellsTeam team = {1, 0, 0, 0, nullptr};
+  if (shared_bytes > 0) {
+    team.shared = shared.at_least(shared_bytes);
+    if (team.shared == nullptr) return -1;
+  }
+  Job job = {work, call, &team, 0};
+  // inside somebody's parallel region a nested one would have a single thread
+  if (threads <= 1 || (openmp().parallel != nullptr && openmp().in_parallel())) {
+    take_part(&job);
+  } else if (openmp().parallel != nullptr) {
+    openmp().parallel(take_part_in_region, &job, static_cast<unsigned>(threads), 0);
+  } else {
+    run_on_fresh_threads(&job, threads);
+  }
+  return team.failed ? -1 : 0;
+}
+
+extern "C" void gatedcells_barrier(GatedcellsTeam* team) {
+  const int size = __atomic_load_n(&team->size, __ATOMIC_RELAXED);
+  if (size == 1) return;
+  const int passed = __atomic_load_n(&team->passed, __ATOMIC_ACQUIRE);
+  if (__atomic_add_fetch(&team->waiting, 1, __ATOMIC_ACQ_REL) == size) {
+    __atomic_store_n(&team->waiting, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&team->passed, passed + 1, __ATOMIC_RELEASE);
+    return;
+  }
+  // a step takes microseconds: spin, and give the core away only if a member was interrupted
+  for (int spins = 0; __atomic_load_n(&team->passed, __ATOMIC_ACQUIRE) == passed; ++spins) {
+    if (spins < 20000) {
+#if defined(__x86_64__) || defined(__i386__)
+      __builtin_ia32_pause();
+#endif
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+extern "C" void* gatedcells_scratch(int64_t bytes) { return scratch.at_least(bytes); }

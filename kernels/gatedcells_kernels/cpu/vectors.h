@@ -1,0 +1,87 @@
+// Vectors of LANES numbers by the compilers' own vector types: one source for AVX-512, AVX2, SSE2, NEON.
+//
+// This header and those that build on it are compiled once for each instruction set, inside a namespace
+// of that name. They use no templates of the standard library: the linker keeps one copy of such a
+// template for the whole library, and it could be one that an older CPU cannot run.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#define INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+
+namespace GATEDCELLS_LEVEL {
+
+template <class Real>
+struct Lanes;
+
+template <>
+struct Lanes<float> {
+  typedef float V __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES)));
+  typedef float Unaligned __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES), aligned(4), may_alias));
+  typedef int32_t Int;
+  typedef int32_t IV __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES)));
+  static constexpr int count = GATEDCELLS_VECTOR_BYTES / 4;
+};
+
+template <>
+struct Lanes<double> {
+  typedef double V __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES)));
+  typedef double Unaligned __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES), aligned(8), may_alias));
+  typedef int64_t Int;
+  typedef int64_t IV __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES)));
+  static constexpr int count = GATEDCELLS_VECTOR_BYTES / 8;
+};
+
+template <class Real>
+using Vector = typename Lanes<Real>::V;
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <class Real>
+INLINE Vector<Real> load(const Real* from) {
+  return *reinterpret_cast<const typename Lanes<Real>::Unaligned*>(from);
+}
+
+template <class Real>
+INLINE void store(Real* to, Vector<Real> value) {
+  *reinterpret_cast<typename Lanes<Real>::Unaligned*>(to) = value;
+}
+
+template <class Real>
+INLINE Vector<Real> splat(Real value) {
+  return value - Vector<Real>{};  // adding would turn -0 into 0
+}
+
+// The lanes of `v` added up, as a tree.
+template <class Real>
+INLINE Real sum_of_lanes(Vector<Real> v) {
+  Real lanes[Lanes<Real>::count];
+  store<Real>(lanes, v);
+#pragma GCC unroll 8
+  for (int half = Lanes<Real>::count / 2; half > 0; half /= 2)
+#pragma GCC unroll 16
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+// The first `count` lanes; the others are zero. Never touches memory beyond them.
+template <class Real>
+INLINE Vector<Real> load_part(const Real* from, int64_t count) {
+  if (count >= Lanes<Real>::count) return load<Real>(from);
+  Real lanes[Lanes<Real>::count] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
+  return load<Real>(lanes);
+}
+
+template <class Real>
+INLINE void store_part(Real* to, Vector<Real> value, int64_t count) {
+  if (count >= Lanes<Real>::count) return store<Real>(to, value);
+  Real lanes[Lanes<Real>::count];
+  store<Real>(lanes, value);
+  for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
+}
+
+}  // namespace GATEDCELLS_LEVEL
