@@ -6,11 +6,15 @@ computes is imported before an operator runs. The autograd rules are in `gatedce
 """
 
 import importlib
+import sys
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
+from gatedcells.validation import check_gru, check_lengths, check_lstm, check_shape
 from gatedcells_kernels.tape import GRU_GATE_GRADS, LSTM_GATES, GRUTape, LSTMTape
 
 # Each module defines gru_forward, gru_backward, lstm_forward and lstm_backward.
@@ -43,7 +47,25 @@ torch.library.define(
 
 
 def _implementation(backend: str) -> ModuleType:
-    return importlib.import_module(_IMPLEMENTATIONS[backend])
+    name = _IMPLEMENTATIONS[backend]
+    return sys.modules.get(name) or importlib.import_module(name)
+
+
+def sees_every_call() -> bool:
+    """Whether somebody wants to see operators (a compiler, a mode, a transform). Where nobody does and no
+    gradient is asked for, calling the implementation itself saves the dispatcher's overhead, which is
+    more than a small step takes."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch.jit.is_tracing()
+    )
+
+
+def is_plain(tensor: Tensor | None) -> bool:
+    """Whether a tensor is no subclass, which could want to see operators on it too."""
+    return tensor is None or type(tensor) is Tensor or type(tensor) is Parameter
 
 
 def _last(states: Tensor, reverse: bool) -> Tensor:
@@ -51,7 +73,7 @@ def _last(states: Tensor, reverse: bool) -> Tensor:
     return states[0 if reverse else -1].clone()
 
 
-def _gru_sequence(
+def run_gru_sequence(
     input: Tensor,
     hidden: Tensor,
     weight_ih: Tensor,
@@ -101,6 +123,14 @@ def _gru_sequence_backward(
     reset_after: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
+    T, B, H = states.shape
+    check_shape("tape", tape, "T B slots H", (T, B, len(GRUTape._fields), H))
+    check_shape("weight_hh", weight_hh, "3H H", (3 * H, H))
+    check_shape("hidden", hidden, "B H", (B, H))
+    if d_states is not None:
+        check_shape("d_states", d_states, "T B H", (T, B, H))
+    if d_last is not None:
+        check_shape("d_last", d_last, "B H", (B, H))
     return _implementation(backend).gru_backward(
         d_states, d_last, hidden, weight_hh, lengths, states, tape, reverse, reset_after
     )
@@ -122,7 +152,7 @@ def _gru_sequence_backward_fake(
     return states.new_empty(T, B, len(GRU_GATE_GRADS), H), hidden.new_empty(B, H)
 
 
-def _lstm_sequence(
+def run_lstm_sequence(
     input: Tensor,
     hidden: Tensor,
     cell: Tensor,
@@ -175,6 +205,18 @@ def _lstm_sequence_backward(
     reverse: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    T, B, P = states.shape
+    H = cell.shape[-1]
+    check_shape("tape", tape, "T B slots H", (T, B, len(LSTMTape._fields), H))
+    check_shape("weight_hh", weight_hh, "4H P", (4 * H, P))
+    for name, state, width in (("hidden", hidden, P), ("cell", cell, H), ("d_last_hidden", d_last_hidden, P),
+                               ("d_last_cell", d_last_cell, H)):  # fmt: skip
+        if state is not None:
+            check_shape(name, state, "B P" if width == P else "B H", (B, width))
+    if d_states is not None:
+        check_shape("d_states", d_states, "T B P", (T, B, P))
+    if weight_hr is not None:
+        check_shape("weight_hr", weight_hr, "P H", (P, H))
     return _implementation(backend).lstm_backward(
         d_states, d_last_hidden, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, states, tape,
         reverse,
@@ -199,6 +241,40 @@ def _lstm_sequence_backward_fake(
     d_gates = states.new_empty(T, B, len(LSTM_GATES), H)
     d_projected = states.new_empty(states.shape if weight_hr is not None else (0,))
     return d_gates, d_projected, torch.empty_like(hidden), torch.empty_like(cell)
+
+
+def _gru_sequence(
+    input: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    lengths: Tensor | None,
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    tensors = (input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
+    check_gru(*tensors)
+    check_lengths(lengths, input)
+    return run_gru_sequence(*tensors, lengths, *options)
+
+
+def _lstm_sequence(
+    input: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    tensors = (input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
+    check_lstm(*tensors)
+    check_lengths(lengths, input)
+    return run_lstm_sequence(*tensors, lengths, *options)
 
 
 for _name, _body, _fake in (

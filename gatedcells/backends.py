@@ -61,13 +61,16 @@ class Choice(NamedTuple):
 _MODULES = {"triton": "gatedcells_kernels.triton", "cpu": "gatedcells_kernels.cpu"}
 
 
-# What is installed does not change while a process runs, and a compiled graph may hold a constant.
-@torch.compiler.assume_constant_result
 def _why_unusable(name: str) -> str | None:
     module = _MODULES[name]
     if importlib.util.find_spec(module) is None:
         return f"its kernels ({module}) are not part of this installation"
     return importlib.import_module(f"{module}.library").why_not()
+
+
+# What is installed does not change while a process runs, and a compiled graph may hold a constant. This is
+# what torch.compiler.assume_constant_result does; calling that would import the compiler.
+_why_unusable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _kernels_refuse(name: str, device: str, dtypes: tuple[torch.dtype, ...], request: Request) -> str | None:
@@ -180,6 +183,19 @@ def resolve(cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: s
     assert input is not None
     request = Request(cell, form, input.device.type, input.dtype, _transform(tensors))
     name, source = requested(backend)
+    if torch.compiler.is_compiling():
+        return _choose(request, name, source)
+    choice = _chosen.get((request, name))
+    if choice is None:
+        choice = _chosen[request, name] = _choose(request, name, source)
+    return choice
+
+
+# What was chosen before: the outcome depends on nothing else, and asking takes longer than a small step.
+_chosen: dict[tuple[Request, str], Choice] = {}
+
+
+def _choose(request: Request, name: str, source: str) -> Choice:
     for row in BACKENDS:
         if name in (AUTO, row.name):
             refusal = row.refuses(request)

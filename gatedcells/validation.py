@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 
-def check_shape(name: str, tensor: Tensor, legend: str, expected: Sequence[int]) -> None:
+def check_shape(name: str, tensor: Tensor, legend: str, expected: tuple[int, ...]) -> None:
     """Raise RuntimeError unless ``tensor`` has the shape ``expected``; ``legend`` spells it in letters."""
-    if tuple(tensor.shape) != tuple(expected):
+    if tensor.shape != expected:
         spelled = ", ".join(
             f"{letters}={size}" for letters, size in zip(legend.split(), expected, strict=True)
         )
@@ -27,7 +27,10 @@ def check_same_dtype_and_device(names: Sequence[str], tensors: Sequence[Tensor |
     """
     first_name, first = names[0], tensors[0]
     assert first is not None
-    autocast = is_autocast_enabled(first.device.type)
+    dtype, device = first.dtype, first.device
+    if all(t is None or (t.dtype is dtype and t.device == device) for t in tensors):
+        return
+    autocast = is_autocast_enabled(device.type)
     for name, tensor in zip(names, tensors, strict=True):
         if tensor is None:
             continue
@@ -58,6 +61,51 @@ def check_gates(
     for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
         if bias is not None:
             check_shape(name, bias, f"{gates}H", (rows,))
+
+
+def check_gru(
+    input: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+) -> None:
+    """Raise unless the tensors of a GRU's step (input ``[B, I]``) or sequence (``[T, B, I]``) fit
+    together."""
+    B, features = input.shape[-2:]
+    H = weight_hh.shape[-1]
+    check_shape("hidden", hidden, "B H", (B, H))
+    check_gates(3, H, H, features, weight_ih, weight_hh, bias_ih, bias_hh)
+    check_same_dtype_and_device(
+        ("input", "hidden", "weight_ih", "weight_hh", "bias_ih", "bias_hh"),
+        (input, hidden, weight_ih, weight_hh, bias_ih, bias_hh),
+    )
+
+
+def check_lstm(
+    input: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+) -> None:
+    """Raise unless the tensors of an LSTM's step (input ``[B, I]``) or sequence (``[T, B, I]``) fit
+    together."""
+    B, features = input.shape[-2:]
+    P, H = weight_hh.shape[-1], cell.shape[-1]
+    check_shape("hidden", hidden, "B H" if weight_hr is None else "B P", (B, P))
+    check_shape("cell", cell, "B H", (B, P if weight_hr is None else weight_hr.shape[-1]))
+    check_gates(4, H, P, features, weight_ih, weight_hh, bias_ih, bias_hh)
+    if weight_hr is not None:
+        check_shape("weight_hr", weight_hr, "P H", (P, H))
+    check_same_dtype_and_device(
+        ("input", "hidden", "cell", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"),
+        (input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr),
+    )
 
 
 def check_lengths(lengths: Tensor | None, input: Tensor) -> None:

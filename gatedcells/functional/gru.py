@@ -1,22 +1,19 @@
 """The GRU as pure functions of tensors: check, choose a backend, run."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from gatedcells import _autograd as _autograd  # registers the operators' gradients
 from gatedcells.backends import AUTO, resolve
-from gatedcells.functional.inputs import GRUTensors, to_autocast, wants_gradient, zero_beyond_lengths
-from gatedcells.reference import gru, scan
-from gatedcells.validation import (
-    check_gates,
-    check_lengths,
-    check_same_dtype_and_device,
-    check_sequence_input,
-    check_shape,
+from gatedcells.functional.inputs import (
+    GRUTensors,
+    operator,
+    to_autocast,
+    wants_gradient,
+    zero_beyond_lengths,
 )
-
-_GATES = 3
+from gatedcells.reference import gru, scan
+from gatedcells.validation import check_gru, check_lengths, check_sequence_input
 
 
 def gru_step(
@@ -52,9 +49,14 @@ def gru_step(
     if input.dim() != 2:
         raise RuntimeError(f"input must be [B, I], got {list(input.shape)}")
     tensors = GRUTensors(input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
-    _check(tensors)
+    check_gru(*tensors)
     given = to_autocast(tensors)
-    resolve("GRU", "step", given, backend)
+    choice = resolve("GRU", "step", given, backend)
+    if choice.route == "operator":
+        _, last = _run(
+            given._replace(input=given.input.unsqueeze(0)), None, False, reset_after, choice.backend
+        )
+        return last
     x_projection = linear(given.input, given.weight_ih, given.bias_ih)
     return gru.step(
         x_projection, given.hidden, given.weight_hh, given.bias_hh, reset_after=reset_after
@@ -99,21 +101,19 @@ def gru_sequence(
     check_lengths(lengths, input)
     input = zero_beyond_lengths(input, lengths)
     tensors = GRUTensors(input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
-    _check(tensors)
+    check_gru(*tensors)
     given = to_autocast(tensors)
     choice = resolve("GRU", "sequence", given, backend)
     if choice.route == "operator":
-        states, last, _ = torch.ops.gatedcells.gru_sequence(
-            *given, lengths, reverse, reset_after, wants_gradient(given), choice.backend
-        )
-        return states, last
+        return _run(given, lengths, reverse, reset_after, choice.backend)
     run = scan.scan_gru if choice.route == "scan" else gru.unroll
     return run(*given, lengths=lengths, reverse=reverse, reset_after=reset_after)
 
 
-def _check(tensors: GRUTensors) -> None:
-    input, hidden, weight_ih, weight_hh, bias_ih, bias_hh = tensors
-    H = weight_hh.shape[-1]
-    check_shape("hidden", hidden, "B H", (input.shape[-2], H))
-    check_gates(_GATES, H, H, input.shape[-1], weight_ih, weight_hh, bias_ih, bias_hh)
-    check_same_dtype_and_device(GRUTensors._fields, tensors)
+def _run(
+    given: GRUTensors, lengths: Tensor | None, reverse: bool, reset_after: bool, backend: str
+) -> tuple[Tensor, Tensor]:
+    wants = wants_gradient(given)
+    run = operator("gru_sequence", given, wants)
+    states, last, _ = run(*given, lengths, reverse, reset_after, wants, backend)
+    return states, last

@@ -1,23 +1,20 @@
 """The LSTM as pure functions of tensors: check, choose a backend, run."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from gatedcells import _autograd as _autograd  # registers the operators' gradients
 from gatedcells.backends import AUTO, resolve
-from gatedcells.functional.inputs import LSTMTensors, to_autocast, wants_gradient, zero_beyond_lengths
+from gatedcells.functional.inputs import (
+    LSTMTensors,
+    operator,
+    to_autocast,
+    wants_gradient,
+    zero_beyond_lengths,
+)
 from gatedcells.reference import lstm, scan
 from gatedcells.states import LSTMState
-from gatedcells.validation import (
-    check_gates,
-    check_lengths,
-    check_same_dtype_and_device,
-    check_sequence_input,
-    check_shape,
-)
-
-_GATES = 4
+from gatedcells.validation import check_lengths, check_lstm, check_sequence_input
 
 
 def lstm_step(
@@ -51,9 +48,11 @@ def lstm_step(
     if input.dim() != 2:
         raise RuntimeError(f"input must be [B, I], got {list(input.shape)}")
     tensors = LSTMTensors(input, *state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    _check(tensors)
+    check_lstm(*tensors)
     given = to_autocast(tensors)
-    resolve("LSTM", "step", given, backend)
+    choice = resolve("LSTM", "step", given, backend)
+    if choice.route == "operator":
+        return _run(given._replace(input=given.input.unsqueeze(0)), None, False, choice.backend)[1]
     x_projection = linear(given.input, given.weight_ih, given.bias_ih)
     now = lstm.step(x_projection, given.hidden, given.cell, given.weight_hh, given.bias_hh, given.weight_hr)
     return LSTMState(now.hidden, now.cell)
@@ -97,26 +96,18 @@ def lstm_sequence(
     check_lengths(lengths, input)
     input = zero_beyond_lengths(input, lengths)
     tensors = LSTMTensors(input, *state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
-    _check(tensors)
+    check_lstm(*tensors)
     given = to_autocast(tensors)
     choice = resolve("LSTM", "sequence", given, backend)
     if choice.route == "operator":
-        states, last_hidden, last_cell, _ = torch.ops.gatedcells.lstm_sequence(
-            *given, lengths, reverse, wants_gradient(given), choice.backend
-        )
-    else:
-        run = scan.scan_lstm if choice.route == "scan" else lstm.unroll
-        states, last_hidden, last_cell = run(*given, lengths=lengths, reverse=reverse)
+        return _run(given, lengths, reverse, choice.backend)
+    run = scan.scan_lstm if choice.route == "scan" else lstm.unroll
+    states, last_hidden, last_cell = run(*given, lengths=lengths, reverse=reverse)
     return states, LSTMState(last_hidden, last_cell)
 
 
-def _check(tensors: LSTMTensors) -> None:
-    input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr = tensors
-    B, features = input.shape[-2:]
-    P, H = weight_hh.shape[-1], cell.shape[-1]
-    check_shape("hidden", hidden, "B H" if weight_hr is None else "B P", (B, P))
-    check_shape("cell", cell, "B H", (B, P if weight_hr is None else weight_hr.shape[-1]))
-    check_gates(_GATES, H, P, features, weight_ih, weight_hh, bias_ih, bias_hh)
-    if weight_hr is not None:
-        check_shape("weight_hr", weight_hr, "P H", (P, H))
-    check_same_dtype_and_device(LSTMTensors._fields, tensors)
+def _run(given: LSTMTensors, lengths: Tensor | None, reverse: bool, backend: str) -> tuple[Tensor, LSTMState]:
+    wants = wants_gradient(given)
+    run = operator("lstm_sequence", given, wants)
+    states, last_hidden, last_cell, _ = run(*given, lengths, reverse, wants, backend)
+    return states, LSTMState(last_hidden, last_cell)

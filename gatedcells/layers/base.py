@@ -64,8 +64,7 @@ class RecurrentLayer(nn.RNNBase):
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raise ValueError or RuntimeError unless dtype, dimensions and features of ``input`` fit."""
-        weight = self._flat_weights[0]
-        assert weight is not None
+        weight = getattr(self, self._flat_weights_names[0])
         if input.dtype != weight.dtype and not is_autocast_enabled(input.device.type):
             raise ValueError(
                 f"RNN input dtype ({input.dtype}) does not match weight dtype ({weight.dtype})."
@@ -178,7 +177,7 @@ class RecurrentLayer(nn.RNNBase):
         return input.new_zeros(0, input.shape[1], width), tuple(part.clone() for part in state)
 
     def _check_devices(self, input: Tensor, state: State) -> None:
-        parameter = self._flat_weights[0]
+        parameter = getattr(self, self._flat_weights_names[0], None)
         if parameter is not None and parameter.device != input.device:
             raise RuntimeError(
                 "Input and parameter tensors are not at the same device, found input tensor at"

@@ -49,6 +49,8 @@ def run_stack(
         input = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
         if dropout > 0 and layer < layers - 1:
             input = _dropout(input, dropout, valid)
+    if len(last) == 1:
+        return input, tuple(part.unsqueeze(0) for part in last[0])
     return input, tuple(torch.stack(part) for part in zip(*last, strict=True))
 
 

@@ -124,34 +124,33 @@ def test_a_gradient_is_computed_for_each_input_on_its_own(wanted):
 
 @pytest.mark.parametrize("save_tape", [True, False])
 @pytest.mark.parametrize("lengths", [None, [3, 1]])
-def test_operators_are_registered_as_torch_wants_them(save_tape, lengths):
+def test_operators_are_registered_as_torch_wants_them(save_tape, lengths, backend):
+    backend = "cpu" if backend == "auto" else backend
     lengths = None if lengths is None else torch.tensor(lengths)
     tensors = gru_tensors(3, 2, 2, 4)
     torch.library.opcheck(
         torch.ops.gatedcells.gru_sequence.default,
-        (*tensors, lengths, False, True, save_tape, "reference"),
+        (*tensors, lengths, False, True, save_tape, backend),
     )
     with torch.no_grad():
-        states, last, tape = torch.ops.gatedcells.gru_sequence(
-            *tensors, lengths, False, True, True, "reference"
-        )
+        states, last, tape = torch.ops.gatedcells.gru_sequence(*tensors, lengths, False, True, True, backend)
         torch.library.opcheck(
             torch.ops.gatedcells.gru_sequence_backward.default,
-            (states, last, tensors[1], tensors[3], lengths, states, tape, False, True, "reference"),
+            (states, last, tensors[1], tensors[3], lengths, states, tape, False, True, backend),
         )
     tensors = lstm_tensors(3, 2, 2, 4, P=2)
     torch.library.opcheck(
-        torch.ops.gatedcells.lstm_sequence.default, (*tensors, lengths, True, save_tape, "reference")
+        torch.ops.gatedcells.lstm_sequence.default, (*tensors, lengths, True, save_tape, backend)
     )
     with torch.no_grad():
         _, hidden, cell, _, weight_hh, _, _, weight_hr = tensors
         states, last, last_cell, tape = torch.ops.gatedcells.lstm_sequence(
-            *tensors, lengths, True, True, "reference"
+            *tensors, lengths, True, True, backend
         )
         torch.library.opcheck(
             torch.ops.gatedcells.lstm_sequence_backward.default,
             (states, last, last_cell, hidden, cell, weight_hh, weight_hr, lengths, states, tape, True,
-             "reference"),
+             backend),
         )  # fmt: skip
 
 

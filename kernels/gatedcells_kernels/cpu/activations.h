@@ -1,11 +1,11 @@
 // The logistic function and tanh on vectors, right to a few units in the last place everywhere.
 //
-// Both stand on expm1(y) for y <= 0: y = n ln 2 + r with |r| <= ln(2)/2, and
-//   expm1(r) = r + r^2 q(r),   e^y = 2^n (1 + expm1(r)),   expm1(y) = 2^n expm1(r) + (2^n - 1).
-// q is a polynomial through the Chebyshev nodes of the interval (relative error of expm1(r): 2.5e-8 in
-// float32, 4e-17 in float64). |x| is halved or negated first so that nothing overflows:
+// Both stand on e^y for y <= 0: y = n ln 2 + r with |r| <= ln(2)/2, and e^y = 2^n (1 + r + r^2 q(r)), where q
+// is a polynomial through the Chebyshev nodes of the interval (relative error 2.5e-8 in float32, 4e-17 in
+// float64). |x| is negated first, so that nothing overflows:
 //   sigmoid(x) = 1 / (1 + e)  for x >= 0,  e / (1 + e)  for x < 0,   e = e^-|x|
-//   tanh|x|    = -m / (2 + m),   m = expm1(-2|x|)     (no cancellation near 0, 1 at infinity)
+//   tanh|x|    = 1 - 2 e / (1 + e),  e = e^-2|x|,  from 0.5625 on: what is subtracted is below a half
+//   tanh(x)    = x + x x^2 p(x^2)  below, where that would cancel (p likewise; 5e-9 and 4e-18)
 #pragma once
 #include "vectors.h"
 
@@ -19,10 +19,11 @@ struct Exponential<float> {
   static constexpr float log2e = 1.44269504f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   static constexpr float round_to_integer = 12582912.0f;  // 1.5 * 2^23: adding it drops the fraction
   static constexpr float vanishes = -106.0f;              // e^y rounds to zero
-  static constexpr float saturates = -40.0f;              // expm1(y) rounds to -1
   static constexpr int bias = 127, mantissa = 23;
   static constexpr int terms = 5;
   static constexpr float q[terms] = {0.5f, 0.1666657667f, 0.04166655421f, 0.008363232884f, 0.001392625083f};
+  static constexpr int tanh_terms = 5;
+  static constexpr float p[tanh_terms] = {-0.333333317f, 0.1333307381f, -0.05390175316f, 0.02126335345f, -0.006525572169f};
 };
 
 template <>
@@ -30,7 +31,7 @@ struct Exponential<double> {
   static constexpr double log2e = 1.4426950408889634, ln2_high = 6.93147180369123816490e-01,
                           ln2_low = 1.90821492927058770002e-10;
   static constexpr double round_to_integer = 6755399441055744.0;  // 1.5 * 2^52
-  static constexpr double vanishes = -748.0, saturates = -90.0;
+  static constexpr double vanishes = -748.0;
   static constexpr int bias = 1023, mantissa = 52;
   static constexpr int terms = 10;
   static constexpr double q[terms] = {0.5,
@@ -43,29 +44,19 @@ struct Exponential<double> {
                                       2.755726827690569619e-6,
                                       2.762020159103154879e-7,
                                       2.5100472505694996e-8};
+  static constexpr int tanh_terms = 11;
+  static constexpr double p[tanh_terms] = {-0.333333333333333321,
+                                           0.1333333333333239093,
+                                           -0.05396825396705939652,
+                                           0.02186948847696256136,
+                                           -0.008863234021529513596,
+                                           0.003592105532132768772,
+                                           -0.001455623977419267782,
+                                           0.0005887537111834803907,
+                                           -0.000234105569366727973,
+                                           0.00008426522203958066102,
+                                           -0.00002002674008531768475};
 };
-
-template <class Real>
-struct Reduced {
-  Vector<Real> expm1;                 // of the remainder r
-  typename Lanes<Real>::IV exponent;  // n
-};
-
-template <class Real>
-INLINE Reduced<Real> reduce(Vector<Real> y) {
-  typedef Vector<Real> V;
-  typedef typename Lanes<Real>::IV IV;
-  typedef Exponential<Real> E;
-  const V magic = splat<Real>(E::round_to_integer);
-  const V shifted = y * E::log2e + magic;
-  const V n = shifted - magic;
-  V r = y - n * E::ln2_high;
-  r = r - n * E::ln2_low;
-  V q = splat<Real>(E::q[E::terms - 1]);
-#pragma GCC unroll 16
-  for (int i = E::terms - 2; i >= 0; --i) q = q * r + E::q[i];
-  return {r * r * q + r, (IV)shifted - (IV)magic};
-}
 
 template <class Real>
 INLINE Vector<Real> power_of_two(typename Lanes<Real>::IV n) {
@@ -81,17 +72,35 @@ INLINE Vector<Real> absolute(Vector<Real> x) {
 }
 
 template <class Real>
-INLINE Vector<Real> sigmoid(Vector<Real> x) {
+INLINE Vector<Real> polynomial(Vector<Real> x, const Real* coefficients, int terms) {
+  Vector<Real> sum = splat<Real>(coefficients[terms - 1]);
+#pragma GCC unroll 16
+  for (int i = terms - 2; i >= 0; --i) sum = sum * x + coefficients[i];
+  return sum;
+}
+
+// e^y for y <= 0, down to the smallest numbers there are.
+template <class Real>
+INLINE Vector<Real> exponential(Vector<Real> y) {
   typedef Vector<Real> V;
+  typedef typename Lanes<Real>::IV IV;
   typedef Exponential<Real> E;
-  V y = -absolute<Real>(x);
   y = y < splat<Real>(E::vanishes) ? splat<Real>(E::vanishes) : y;  // a NaN stays
-  const Reduced<Real> at = reduce<Real>(y);
-  // in two steps, because 2^n itself may be below the smallest normal number
-  const auto half = at.exponent >> 1;
-  const V e = (at.expm1 + Real(1)) * power_of_two<Real>(half) * power_of_two<Real>(at.exponent - half);
-  const V above = x < Real(0) ? e : splat<Real>(1);
-  return above / (e + Real(1));
+  const V magic = splat<Real>(E::round_to_integer);
+  const V shifted = y * E::log2e + magic;
+  const V n = shifted - magic;
+  V r = y - n * E::ln2_high;
+  r = r - n * E::ln2_low;
+  const V power = r * r * polynomial<Real>(r, E::q, E::terms) + r + Real(1);
+  // 2^n in two steps, because it may itself be below the smallest normal number
+  const IV exponent = (IV)shifted - (IV)magic, half = exponent >> 1;
+  return power * power_of_two<Real>(half) * power_of_two<Real>(exponent - half);
+}
+
+template <class Real>
+INLINE Vector<Real> sigmoid(Vector<Real> x) {
+  const Vector<Real> e = exponential<Real>(-absolute<Real>(x));
+  return (x < Real(0) ? e : splat<Real>(1)) / (e + Real(1));
 }
 
 template <class Real>
@@ -99,14 +108,13 @@ INLINE Vector<Real> hyperbolic_tangent(Vector<Real> x) {
   typedef Vector<Real> V;
   typedef typename Lanes<Real>::IV IV;
   typedef Exponential<Real> E;
-  V y = absolute<Real>(x) * Real(-2);
-  y = y < splat<Real>(E::saturates) ? splat<Real>(E::saturates) : y;  // a NaN stays
-  const Reduced<Real> at = reduce<Real>(y);
-  const V scale = power_of_two<Real>(at.exponent);
-  const V m = at.expm1 * scale + (scale - Real(1));
-  const V magnitude = -m / (m + Real(2));
+  const V magnitude = absolute<Real>(x), square = x * x;
+  const V e = exponential<Real>(magnitude * Real(-2));
+  const V far = Real(1) - (e + e) / (e + Real(1));
   const IV sign = (IV)splat<Real>(Real(-0.0));
-  return (V)(((IV)x & sign) | ((IV)magnitude & ~sign));
+  const V signed_far = (V)(((IV)x & sign) | ((IV)far & ~sign));
+  const V near = x + x * (square * polynomial<Real>(square, E::p, E::tanh_terms));
+  return magnitude < Real(0.5625) ? near : signed_far;
 }
 
 }  // namespace GATEDCELLS_LEVEL

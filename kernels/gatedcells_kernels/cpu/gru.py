@@ -44,8 +44,9 @@ def gru_forward(
     bias_h = None if bias_hh is None else bias_hh.contiguous()
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
     library.run(
-        native, "gatedcells_gru_forward", "GatedcellsGRU",
-        T=T, B=B, I=I, H=H, reverse=reverse, reset_after=reset_after, packed=pack, is_double=input.dtype == torch.float64,
+        native, "GatedcellsGRU",
+        T=T, B=B, I=I, H=H, reverse=reverse, reset_after=reset_after, packed=pack,
+        is_double=input.dtype == torch.float64,
         input=input, hidden=hidden, w_x=w_x, w_h=w_h, w_n=w_n, bias_x=bias_x, bias_h=bias_h, lengths=rows,
         states=states, tape=tape if save_tape else None,
     )  # fmt: skip
@@ -76,7 +77,7 @@ def gru_backward(
     w_n = None if reset_after else packed(native, weight_hh, by_rows=False, rows=(2 * H, 3 * H))
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
     library.run(
-        native, "gatedcells_gru_backward", "GatedcellsGRUBackward",
+        native, "GatedcellsGRUBackward",
         T=T, B=B, H=H, reverse=reverse, reset_after=reset_after, is_double=states.dtype == torch.float64,
         d_states=d_states, d_last=d_last, hidden=hidden, w_h=w_h, w_n=w_n, lengths=rows, states=states,
         tape=tape, d_gates=d_gates, d_hidden=d_hidden,

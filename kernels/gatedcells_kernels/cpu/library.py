@@ -9,6 +9,7 @@ import ctypes
 import functools
 import os
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +27,32 @@ class Unavailable(RuntimeError):
     """The library cannot be used; the message says why."""
 
 
-def _struct(name: str) -> type[ctypes.Structure]:
+class _Struct:
     """A struct of calls.h, read from that file: its fields are written once."""
-    text = (Path(__file__).parent / "calls.h").read_text(encoding="utf-8")
-    body = re.search(rf"struct {name} {{(.*?)\n}};", text, re.DOTALL)
-    assert body is not None
-    fields: list[tuple[str, Any]] = []
-    for line in re.sub(r"//.*", "", body[1]).split(";"):
-        words = line.replace("const ", "").replace("*", " * ").split()
-        if not words:
-            continue
-        pointer = "*" in words
-        kind = (
-            ctypes.c_void_p if pointer else {"int64_t": ctypes.c_int64, "int32_t": ctypes.c_int32}[words[0]]
+
+    def __init__(self, name: str) -> None:
+        text = (Path(__file__).parent / "calls.h").read_text(encoding="utf-8")
+        body = re.search(rf"struct {name} {{(.*?)\n}};", text, re.DOTALL)
+        assert body is not None
+        self.fields: list[str] = []
+        format = "@"
+        for line in re.sub(r"//.*", "", body[1]).split(";"):
+            words = line.replace("const ", "").replace("*", " * ").split()
+            if words:
+                pointer = "*" in words
+                names = "".join(words[2 if pointer else 1 :]).split(",")
+                format += ("P" if pointer else {"int64_t": "q", "int32_t": "i"}[words[0]]) * len(names)
+                self.fields += names
+        self._pack = struct.Struct(format).pack
+
+    def __call__(self, fields: dict[str, Any]) -> bytes:
+        """The struct's bytes; a tensor stands for its address, None for null."""
+        return self._pack(
+            *[
+                0 if value is None else value.data_ptr() if isinstance(value, Tensor) else value
+                for value in map(fields.__getitem__, self.fields)
+            ]
         )
-        names = "".join(words[2 if pointer else 1 :]).split(",")
-        fields += [(field, kind) for field in names]
-    return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 
 class Library:
@@ -56,11 +66,16 @@ class Library:
         self.c.gatedcells_packed_size.restype = ctypes.c_int64
         self.c.gatedcells_hash.restype = ctypes.c_uint64
         self.c.gatedcells_hash.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64]
-        self.structs = {
-            name: _struct(name)
-            for name in ("GatedcellsPack", "GatedcellsGRU", "GatedcellsGRUBackward", "GatedcellsLSTM",
-                         "GatedcellsLSTMBackward")
-        }  # fmt: skip
+        self.pack = _Struct("GatedcellsPack")
+        self.calls = {
+            name: (getattr(self.c, function), _Struct(name))
+            for name, function in (
+                ("GatedcellsGRU", "gatedcells_gru_forward"),
+                ("GatedcellsGRUBackward", "gatedcells_gru_backward"),
+                ("GatedcellsLSTM", "gatedcells_lstm_forward"),
+                ("GatedcellsLSTMBackward", "gatedcells_lstm_backward"),
+            )
+        }
         self.levels = [
             self.c.gatedcells_level_name(level).decode()
             for level in range(self.c.gatedcells_levels())
@@ -98,6 +113,7 @@ def load() -> Library:
     return library
 
 
+@functools.cache
 def why_not() -> str | None:
     """Why the kernels cannot run on this machine, None if they can."""
     try:
@@ -112,14 +128,13 @@ def pack(library: Library, matrix: Tensor, *, gates: int, by_rows: bool) -> Tens
     if matrix.stride(-1) != 1:
         matrix = matrix.contiguous()
     rows, columns = matrix.shape
-    call = library.structs["GatedcellsPack"](
-        rows=rows, columns=columns, row_stride=matrix.stride(0) if rows > 1 else columns, gates=gates,
-        by_rows=by_rows, is_double=matrix.dtype == torch.float64, level=library.level,
-        matrix=matrix.data_ptr(),
-    )  # fmt: skip
-    packed = matrix.new_empty(library.c.gatedcells_packed_size(ctypes.byref(call)))
-    call.packed = packed.data_ptr()
-    library.c.gatedcells_pack(ctypes.byref(call))
+    fields = {
+        "rows": rows, "columns": columns, "row_stride": matrix.stride(0) if rows > 1 else columns,
+        "gates": gates, "by_rows": by_rows, "is_double": matrix.dtype == torch.float64,
+        "level": library.level, "matrix": matrix, "packed": None,
+    }  # fmt: skip
+    fields["packed"] = packed = matrix.new_empty(library.c.gatedcells_packed_size(library.pack(fields)))
+    library.c.gatedcells_pack(library.pack(fields))
     return packed
 
 
@@ -128,18 +143,15 @@ def hash_of(library: Library, matrix: Tensor) -> int:
     return library.c.gatedcells_hash(library.level, matrix.data_ptr(), matrix.numel() * matrix.element_size())
 
 
-def address(tensor: Tensor | None) -> int | None:
-    """Where a tensor's numbers are; None for None."""
-    return None if tensor is None else tensor.data_ptr()
+def run(library: Library, call: str, **fields: Any) -> None:
+    """Run the kernel that takes the struct ``call`` with these fields, tensors given as such.
 
-
-def run(library: Library, function: str, struct: str, **fields: Any) -> None:
-    """Call ``function`` with a struct of ``fields``, tensors given as such.
+    The caller holds every tensor until this returns.
 
     Raises:
         MemoryError: there was none for the kernel's working memory.
     """
-    values = {name: address(value) if isinstance(value, Tensor) else value for name, value in fields.items()}
-    call = library.structs[struct](level=library.level, threads=torch.get_num_threads(), **values)
-    if getattr(library.c, function)(ctypes.byref(call)) != 0:
-        raise MemoryError(f"{function}: no memory for a sequence of this size")
+    function, pack_fields = library.calls[call]
+    fields["level"], fields["threads"] = library.level, torch.get_num_threads()
+    if function(pack_fields(fields)) != 0:
+        raise MemoryError(f"{call}: no memory for a sequence of this size")

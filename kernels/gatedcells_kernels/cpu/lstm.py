@@ -45,7 +45,7 @@ def lstm_forward(
     bias_h = None if bias_hh is None else bias_hh.contiguous()
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
     library.run(
-        native, "gatedcells_lstm_forward", "GatedcellsLSTM",
+        native, "GatedcellsLSTM",
         T=T, B=B, I=I, H=H, P=P, reverse=reverse, packed=pack, is_double=input.dtype == torch.float64,
         input=input, hidden=hidden, cell=cell, w_x=w_x, w_h=w_h, w_p=w_p, bias_x=bias_x, bias_h=bias_h,
         lengths=rows, states=states, last_cell=last_cell, tape=tape if save_tape else None,
@@ -84,7 +84,7 @@ def lstm_backward(
     w_p = None if weight_hr is None else packed(native, weight_hr, by_rows=False)
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
     library.run(
-        native, "gatedcells_lstm_backward", "GatedcellsLSTMBackward",
+        native, "GatedcellsLSTMBackward",
         T=T, B=B, H=H, P=P, reverse=reverse, is_double=states.dtype == torch.float64,
         d_states=d_states, d_last_hidden=d_last_hidden, d_last_cell=d_last_cell, cell=cell, w_h=w_h, w_p=w_p,
         lengths=rows, tape=tape, d_gates=d_gates, d_projected=d_projected if w_p is not None else None,

@@ -7,10 +7,10 @@ and gradient checks make; a stale weight would be a wrong result without a word.
 
 from __future__ import annotations
 
+import weakref
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from gatedcells_kernels.cpu.library import Library, hash_of, pack
 
@@ -30,8 +30,21 @@ class _Packed(NamedTuple):
     panels: Tensor
 
 
-# An entry goes with its weight.
-_packed = WeakIdKeyDictionary()
+class _Entry(NamedTuple):
+    weight: weakref.ref[Tensor]
+    forms: dict[_Form, _Packed]
+
+
+# By the weight's id; an entry goes with its weight.
+_entries: dict[int, _Entry] = {}
+
+
+def _forms(weight: Tensor) -> dict[_Form, _Packed]:
+    key = id(weight)
+    entry = _entries.get(key)
+    if entry is None or entry.weight() is not weight:
+        entry = _entries[key] = _Entry(weakref.ref(weight, lambda _: _entries.pop(key, None)), {})
+    return entry.forms
 
 
 def packed(
@@ -48,7 +61,7 @@ def packed(
         return pack(library, weight.detach()[first:last], gates=gates, by_rows=by_rows)
     form = _Form(gates, by_rows, first, last, library.level)
     hash = hash_of(library, weight)
-    forms: dict[_Form, _Packed] = _packed.setdefault(weight, {})
+    forms = _forms(weight)
     known = forms.get(form)
     if known is None or known.hash != hash:
         known = _Packed(hash, pack(library, weight.detach()[first:last], gates=gates, by_rows=by_rows))
@@ -57,6 +70,6 @@ def packed(
 
 
 def as_it_is(weight: Tensor, *, gates: int = 1, rows: tuple[int, int] | None = None) -> Tensor:
-    """``weight`` (or its ``rows``) for a kernel that takes it unpacked: a copy only if it is not contiguous."""
+    """``weight`` (or its ``rows``) unpacked; a copy only if it is not contiguous."""
     first, last = rows or (0, len(weight))
     return weight.detach()[first:last].contiguous()

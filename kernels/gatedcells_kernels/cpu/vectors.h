@@ -55,16 +55,29 @@ INLINE Vector<Real> splat(Real value) {
   return value - Vector<Real>{};  // adding would turn -0 into 0
 }
 
+// `v` folded in halves, lane by lane, to 16 bytes.
+template <class Real, int N>
+INLINE void fold(const Real* lanes, Real (&quad)[16 / sizeof(Real)]) {
+  typedef Real Half __attribute__((vector_size(N * sizeof(Real) / 2), aligned(sizeof(Real)), may_alias));
+  constexpr int half = N / 2;
+  if constexpr (N * sizeof(Real) == 16) {
+    memcpy(quad, lanes, 16);
+  } else {
+    const Half sum = *reinterpret_cast<const Half*>(lanes) + *reinterpret_cast<const Half*>(lanes + half);
+    Real halves[half];
+    memcpy(halves, &sum, sizeof(sum));
+    fold<Real, half>(halves, quad);
+  }
+}
+
 // The lanes of `v` added up, as a tree.
 template <class Real>
 INLINE Real sum_of_lanes(Vector<Real> v) {
-  Real lanes[Lanes<Real>::count];
-  store<Real>(lanes, v);
-#pragma GCC unroll 8
-  for (int half = Lanes<Real>::count / 2; half > 0; half /= 2)
-#pragma GCC unroll 16
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+  Real lanes[Lanes<Real>::count], quad[16 / sizeof(Real)];
+  memcpy(lanes, &v, sizeof(v));
+  fold<Real, Lanes<Real>::count>(lanes, quad);
+  if constexpr (sizeof(Real) == 8) return quad[0] + quad[1];
+  return (quad[0] + quad[2]) + (quad[1] + quad[3 % (16 / sizeof(Real))]);
 }
 
 // The first `count` lanes; the others are zero. Never touches memory beyond them.

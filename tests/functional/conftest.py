@@ -1,0 +1,3 @@
+"""Every test here runs on each backend."""
+
+from tests.support.backends import backend as backend
