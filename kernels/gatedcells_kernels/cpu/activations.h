@@ -111,10 +111,10 @@ INLINE Vector<Real> hyperbolic_tangent(Vector<Real> x) {
   const V magnitude = absolute<Real>(x), square = x * x;
   const V e = exponential<Real>(magnitude * Real(-2));
   const V far = Real(1) - (e + e) / (e + Real(1));
+  const V near = magnitude + magnitude * (square * polynomial<Real>(square, E::p, E::tanh_terms));
+  const V result = magnitude < Real(0.5625) ? near : far;
   const IV sign = (IV)splat<Real>(Real(-0.0));
-  const V signed_far = (V)(((IV)x & sign) | ((IV)far & ~sign));
-  const V near = x + x * (square * polynomial<Real>(square, E::p, E::tanh_terms));
-  return magnitude < Real(0.5625) ? near : signed_far;
+  return (V)(((IV)x & sign) | ((IV)result & ~sign));
 }
 
 }  // namespace GATEDCELLS_LEVEL

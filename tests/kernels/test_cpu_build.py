@@ -1,0 +1,72 @@
+"""What happens where the library cannot be built or loaded."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gatedcells_kernels.cpu import build
+
+ROOT = Path(__file__).parent.parent.parent
+ASK = (
+    "import torch, gatedcells\n"
+    "layer, x = gatedcells.GRU(3, 4), torch.randn(5, 2, 3)\n"
+    "layer(x)\n"
+    "print(gatedcells.explain_backend(layer, x))\n"
+    "try: gatedcells.GRU(3, 4, backend='cpu')(x)\n"
+    "except gatedcells.BackendUnavailable as error: print('refused:', error)\n"
+)
+
+
+def ask(**environment):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ASK],
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_a_library_the_reference_runs_and_says_why(tmp_path):
+    said = ask(GATEDCELLS_CPU_LIBRARY=str(tmp_path / "nothing.so"))
+    assert "reference  CHOSEN" in said
+    assert "cpu        cannot run: they were not built" in said
+    assert "refused: backend='cpu' cannot run" in said
+
+
+def test_a_file_that_is_no_library_is_refused_with_the_reason(tmp_path):
+    broken = tmp_path / "_native.so"
+    broken.write_bytes(b"not a library")
+    assert "cannot run: _native.so does not load" in ask(GATEDCELLS_CPU_LIBRARY=str(broken))
+
+
+def test_a_library_of_other_sources_is_refused(native, tmp_path):
+    stale = tmp_path / "_native.so"
+    digest = native.c.gatedcells_sources()
+    content = Path(native.path).read_bytes()
+    assert content.count(digest) == 1
+    stale.write_bytes(content.replace(digest, b"0" * len(digest)))
+    assert "was built from other sources" in ask(GATEDCELLS_CPU_LIBRARY=str(stale))
+
+
+def test_an_instruction_set_can_be_asked_for(native):
+    assert "cpu        CHOSEN" in ask(GATEDCELLS_CPU_LEVEL="baseline")
+    assert "this CPU runs baseline" in ask(GATEDCELLS_CPU_LEVEL="avx9000")
+
+
+def test_no_compiler_is_an_error_that_the_installation_knows(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(build.NoCompiler, match="no-such-compiler"):
+        build.compiler()
+
+
+def test_a_failing_compiler_leaves_the_old_library(monkeypatch, tmp_path):
+    target = tmp_path / "_native.so"
+    target.write_text("old")
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(RuntimeError, match="failed"):
+        build.build(target)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]

@@ -1,0 +1,225 @@
+"""The C++ kernels beside the reference, and what they promise beyond it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gatedcells
+from gatedcells import _reference_kernel as reference
+from gatedcells.testing import assert_close_in_float64
+from gatedcells_kernels.cpu import sequence
+
+SIZES = st.tuples(st.integers(1, 70), st.integers(0, 70), st.integers(0, 70), st.integers(1, 70))
+
+
+def draw(*shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype)
+
+
+def gru_tensors(T, B, I, H, bias=True, dtype=torch.float64):
+    weights = draw(3 * H, I, dtype=dtype) / max(I, 1) ** 0.5, draw(3 * H, H, dtype=dtype) / H**0.5
+    biases = (draw(3 * H, dtype=dtype), draw(3 * H, dtype=dtype)) if bias else (None, None)
+    return draw(T, B, I, dtype=dtype), draw(B, H, dtype=dtype), *weights, *biases
+
+
+def lstm_tensors(T, B, I, H, P=0, bias=True, dtype=torch.float64):
+    Q = P or H
+    weights = draw(4 * H, I, dtype=dtype) / max(I, 1) ** 0.5, draw(4 * H, Q, dtype=dtype) / Q**0.5
+    biases = (draw(4 * H, dtype=dtype), draw(4 * H, dtype=dtype)) if bias else (None, None)
+    projection = draw(P, H, dtype=dtype) / H**0.5 if P else None
+    return (
+        draw(T, B, I, dtype=dtype),
+        draw(B, Q, dtype=dtype),
+        draw(B, H, dtype=dtype),
+        *weights,
+        *biases,
+        projection,
+    )
+
+
+def assert_same(ours, exact):
+    for number, (a, e) in enumerate(zip(ours, exact, strict=True)):
+        assert_close_in_float64(a, e, f"number {number}")
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(1)
+
+
+@settings(max_examples=60)
+@given(sizes=SIZES, bias=st.booleans(), reverse=st.booleans(), reset_after=st.booleans(), data=st.data())
+def test_gru_kernels_are_the_reference(level, sizes, bias, reverse, reset_after, data):
+    T, B, _, H = sizes
+    lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
+    tensors = gru_tensors(*sizes, bias=bias)
+    options = (lengths, reverse, reset_after)
+    states, tape = sequence.gru_forward(*tensors, *options, True)
+    exact = reference.gru_forward(*tensors, *options, True)
+    assert_same((states, tape), exact)
+    without_tape, empty = sequence.gru_forward(*tensors, *options, False)
+    assert torch.equal(without_tape, states)
+    assert empty.numel() == 0
+    some = data.draw(st.sampled_from(["both", "states", "last"]))
+    d_states = draw(T, B, H) if some != "last" else None
+    d_last = draw(B, H) if some != "states" else None
+    backward = (d_states, d_last, tensors[1], tensors[3], lengths, *exact, reverse, reset_after)
+    assert_same(sequence.gru_backward(*backward), reference.gru_backward(*backward))
+
+
+@settings(max_examples=60)
+@given(sizes=SIZES, P=st.integers(0, 20), bias=st.booleans(), reverse=st.booleans(), data=st.data())
+def test_lstm_kernels_are_the_reference(level, sizes, P, bias, reverse, data):
+    T, B, *_ = sizes
+    lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
+    tensors = lstm_tensors(*sizes, P=P, bias=bias)
+    _, hidden, cell, _, weight_hh, _, _, weight_hr = tensors
+    ours = sequence.lstm_forward(*tensors, lengths, reverse, True)
+    exact = reference.lstm_forward(*tensors, lengths, reverse, True)
+    assert_same(ours, exact)
+    some = data.draw(st.sampled_from(["all", "states", "last", "cell"]))
+    d_states = torch.randn_like(exact[0]) if some in ("all", "states") else None
+    d_last = torch.randn_like(hidden) if some in ("all", "last") else None
+    d_cell = torch.randn_like(cell) if some in ("all", "cell") else None
+    backward = (
+        d_states,
+        d_last,
+        d_cell,
+        hidden,
+        cell,
+        weight_hh,
+        weight_hr,
+        lengths,
+        exact[0],
+        exact[2],
+        reverse,
+    )
+    assert_same(sequence.lstm_backward(*backward), reference.lstm_backward(*backward))
+
+
+def everything(cell, tensors, reset_after=True, P=0):
+    """Outputs of a cell's sequence and what its backward kernel gives, in one list."""
+    if cell == "gru":
+        _, hidden, _, weight_hh, _, _ = tensors
+        states, tape = sequence.gru_forward(*tensors, None, False, reset_after, True)
+        backward = sequence.gru_backward(
+            states, states[-1], hidden, weight_hh, None, states, tape, False, reset_after
+        )
+        return [states, tape, *backward]
+    _, hidden, cell_state, _, weight_hh, _, _, weight_hr = tensors
+    states, last_cell, tape = sequence.lstm_forward(*tensors, None, False, True)
+    backward = sequence.lstm_backward(
+        states, states[-1], last_cell, hidden, cell_state, weight_hh, weight_hr, None, states, tape, False
+    )
+    return [t for t in (states, last_cell, tape, *backward) if t.numel()]
+
+
+SHAPES = [(5, 1, 3, 600), (7, 13, 20, 33), (3, 130, 40, 40), (2, 9, 300, 520)]
+CELLS = [("gru", {}), ("gru", {"reset_after": False}), ("lstm", {}), ("lstm", {"P": 24})]
+
+
+def tensors_of(cell, shape, options, dtype):
+    return gru_tensors(*shape, dtype=dtype) if cell == "gru" else lstm_tensors(*shape, **options, dtype=dtype)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("cell", "options"), CELLS)
+def test_results_do_not_depend_on_the_number_of_threads(native, cell, options, shape):
+    tensors = tensors_of(cell, shape, options, torch.float32)
+    runs = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        runs.append(everything(cell, tensors, **options))
+    torch.set_num_threads(1)
+    for run in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+
+
+@pytest.mark.parametrize("T", [1, 4])
+@pytest.mark.parametrize(("cell", "options"), CELLS)
+def test_a_rows_result_does_not_depend_on_the_rest_of_its_batch(native, level, threads, cell, options, T):
+    B = 23
+    tensors = tensors_of(cell, (T, B, 17, 45), options, torch.float32)
+    together = everything(cell, tensors, **options)
+    states = 2 if cell == "gru" else 3
+    for first, last in ((0, 1), (5, 6), (3, 8), (7, 23)):
+        some = [tensors[0][:, first:last], *(t[first:last] for t in tensors[1:states]), *tensors[states:]]
+        for apart, whole in zip(everything(cell, some, **options), together, strict=True):
+            axis = whole.dim() > 2
+            assert torch.equal(apart, whole.narrow(int(axis), first, last - first))
+
+
+def test_torch_promises_neither():
+    """What the two tests above are worth: torch's own GRU fails at least one of them."""
+    layer, x = torch.nn.GRU(17, 45), torch.randn(4, 23, 17)
+    with torch.no_grad():
+        whole = layer(x)[0]
+        apart = [torch.equal(layer(x[:, i : i + 1])[0], whole[:, i : i + 1]) for i in range(23)]
+    if all(apart):
+        pytest.skip("on this machine and for this shape torch's rows happen to agree")
+    assert not all(apart)
+
+
+@pytest.mark.parametrize(("cell", "options"), CELLS)
+def test_a_nan_stays_in_its_row(native, level, cell, options):
+    tensors = tensors_of(cell, (4, 9, 5, 20), options, torch.float32)
+    clean = everything(cell, tensors, **options)
+    tensors[0][1, 3] = torch.nan
+    dirty = everything(cell, tensors, **options)
+    others = [i for i in range(9) if i != 3]
+    for a, b in zip(dirty, clean, strict=True):
+        axis = int(a.dim() > 2)
+        assert torch.equal(
+            a.index_select(axis, torch.tensor(others)), b.index_select(axis, torch.tensor(others))
+        )
+    assert dirty[0][1:, 3].isnan().all()
+    assert not dirty[0][0, 3].isnan().any()
+
+
+@pytest.mark.parametrize("T", [1, 5])
+def test_tensors_may_lie_anyhow_in_memory(native, level, T):
+    straight = gru_tensors(T, 6, 7, 19)
+    x, h, w_x, w_h, b_x, b_h = straight
+    odd = (
+        x.transpose(0, 1).contiguous().transpose(0, 1),
+        torch.cat([torch.zeros(1, dtype=h.dtype), h.flatten()])[1:].view(h.shape),
+        w_x.T.contiguous().T,
+        torch.stack([w_h, w_h], dim=2)[:, :, 0],
+        torch.cat([b_x, b_x])[: len(b_x)],
+        torch.stack([b_h, b_h], dim=1)[:, 1],
+    )
+    for a, b in zip(sequence.gru_forward(*odd, None, False, True, True),
+                    sequence.gru_forward(*straight, None, False, True, True), strict=True):  # fmt: skip
+        assert torch.equal(a, b)
+    expanded = x[:, :1].expand(T, 6, 7)
+    states, _ = sequence.gru_forward(expanded, *straight[1:], None, False, True, False)
+    exact, _ = sequence.gru_forward(expanded.contiguous(), *straight[1:], None, False, True, False)
+    assert torch.equal(states, exact)
+
+
+def test_a_single_step_is_the_first_of_a_sequence(native, level):
+    tensors = gru_tensors(3, 5, 7, 21)
+    one, _ = sequence.gru_forward(tensors[0][:1], *tensors[1:], None, False, True, False)
+    three, _ = sequence.gru_forward(*tensors, None, False, True, False)
+    assert_close_in_float64(one, three[:1])
+
+
+def test_wrong_shapes_are_caught_before_the_kernel_runs(native):
+    tensors = gru_tensors(3, 5, 7, 21)
+    options = (None, False, True, False, "cpu")
+    for which in range(1, 6):
+        wrong = list(tensors)
+        wrong[which] = wrong[which][:-1]
+        with pytest.raises(RuntimeError, match="must be"):
+            torch.ops.gatedcells.gru_sequence(*wrong, *options)
+    with pytest.raises(ValueError, match="one dtype"):
+        torch.ops.gatedcells.gru_sequence(tensors[0].float(), *tensors[1:], *options)
+    with pytest.raises(ValueError, match="lengths must lie in"):
+        torch.ops.gatedcells.gru_sequence(*tensors, torch.full((5,), 4), *options[1:])
+    with pytest.raises(gatedcells.BackendUnavailable, match="has kernels for float32, float64, got bfloat16"):
+        gatedcells.GRU(7, 21, dtype=torch.bfloat16, backend="cpu")(tensors[0].bfloat16())
