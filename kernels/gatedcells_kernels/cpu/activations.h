@@ -75,7 +75,7 @@ template <class Real>
 INLINE Vector<Real> polynomial(Vector<Real> x, const Real* coefficients, int terms) {
   Vector<Real> sum = splat<Real>(coefficients[terms - 1]);
 #pragma GCC unroll 16
-  for (int i = terms - 2; i >= 0; --i) sum = sum * x + coefficients[i];
+  for (int i = terms - 2; i >= 0; --i) sum = multiply_add(sum, x, splat<Real>(coefficients[i]));
   return sum;
 }
 
@@ -87,11 +87,11 @@ INLINE Vector<Real> exponential(Vector<Real> y) {
   typedef Exponential<Real> E;
   y = y < splat<Real>(E::vanishes) ? splat<Real>(E::vanishes) : y;  // a NaN stays
   const V magic = splat<Real>(E::round_to_integer);
-  const V shifted = y * E::log2e + magic;
+  const V shifted = multiply_add(y, splat<Real>(E::log2e), magic);
   const V n = shifted - magic;
-  V r = y - n * E::ln2_high;
-  r = r - n * E::ln2_low;
-  const V power = r * r * polynomial<Real>(r, E::q, E::terms) + r + Real(1);
+  V r = multiply_add(n, splat<Real>(-E::ln2_high), y);
+  r = multiply_add(n, splat<Real>(-E::ln2_low), r);
+  const V power = multiply_add(r * r, polynomial<Real>(r, E::q, E::terms), r) + Real(1);
   // 2^n in two steps, because it may itself be below the smallest normal number
   const IV exponent = (IV)shifted - (IV)magic, half = exponent >> 1;
   return power * power_of_two<Real>(half) * power_of_two<Real>(exponent - half);
@@ -111,7 +111,7 @@ INLINE Vector<Real> hyperbolic_tangent(Vector<Real> x) {
   const V magnitude = absolute<Real>(x), square = x * x;
   const V e = exponential<Real>(magnitude * Real(-2));
   const V far = Real(1) - (e + e) / (e + Real(1));
-  const V near = magnitude + magnitude * (square * polynomial<Real>(square, E::p, E::tanh_terms));
+  const V near = multiply_add(magnitude, square * polynomial<Real>(square, E::p, E::tanh_terms), magnitude);
   const V result = magnitude < Real(0.5625) ? near : far;
   const IV sign = (IV)splat<Real>(Real(-0.0));
   return (V)(((IV)x & sign) | ((IV)result & ~sign));

@@ -29,7 +29,7 @@ WIDER = [
 ]  # fmt: skip
 # Not -ffast-math: it would delete the rounding trick of the exponential and the care for NaN.
 COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",
-          "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-ignored-attributes",
+          "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-ignored-attributes",
           "-pthread"]  # fmt: skip
 SANITIZE = [
     "-fsanitize=address,undefined",

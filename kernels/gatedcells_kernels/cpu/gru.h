@@ -41,9 +41,9 @@ NOINLINE void gru_gates(const GRUStep<Real>& step, const Real* x, int64_t x_stri
       const V h_candidate = load<Real>(hs + 2 * L);
       const V reset = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
       const V update = sigmoid<Real>(load<Real>(xs + L) + load<Real>(hs + L));
-      const V candidate = hyperbolic_tangent<Real>(load<Real>(xs + 2 * L) + reset * h_candidate);
+      const V candidate = hyperbolic_tangent<Real>(multiply_add(reset, h_candidate, load<Real>(xs + 2 * L)));
       const V old = load_part<Real>(step.previous + row * step.H + unit, lanes);
-      const V now = candidate + update * (old - candidate);
+      const V now = multiply_add(update, old - candidate, candidate);
       store_part<Real>(step.states + row * step.H + unit, ended ? old : now, lanes);
       if (step.tape) {
         Real* tape = step.tape + row * GRU_TAPE * step.H + unit;
@@ -93,7 +93,7 @@ NOINLINE void gru_candidate(const GRUStep<Real>& step, const Real* x, int64_t x_
       const V reset = load<Real>(xs), update = load<Real>(xs + L);
       const V candidate = hyperbolic_tangent<Real>(load<Real>(xs + 2 * L) + h_candidate);
       const V old = load_part<Real>(step.previous + row * step.H + unit, lanes);
-      const V now = candidate + update * (old - candidate);
+      const V now = multiply_add(update, old - candidate, candidate);
       store_part<Real>(step.states + row * step.H + unit, ended ? old : now, lanes);
       if (step.tape) {
         Real* tape = step.tape + row * GRU_TAPE * step.H + unit;
@@ -206,6 +206,7 @@ NOINLINE void gru_gates_backward(const GRUBackwardStep<Real>& step, int64_t firs
   typedef Vector<Real> V;
   constexpr int64_t L = Lanes<Real>::count;
   const int64_t H = step.H;
+  const V one = splat<Real>(1);
   for (int64_t row = 0; row < step.rows; ++row) {
     const bool ended = step.ended(row);
     for (int64_t unit = first * L; unit < least(last * L, H); unit += L) {
@@ -222,7 +223,7 @@ NOINLINE void gru_gates_backward(const GRUBackwardStep<Real>& step, int64_t firs
         const V h_candidate = load_part<Real>(tape + 3 * H, lanes);
         const V old = load_part<Real>(step.previous + row * H + unit, lanes);
         const V kept = d * update;
-        da_candidate = (d - kept) * (Real(1) - candidate * candidate);
+        da_candidate = (d - kept) * multiply_add(-candidate, candidate, one);
         da_update = d * (old - candidate) * update * (Real(1) - update);
         if (step.before) {
           da_h_candidate = da_candidate;
@@ -257,7 +258,7 @@ NOINLINE void gru_reset_backward(const GRUBackwardStep<Real>& step, const Real* 
       const V old = load_part<Real>(step.previous + row * H + unit, lanes);
       Real* carry = step.carry + row * H + unit;
       store_part<Real>(step.d_gates + row * GRU_GRADS * H + H + unit, d * old * reset * (Real(1) - reset), lanes);
-      store_part<Real>(carry, load_part<Real>(carry, lanes) + d * reset, lanes);
+      store_part<Real>(carry, multiply_add(d, reset, load_part<Real>(carry, lanes)), lanes);
     }
   }
 }

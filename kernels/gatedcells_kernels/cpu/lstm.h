@@ -44,7 +44,7 @@ NOINLINE void lstm_gates(const LSTMStep<Real>& step, const Real* x, int64_t x_st
       const V output = sigmoid<Real>(load<Real>(xs + 3 * L) + load<Real>(hs + 3 * L));
       Real* cell = step.cell + row * H + unit;
       const V old = load_part<Real>(cell, lanes);
-      const V now = ended ? old : forget * old + input * candidate;
+      const V now = ended ? old : multiply_add(forget, old, input * candidate);
       store_part<Real>(cell, now, lanes);
       V shown = output * hyperbolic_tangent<Real>(now);
       if (ended && !step.projected) shown = load_part<Real>(step.previous + row * H + unit, lanes);
@@ -184,11 +184,11 @@ NOINLINE void lstm_gates_backward(const LSTMBackwardStep<Real>& step, int64_t fi
         const V tanh_cell = hyperbolic_tangent<Real>(load_part<Real>(tape + 4 * H, lanes));
         const V old = load_part<Real>(step.previous_cell + row * step.previous_stride + unit, lanes);
         Real* d_cell_at = step.d_cell + row * H + unit;
-        const V d_cell = load_part<Real>(d_cell_at, lanes) + d_shown * output * (one - tanh_cell * tanh_cell);
+        const V d_cell = multiply_add(d_shown * output, multiply_add(-tanh_cell, tanh_cell, one), load_part<Real>(d_cell_at, lanes));
         da_output = d_shown * tanh_cell * output * (one - output);
         da_forget = d_cell * old * forget * (one - forget);
         da_input = d_cell * candidate * input * (one - input);
-        da_candidate = d_cell * input * (one - candidate * candidate);
+        da_candidate = d_cell * input * multiply_add(-candidate, candidate, one);
         store_part<Real>(d_cell_at, d_cell * forget, lanes);
       } else if (!step.d_shown) {
         store_part<Real>(step.d_hidden + row * H + unit, d_shown, lanes);

@@ -55,7 +55,7 @@ INLINE void tile(const Real* a, int64_t a_stride, int64_t K, const Real* packed,
       for (int g = 0; g < G; ++g) {
         const V w = load<Real>(packed + p * panel + (k * G + g) * L);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) sum[r][p * G + g] += x[r] * w;
+        for (int r = 0; r < R; ++r) sum[r][p * G + g] = multiply_add(x[r], w, sum[r][p * G + g]);
       }
     }
   }
@@ -142,13 +142,14 @@ INLINE void dot_tile(const Real* a, int64_t a_stride, int64_t K, const Real* con
     for (int c = 0; c < 4; ++c) {
       const V weight = load<Real>(w[c] + k);
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) sum[r][c] += x[r] * weight;
+      for (int r = 0; r < R; ++r) sum[r][c] = multiply_add(x[r], weight, sum[r][c]);
     }
   }
   if (k < K) {
     for (int c = 0; c < 4; ++c) {
       const V weight = load_part<Real>(w[c] + k, K - k);
-      for (int r = 0; r < R; ++r) sum[r][c] += load_part<Real>(a + r * a_stride + k, K - k) * weight;
+      for (int r = 0; r < R; ++r)
+        sum[r][c] = multiply_add(load_part<Real>(a + r * a_stride + k, K - k), weight, sum[r][c]);
     }
   }
 #pragma GCC unroll 4
