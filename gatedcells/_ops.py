@@ -51,6 +51,11 @@ def _implementation(backend: str) -> ModuleType:
     return sys.modules.get(name) or importlib.import_module(name)
 
 
+def inference_kernels(backend: str) -> ModuleType | None:
+    """The module of a backend that has kernels for inference calls checked before, or None."""
+    return _implementation(backend) if backend == "cpu" else None
+
+
 def sees_every_call() -> bool:
     """Whether somebody wants to see operators (a compiler, a mode, a transform). Where nobody does and no
     gradient is asked for, calling the implementation itself saves the dispatcher's overhead, which is

@@ -5,16 +5,23 @@ from typing import Any
 from torch import Tensor, nn
 
 from gatedcells.backends import AUTO, check_name
+from gatedcells.functional.again import Again
 
 
 class RecurrentCell(nn.RNNCellBase):
     """One gated step as a module; not used by itself. ``backend`` as in `gatedcells.backends`."""
 
     backend: str
+    _again: Again
 
     def __init__(self, *args: Any, backend: str = AUTO, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.backend = check_name(backend)
+        self._again = Again()
+
+    def _has_its_own_weights(self) -> bool:
+        """Whether the registered parameters are what the cell computes with: not under a parametrization."""
+        return list(self._parameters) == ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
 
     def extra_repr(self) -> str:
         """torch's own, with what differs from torch's cells if anything does."""

@@ -65,6 +65,12 @@ class GRUCell(RecurrentCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Run one step; see the class for shapes."""
+        repeats = not torch.compiler.is_compiling() and hx is not None and self.reset_after
+        if repeats:
+            assert hx is not None
+            again = self._again.run(self.backend, (input, hx), tuple(self._parameters.values()))
+            if again is not None:
+                return again[-1]
         batched = self._batched(input, None if hx is None else (hx,), ("hidden",))
         if not batched:
             input = input.unsqueeze(0)
@@ -81,4 +87,6 @@ class GRUCell(RecurrentCell):
             reset_after=self.reset_after,
             backend=self.backend,
         )
+        if repeats and batched and self._has_its_own_weights():
+            self._again.remember("GRU", "step", self.backend, (input, hx), tuple(self._parameters.values()))
         return new if batched else new.squeeze(0)

@@ -57,6 +57,12 @@ class LSTMCell(RecurrentCell):
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Run one step; see the class for shapes."""
+        repeats = not torch.compiler.is_compiling() and hx is not None
+        if repeats:
+            assert hx is not None
+            again = self._again.run(self.backend, (input, hx[0], hx[1]), tuple(self._parameters.values()))
+            if again is not None:
+                return again[-2], again[-1]
         batched = self._batched(input, None if hx is None else (hx[0], hx[1]), ("hx[0]", "hx[1]"))
         if not batched:
             input = input.unsqueeze(0)
@@ -73,4 +79,6 @@ class LSTMCell(RecurrentCell):
             self.bias_hh,
             backend=self.backend,
         )
+        if repeats and batched and self._has_its_own_weights():
+            self._again.remember("LSTM", "step", self.backend, (input, *hx), tuple(self._parameters.values()))
         return (hidden, cell) if batched else (hidden.squeeze(0), cell.squeeze(0))

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gatedcells.backends import AUTO, check_name
+from gatedcells.functional.again import Again
 from gatedcells.layers.packing import Packing
 from gatedcells.layers.stack import State, run_stack
 from gatedcells.validation import is_autocast_enabled
@@ -29,6 +31,7 @@ class RecurrentLayer(nn.RNNBase):
 
     backend: str
     allow_empty: bool
+    _again: Again
 
     def __init__(
         self, mode: str, *args: Any, backend: str = AUTO, allow_empty: bool = False, **kwargs: Any
@@ -36,6 +39,7 @@ class RecurrentLayer(nn.RNNBase):
         super().__init__(mode, *args, **kwargs)
         self.backend = check_name(backend)
         self.allow_empty = allow_empty
+        self._again = Again()
 
     @property
     def _flat_weights(self) -> list[Tensor | None]:
@@ -120,6 +124,9 @@ class RecurrentLayer(nn.RNNBase):
         """The forward pass of torch's layers, states as a tuple of tensors."""
         if isinstance(input, PackedSequence):
             return self._run_packed(input, given)
+        again = self._run_again(input, given)
+        if again is not None:
+            return again
         if input.dim() not in (2, 3):
             raise ValueError(f"{self.mode}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched = input.dim() == 3
@@ -136,12 +143,40 @@ class RecurrentLayer(nn.RNNBase):
             output, last = self._no_steps(by_time, state)
         else:
             output, last = self._stack(by_time, state, None)
+            if batched and self._repeats() and list(self._parameters) == self._flat_weights_names:
+                first = (by_time, *(part[0] for part in state))
+                weights = tuple(self._parameters.values())
+                self._again.remember(self.mode, "sequence", self.backend, first, weights)
         if self.batch_first:
             output = output.transpose(0, 1)
         if not batched:
             output = output.squeeze(0 if self.batch_first else 1)
             last = tuple(part.squeeze(1) for part in last)
         return output, last
+
+    def _repeats(self) -> bool:
+        """Whether inference is one kernel: one layer, one direction, the plain cell."""
+        return (
+            not torch.compiler.is_compiling()
+            and self.num_layers == 1
+            and not self.bidirectional
+            and not self.batch_first
+            and not self.proj_size
+        )
+
+    def _run_again(self, input: Tensor, given: State | None) -> tuple[Tensor, State] | None:
+        """The result of a call like the last, without its checks; None if it is not like the last."""
+        if not self._repeats() or input.dim() != 3:
+            return None
+        state = self._zeros(input, input.shape[1]) if given is None else given
+        if any(part.dim() != 3 or len(part) != 1 for part in state):
+            return None
+        weights = tuple(self._parameters.values())
+        found = self._again.run(self.backend, (input, *[part[0] for part in state]), weights)
+        if found is None:
+            return None
+        output, *last = found
+        return output, tuple(part.unsqueeze(0) for part in last)
 
     def _run_packed(self, input: PackedSequence, given: State | None) -> tuple[PackedSequence, State]:
         data, batch_sizes, sorted_indices, unsorted_indices = input

@@ -139,6 +139,9 @@ class GRU(RecurrentLayer):
         self.check_input(input, batch_sizes)
         self.check_hidden_size(state[0], self.get_expected_hidden_size(input, batch_sizes))
 
+    def _repeats(self) -> bool:
+        return self.reset_after and super()._repeats()
+
     def _state_widths(self) -> tuple[int, ...]:
         return (self.hidden_size,)
 

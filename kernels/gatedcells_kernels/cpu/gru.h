@@ -161,8 +161,7 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
       step.t = t;
       step.rows = S;
       step.H = H;
-      for (int64_t p = units.first; p < units.last; p += group) {
-        const int64_t end = least(p + group, units.last);
+      to_and_fro(units, group, i % 2 != 0, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (chunk == 1) {
           multiply<Real, 3>(S, input, I, w_x, bias_x, xs, mine, p, end);
@@ -179,7 +178,7 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
           multiply<Real, 3>(S, step.previous, H, w_h, bias_h, h, mine, p, end);
           gru_gates<Real>(step, xs, mine, h, mine, p, end);
         }
-      }
+      });
       share.meet();
     }
   }

@@ -83,3 +83,46 @@ def gru_backward(
         tape=tape, d_gates=d_gates, d_hidden=d_hidden,
     )  # fmt: skip
     return d_gates, d_hidden
+
+
+class GRUInference:
+    """Forward runs of one shape without a tape, for tensors that the caller knows to be contiguous, on the
+    CPU and of one dtype: what is left of `gru_forward` once everything else is known.
+
+    Args:
+        T, B, I, H: the shape.
+        dtype: float32 or float64.
+    """
+
+    def __init__(self, T: int, B: int, I: int, H: int, dtype: torch.dtype) -> None:
+        self._native = library.load()
+        self._shape = (T, B, H)
+        self._packs = T > 1
+        changing = ("threads", "input", "hidden", "w_x", "w_h", "bias_x", "bias_h", "states")
+        self._run = library.Prepared(
+            self._native, "GatedcellsGRU", changing,
+            T=T, B=B, I=I, H=H, reverse=False, reset_after=True, packed=self._packs,
+            is_double=dtype == torch.float64, w_n=None, lengths=None, tape=None,
+        )  # fmt: skip
+
+    def __call__(
+        self,
+        input: Tensor,
+        hidden: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor | None = None,
+        bias_hh: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """All states ``[T, B, H]`` and the last ``[B, H]``; of a single step both are one tensor."""
+        states = hidden.new_empty(self._shape)
+        w_x, w_h = weight_ih, weight_hh
+        if self._packs:
+            w_x, w_h = packed(self._native, w_x, gates=3), packed(self._native, w_h, gates=3)
+        bias_x = 0 if bias_ih is None else bias_ih.data_ptr()
+        bias_h = 0 if bias_hh is None else bias_hh.data_ptr()
+        self._run((
+            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), w_x.data_ptr(), w_h.data_ptr(),
+            bias_x, bias_h, states.data_ptr(),
+        ))  # fmt: skip
+        return states, states[-1].clone() if self._packs else states[0]

@@ -43,11 +43,11 @@ class _Struct:
                 names = "".join(words[2 if pointer else 1 :]).split(",")
                 format += ("P" if pointer else {"int64_t": "q", "int32_t": "i"}[words[0]]) * len(names)
                 self.fields += names
-        self._pack = struct.Struct(format).pack
+        self.pack = struct.Struct(format).pack
 
     def __call__(self, fields: dict[str, Any]) -> bytes:
         """The struct's bytes; a tensor stands for its address, None for null."""
-        return self._pack(
+        return self.pack(
             *[
                 0 if value is None else value.data_ptr() if isinstance(value, Tensor) else value
                 for value in map(fields.__getitem__, self.fields)
@@ -141,6 +141,32 @@ def pack(library: Library, matrix: Tensor, *, gates: int, by_rows: bool) -> Tens
 def hash_of(library: Library, matrix: Tensor) -> int:
     """A hash of all numbers of a contiguous ``matrix``."""
     return library.c.gatedcells_hash(library.level, matrix.data_ptr(), matrix.numel() * matrix.element_size())
+
+
+class Prepared:
+    """A call of which only some fields change from one time to the next.
+
+    Args:
+        library: the loaded library.
+        call: the struct that the kernel takes.
+        changing: the names of the fields that are given each time.
+        fields: all others.
+    """
+
+    def __init__(self, library: Library, call: str, changing: tuple[str, ...], **fields: Any) -> None:
+        self._function, layout = library.calls[call]
+        self._pack = layout.pack
+        known = {"level": library.level, **dict.fromkeys(changing, 0), **fields}
+        self._values = [0 if known[name] is None else known[name] for name in layout.fields]
+        self._at = tuple(layout.fields.index(name) for name in changing)
+
+    def __call__(self, changed: tuple[int, ...]) -> None:
+        """Run with these numbers and addresses in the places of ``changing``."""
+        values = self._values.copy()
+        for at, value in zip(self._at, changed):  # noqa: B905 (the kernels' wrappers give all)
+            values[at] = value
+        if self._function(self._pack(*values)) != 0:
+            raise MemoryError("no memory for a sequence of this size")
 
 
 def run(library: Library, call: str, **fields: Any) -> None:

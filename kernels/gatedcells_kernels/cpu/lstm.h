@@ -112,8 +112,7 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
       step.rows = S;
       step.H = H;
       step.projected = projects;
-      for (int64_t p = units.first; p < units.last; p += group) {
-        const int64_t end = least(p + group, units.last);
+      to_and_fro(units, group, i % 2 != 0, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (chunk == 1) {
           multiply<Real, 4>(S, input, I, w_x, bias_x, xs, mine, p, end);
@@ -122,7 +121,7 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
         }
         multiply<Real, 4>(S, previous, P, w_h, bias_h, h, mine, p, end);
         lstm_gates<Real>(step, xs, mine, h, mine, p, end);
-      }
+      });
       share.meet();
       if (projects) {
         const int64_t stride = outputs.count() * L;

@@ -91,3 +91,50 @@ def lstm_backward(
         d_hidden=d_hidden, d_cell=d_cell,
     )  # fmt: skip
     return d_gates, d_projected, d_hidden, d_cell
+
+
+class LSTMInference:
+    """Forward runs of one shape without a tape or a projection, for tensors that the caller knows to be
+    contiguous, on the CPU and of one dtype: what is left of `lstm_forward` once everything else is known.
+
+    Args:
+        T, B, I, H: the shape.
+        dtype: float32 or float64.
+    """
+
+    def __init__(self, T: int, B: int, I: int, H: int, dtype: torch.dtype) -> None:
+        self._native = library.load()
+        self._shape = (T, B, H)
+        self._packs = T > 1
+        changing = (
+            "threads", "input", "hidden", "cell", "w_x", "w_h", "bias_x", "bias_h", "states", "last_cell",
+        )  # fmt: skip
+        self._run = library.Prepared(
+            self._native, "GatedcellsLSTM", changing,
+            T=T, B=B, I=I, H=H, P=H, reverse=False, packed=self._packs, is_double=dtype == torch.float64,
+            w_p=None, lengths=None, tape=None,
+        )  # fmt: skip
+
+    def __call__(
+        self,
+        input: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor | None = None,
+        bias_hh: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All hidden states ``[T, B, H]``, the last and the last cell state ``[B, H]``; of a single step the
+        first two are one tensor."""
+        states, last_cell = hidden.new_empty(self._shape), torch.empty_like(cell)
+        w_x, w_h = weight_ih, weight_hh
+        if self._packs:
+            w_x, w_h = packed(self._native, w_x, gates=4), packed(self._native, w_h, gates=4)
+        bias_x = 0 if bias_ih is None else bias_ih.data_ptr()
+        bias_h = 0 if bias_hh is None else bias_hh.data_ptr()
+        self._run((
+            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), cell.data_ptr(), w_x.data_ptr(),
+            w_h.data_ptr(), bias_x, bias_h, states.data_ptr(), last_cell.data_ptr(),
+        ))  # fmt: skip
+        return states, states[-1].clone() if self._packs else states[0], last_cell

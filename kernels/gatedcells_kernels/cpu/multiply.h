@@ -100,7 +100,8 @@ NOINLINE void rows_by_panels(int64_t rows, const Real* a, int64_t a_stride, int6
 template <int G>
 INLINE int64_t panels_at_once(int64_t rows) {
   const int64_t fit = SUMS / (rows * G);
-  return fit >= 4 || G == 1 ? 4 : fit >= 2 ? 2 : 1;
+  if (G == 1) return 4;
+  return fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
 }
 
 template <class Real, int G>
@@ -141,6 +142,8 @@ INLINE void dot_tile(const Real* a, int64_t a_stride, int64_t K, const Real* con
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) {
       const V weight = load<Real>(w[c] + k);
+      // the next four rows follow in memory, too soon for the CPU's own prefetcher to see rows this short
+      __builtin_prefetch(w[c] + 4 * K + k);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) sum[r][c] = multiply_add(x[r], weight, sum[r][c]);
     }

@@ -71,5 +71,6 @@ def packed(
 
 def as_it_is(weight: Tensor, *, gates: int = 1, rows: tuple[int, int] | None = None) -> Tensor:
     """``weight`` (or its ``rows``) unpacked; a copy only if it is not contiguous."""
-    first, last = rows or (0, len(weight))
-    return weight.detach()[first:last].contiguous()
+    if rows is not None and rows != (0, len(weight)):
+        weight = weight.detach()[rows[0] : rows[1]]
+    return weight.contiguous()

@@ -88,6 +88,17 @@ struct Clock {
   INLINE int64_t time(int64_t i) const { return reverse ? T - 1 - i : i; }
 };
 
+// The groups of a range of panels, `size` panels each: forwards in one step and backwards in the next, so that
+// what was read last, and is still in cache, is read first.
+template <class Work>
+INLINE void to_and_fro(Range panels, int64_t size, bool backwards, const Work& work) {
+  const int64_t groups = ceil_div(panels.count(), size);
+  for (int64_t i = 0; i < groups; ++i) {
+    const int64_t first = panels.first + (backwards ? groups - 1 - i : i) * size;
+    work(first, least(first + size, panels.last));
+  }
+}
+
 // This thread's working memory, handed out piece by piece.
 template <class Real>
 struct Scratch {

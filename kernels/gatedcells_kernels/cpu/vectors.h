@@ -118,17 +118,31 @@ INLINE Real sum_of_lanes(Vector<Real> v) {
 template <class Real>
 INLINE Vector<Real> load_part(const Real* from, int64_t count) {
   if (count >= Lanes<Real>::count) return load<Real>(from);
+#if defined(__AVX512F__) && GATEDCELLS_VECTOR_BYTES == 64
+  if constexpr (sizeof(Real) == 4)
+    return (Vector<Real>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+  else
+    return (Vector<Real>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
+#else
   Real lanes[Lanes<Real>::count] = {};
   for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
   return load<Real>(lanes);
+#endif
 }
 
 template <class Real>
 INLINE void store_part(Real* to, Vector<Real> value, int64_t count) {
   if (count >= Lanes<Real>::count) return store<Real>(to, value);
+#if defined(__AVX512F__) && GATEDCELLS_VECTOR_BYTES == 64
+  if constexpr (sizeof(Real) == 4)
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
+  else
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), (__m512d)value);
+#else
   Real lanes[Lanes<Real>::count];
   store<Real>(lanes, value);
   for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
+#endif
 }
 
 }  // namespace GATEDCELLS_LEVEL

@@ -1,0 +1,39 @@
+"""What the machine at hand can do at most, measured: the roofline of the rows."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import torch
+
+
+class Peaks(NamedTuple):
+    """The best of several tries."""
+
+    gflops: float  # of a float32 matrix product, 10^9 operations a second
+    gb_per_s: float  # of reading a vector that fits the second-level cache, 10^9 bytes a second
+
+
+def peaks(threads: int) -> Peaks:
+    """Measure both on ``threads`` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    n = 1024
+    a, b = torch.randn(n, n), torch.randn(n, n)
+    product = _least(lambda: a @ b, 20)
+    # 1 MB a thread: the weights of a small layer, read again at every step
+    vector = torch.randn(threads * 262144)
+    reading = _least(lambda: torch.dot(vector, vector), 300)
+    torch.set_num_threads(before)
+    return Peaks(2 * n**3 / product / 1e9, vector.numel() * 4 / reading / 1e9)
+
+
+def _least(run: object, times: int) -> float:
+    assert callable(run)
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - start)
+    return min(found)

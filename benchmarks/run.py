@@ -1,0 +1,105 @@
+"""Our layers beside others: ``python -m benchmarks.run [--op gru] [--peer torch,onnxruntime] [--threads 2]``.
+
+The gate comes first: what is not as exact as torch is not timed. All peers of a case run in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.machine import peaks
+from benchmarks.peers.modules import exact, run_gatedcells, run_torch
+from benchmarks.records import append
+from benchmarks.registry import MODES, OPS, Case, Run, Unsupported, cases
+from benchmarks.timing import interleaved, quantiles
+from gatedcells.testing import assert_within_budget
+
+
+def main() -> None:
+    """Gate, time, print and append rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--op", default=",".join(OPS))
+    parser.add_argument("--mode", default=",".join(MODES))
+    parser.add_argument("--peer", default="torch,onnxruntime")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--budget", type=float, default=3.0, help="seconds for each case")
+    parser.add_argument("--dry", action="store_true", help="print, but write no rows")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    makers: dict[str, Callable[[Case], Run]] = {"gatedcells": run_gatedcells}
+    for peer in options.peer.split(","):
+        makers[peer] = _peer(peer)
+    console = Console()
+    machine = peaks(options.threads)
+    console.print(f"peaks: {machine.gflops:.0f} GFLOP/s, {machine.gb_per_s:.0f} GB/s (weights of 1 MB)")
+    ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
+    rows = []
+    chosen = cases(tuple(options.op.split(",")), tuple(options.mode.split(",")))
+    for case in track(chosen, console=console, description="cases"):
+        runs = {name: run for name, make in makers.items() if (run := _made(make, case)) is not None}
+        _gate(case, runs)
+        taken = interleaved({name: run.call for name, run in runs.items()}, budget_s=options.budget)
+        times = {name: quantiles(seconds) for name, seconds in taken.items()}
+        ours = times["gatedcells"]["p50_ms"]
+        best = min(t["p50_ms"] for name, t in times.items() if name != "gatedcells")
+        ratios[case.op, case.mode].append(best / ours)
+        console.print(
+            f"{case}: {ours:.4g} ms, {best / ours:.2f} x the fastest other;"
+            + "".join(f" {name} {t['p50_ms']:.4g}" for name, t in times.items() if name != "gatedcells"),
+            highlight=False,
+        )
+        for name, run in runs.items():
+            seconds = times[name]["p50_ms"] / 1e3
+            gflops, gbs = case.operations() / seconds / 1e9, case.weight_bytes() / seconds / 1e9
+            rows.append(
+                case._asdict()
+                | {"dtype": "float32", "who": name, "backend": run.backend}
+                | times[name]
+                | {"gflops": round(gflops, 2), "of_peak_gflops": round(gflops / machine.gflops, 3),
+                   "weights_gb_per_s": round(gbs, 2), "of_peak_gb_per_s": round(gbs / machine.gb_per_s, 3)}
+            )  # fmt: skip
+    for (op, mode), found in ratios.items():
+        mean = math.exp(sum(map(math.log, found)) / len(found))
+        console.print(f"{op} {mode}: geometric mean {mean:.2f}, least {min(found):.2f}", highlight=False)
+    if not options.dry:
+        console.print(append("cells", rows))
+
+
+def _peer(name: str) -> Callable[[Case], Run]:
+    if name == "torch":
+        return run_torch
+    if name == "onnxruntime":
+        from benchmarks.peers.onnx_runtime import run_onnxruntime
+
+        return run_onnxruntime
+    raise SystemExit(f"no peer called {name!r}; there are torch and onnxruntime")
+
+
+def _made(make: Callable[[Case], Run], case: Case) -> Run | None:
+    try:
+        return make(case)
+    except Unsupported:
+        return None
+
+
+def _gate(case: Case, runs: dict[str, Run]) -> None:
+    right, rival = exact(case), run_torch(case).numbers()
+    for number, (actual, precise, other) in enumerate(
+        zip(runs["gatedcells"].numbers(), right, rival, strict=True)
+    ):
+        assert_within_budget(actual, exact=precise, rival=other, name=f"{case}, number {number}")
+    for name, run in runs.items():
+        for actual, precise in zip(run.numbers(), right, strict=True):
+            # others are only shown to compute the same thing
+            torch.testing.assert_close(actual.double(), precise, rtol=1e-2, atol=1e-2, msg=f"{case}: {name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""An inference call like the one before it skips the checks, and nothing else."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.nn.utils import parametrizations
+
+import gatedcells
+from gatedcells.functional.again import Again
+
+KINDS = ["GRU", "LSTM", "GRUCell", "LSTMCell"]
+
+
+def build(kind, **options):
+    torch.manual_seed(0)
+    return getattr(gatedcells, kind)(3, 6, **options)
+
+
+def given(kind, B=2, dtype=torch.float32):
+    x = torch.randn(B, 3, dtype=dtype) if kind.endswith("Cell") else torch.randn(4, B, 3, dtype=dtype)
+    parts = [torch.randn(B, 6, dtype=dtype) for _ in range(2 if "LSTM" in kind else 1)]
+    if not kind.endswith("Cell"):
+        parts = [part[None] for part in parts]
+    return x, tuple(parts) if "LSTM" in kind else parts[0]
+
+
+def leaves(result):
+    return torch.utils._pytree.tree_leaves(result)
+
+
+def fresh(module, *call):
+    """What a module with no memory says."""
+    with torch.no_grad():
+        return leaves(copy.deepcopy(module)(*call))
+
+
+def assert_as_fresh(module, *call):
+    for _ in range(2):
+        found = leaves(module(*call))
+        assert all(torch.equal(a, b) for a, b in zip(found, fresh(module, *call), strict=True))
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def runs(monkeypatch, backend):
+    """How often a remembered call was made."""
+    if backend != "auto":
+        pytest.skip("only kernels have something to remember")
+    made = []
+    run = Again.run
+
+    def counted(self, *arguments):
+        found = run(self, *arguments)
+        made.append(found is not None)
+        return found
+
+    monkeypatch.setattr(Again, "run", counted)
+    return made
+
+
+def test_a_call_like_the_last_is_not_checked_again(runs, kind):
+    module, call = build(kind), given(kind)
+    with torch.no_grad():
+        module(*call)
+        assert runs[-1] is False
+        for _ in range(3):
+            assert_as_fresh(module, *given(kind))
+            assert runs[-2] is True  # the last is that of the copy
+
+
+def test_other_shapes_and_dtypes_are_checked_in_full(runs, kind):
+    module = build(kind)
+    with torch.no_grad():
+        module(*given(kind))
+        assert_as_fresh(module, *given(kind, B=5))
+        assert_as_fresh(module, *given(kind, B=2))
+        x, hx = given(kind)
+        with pytest.raises(RuntimeError, match="input"):
+            module(x[..., :2], hx)
+        with pytest.raises((RuntimeError, ValueError)):
+            module(x.double(), hx)
+        module.double()
+        assert_as_fresh(module, *given(kind, dtype=torch.float64))
+        module.float()
+        assert_as_fresh(module, *given(kind))
+
+
+def test_changed_weights_are_seen(runs, kind):
+    module, call = build(kind), given(kind)
+    with torch.no_grad():
+        module(*call)
+        for change in (
+            lambda w: w.mul_(2),
+            lambda w: w.data.neg_(),
+            lambda w: setattr(w, "data", torch.randn_like(w)),
+        ):
+            for weight in module.parameters():
+                change(weight)
+                assert_as_fresh(module, *call)
+        other = build(kind)
+        for weight in other.parameters():
+            weight.add_(1)
+        called = torch.func.functional_call(module, dict(other.named_parameters()), call)
+        assert all(torch.equal(a, b) for a, b in zip(leaves(called), fresh(other, *call), strict=True))
+
+
+def test_a_parametrized_weight_is_computed_anew(runs, kind):
+    module, call = build(kind), given(kind)
+    with torch.no_grad():
+        module(*call)
+        parametrizations.weight_norm(module, "weight_hh" if kind.endswith("Cell") else "weight_hh_l0")
+        assert_as_fresh(module, *call)
+        before = fresh(module, *call)
+        next(iter(module.parametrizations.values())).original0.mul_(2)
+        assert_as_fresh(module, *call)
+        assert not torch.equal(fresh(module, *call)[0], before[0])
+
+
+def test_what_goes_on_around_a_call_is_seen(runs, kind):
+    module, (x, hx) = build(kind), given(kind)
+    with torch.no_grad():
+        plain = leaves(module(x, hx))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert leaves(module(x, hx))[0].dtype == torch.bfloat16
+        module(x, hx)
+        with gatedcells.use_backend("reference"):
+            reference = leaves(module(x, hx))
+        assert runs[-1] is False
+        torch.testing.assert_close(reference, plain)
+        module(x, hx)
+        mapped = torch.vmap(lambda one: leaves(module(one, hx))[0])(torch.stack([x, x + 1]))
+        torch.testing.assert_close(mapped[0], plain[0])
+    assert leaves(module(x, hx))[0].requires_grad
+
+
+def test_the_memory_is_neither_copied_nor_pickled(runs, kind):
+    module, call = build(kind), given(kind)
+    with torch.no_grad():
+        module(*call)
+        for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            assert other._again._kernel is None
+            assert_as_fresh(other, *call)
+
+
+def test_tensors_that_lie_otherwise_in_memory_are_checked_in_full(runs, kind):
+    module, (x, hx) = build(kind), given(kind)
+    with torch.no_grad():
+        exact = leaves(module(x, hx))
+        odd = x.transpose(0, -1).contiguous().transpose(0, -1)
+        found = leaves(module(odd, hx))
+        assert runs[-1] is False
+        assert all(torch.equal(a, b) for a, b in zip(found, exact, strict=True))
+
+
+@pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}, {"batch_first": True},
+                                     {"bias": False}])  # fmt: skip
+def test_layers_of_other_make_give_the_same_again(runs, options):
+    for kind in ("GRU", "LSTM"):
+        module = build(kind, **options)
+        with torch.no_grad():
+            for _ in range(3):
+                assert_as_fresh(module, given(kind)[0])
