@@ -64,11 +64,33 @@ INLINE Vector<Real> power_of_two(typename Lanes<Real>::IV n) {
   return (Vector<Real>)((n + E::bias) << E::mantissa);
 }
 
+// The bits of `x` under the mask of the sign.
 template <class Real>
-INLINE Vector<Real> absolute(Vector<Real> x) {
+INLINE typename Lanes<Real>::IV sign_mask() {
+  return (typename Lanes<Real>::IV)splat<Real>(Real(-0.0));
+}
+
+template <class Real>
+INLINE Vector<Real> minus_absolute(Vector<Real> x) {
+  return (Vector<Real>)((typename Lanes<Real>::IV)x | sign_mask<Real>());
+}
+
+// power * 2^n for whole numbers n, rounded once; `shifted` is n plus the magic number.
+template <class Real>
+INLINE Vector<Real> scale(Vector<Real> power, Vector<Real> n, Vector<Real> shifted) {
+#if defined(__AVX512F__) && GATEDCELLS_VECTOR_BYTES == 64
+  (void)shifted;
+  if constexpr (sizeof(Real) == 4)
+    return (Vector<Real>)_mm512_scalef_ps((__m512)power, (__m512)n);
+  else
+    return (Vector<Real>)_mm512_scalef_pd((__m512d)power, (__m512d)n);
+#else
   typedef typename Lanes<Real>::IV IV;
-  const IV sign = (IV)splat<Real>(Real(-0.0));
-  return (Vector<Real>)((IV)x & ~sign);
+  (void)n;
+  // in two steps, because 2^n may itself be below the smallest normal number
+  const IV exponent = (IV)shifted - (IV)splat<Real>(Exponential<Real>::round_to_integer), half = exponent >> 1;
+  return power * power_of_two<Real>(half) * power_of_two<Real>(exponent - half);
+#endif
 }
 
 template <class Real>
@@ -83,7 +105,6 @@ INLINE Vector<Real> polynomial(Vector<Real> x, const Real* coefficients, int ter
 template <class Real>
 INLINE Vector<Real> exponential(Vector<Real> y) {
   typedef Vector<Real> V;
-  typedef typename Lanes<Real>::IV IV;
   typedef Exponential<Real> E;
   y = y < splat<Real>(E::vanishes) ? splat<Real>(E::vanishes) : y;  // a NaN stays
   const V magic = splat<Real>(E::round_to_integer);
@@ -92,14 +113,12 @@ INLINE Vector<Real> exponential(Vector<Real> y) {
   V r = multiply_add(n, splat<Real>(-E::ln2_high), y);
   r = multiply_add(n, splat<Real>(-E::ln2_low), r);
   const V power = multiply_add(r * r, polynomial<Real>(r, E::q, E::terms), r) + Real(1);
-  // 2^n in two steps, because it may itself be below the smallest normal number
-  const IV exponent = (IV)shifted - (IV)magic, half = exponent >> 1;
-  return power * power_of_two<Real>(half) * power_of_two<Real>(exponent - half);
+  return scale<Real>(power, n, shifted);
 }
 
 template <class Real>
 INLINE Vector<Real> sigmoid(Vector<Real> x) {
-  const Vector<Real> e = exponential<Real>(-absolute<Real>(x));
+  const Vector<Real> e = exponential<Real>(minus_absolute<Real>(x));
   return (x < Real(0) ? e : splat<Real>(1)) / (e + Real(1));
 }
 
@@ -108,13 +127,13 @@ INLINE Vector<Real> hyperbolic_tangent(Vector<Real> x) {
   typedef Vector<Real> V;
   typedef typename Lanes<Real>::IV IV;
   typedef Exponential<Real> E;
-  const V magnitude = absolute<Real>(x), square = x * x;
-  const V e = exponential<Real>(magnitude * Real(-2));
+  const V minus = minus_absolute<Real>(x), square = x * x;
+  const V e = exponential<Real>(minus + minus);
   const V far = Real(1) - (e + e) / (e + Real(1));
-  const V near = multiply_add(magnitude, square * polynomial<Real>(square, E::p, E::tanh_terms), magnitude);
-  const V result = magnitude < Real(0.5625) ? near : far;
-  const IV sign = (IV)splat<Real>(Real(-0.0));
-  return (V)(((IV)x & sign) | ((IV)result & ~sign));
+  const V near = multiply_add(x, square * polynomial<Real>(square, E::p, E::tanh_terms), x);
+  const IV signed_far = ((IV)x & sign_mask<Real>()) | (IV)far;
+  const V result = minus > Real(-0.5625) ? near : (V)signed_far;
+  return (V)((IV)result | ((IV)x & sign_mask<Real>()));  // for -0, of which `near` makes 0
 }
 
 }  // namespace GATEDCELLS_LEVEL
