@@ -1,6 +1,6 @@
-"""Training the forecaster with our layers and with torch's swapped in: ``python -m benchmarks.forecast_speed``.
+"""The forecaster trained with our layers and with torch's in their place: ``python -m benchmarks.forecast_speed``.
 
-The same recipe, data, seed and number of steps; the runs take turns. Needs the real files: set GATEDCELLS_DATA.
+The same recipe, data, seed and number of steps; the runs take turns. Needs the real files (GATEDCELLS_DATA).
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def gru_forward(
     native = library.load()
     T, B, I = input.shape
     H = hidden.shape[-1]
-    states = hidden.new_empty(T, B, H)
-    tape = hidden.new_empty((T, B, len(GRUTape._fields), H) if save_tape else (0,))
+    states = library.empty(hidden, T, B, H)
+    tape = library.empty(hidden, T, B, len(GRUTape._fields), H) if save_tape else hidden.new_empty(0)
     if states.numel() == 0:
         return states, tape
     # everything that the kernel reads is held by a name until it is done
@@ -67,7 +67,8 @@ def gru_backward(
     """The gates' gradients ``[T, B, 4, H]`` in the order GRU_GATE_GRADS, and dL/dh_0 ``[B, H]``."""
     native = library.load()
     T, B, H = states.shape
-    d_gates, d_hidden = states.new_empty(T, B, len(GRU_GATE_GRADS), H), states.new_empty(B, H)
+    d_gates = library.empty(states, T, B, len(GRU_GATE_GRADS), H)
+    d_hidden = states.new_empty(B, H)
     if states.numel() == 0:
         return d_gates, d_hidden
     d_states = None if d_states is None else d_states.contiguous()

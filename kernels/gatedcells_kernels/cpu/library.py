@@ -66,6 +66,7 @@ class Library:
         self.c.gatedcells_packed_size.restype = ctypes.c_int64
         self.c.gatedcells_hash.restype = ctypes.c_uint64
         self.c.gatedcells_hash.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64]
+        self.c.gatedcells_large_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
         self.pack = _Struct("GatedcellsPack")
         self.calls = {
             name: (getattr(self.c, function), _Struct(name))
@@ -136,6 +137,17 @@ def pack(library: Library, matrix: Tensor, *, gates: int, by_rows: bool) -> Tens
     fields["packed"] = packed = matrix.new_empty(library.c.gatedcells_packed_size(library.pack(fields)))
     library.c.gatedcells_pack(library.pack(fields))
     return packed
+
+
+LARGE = 4 << 20  # bytes from which on page faults show
+
+
+def empty(like: Tensor, *shape: int) -> Tensor:
+    """An uninitialised tensor like another; a large one on large pages where the system has them."""
+    made = like.new_empty(shape)
+    if made.nbytes >= LARGE:
+        load().c.gatedcells_large_pages(made.data_ptr(), made.nbytes)
+    return made
 
 
 def hash_of(library: Library, matrix: Tensor) -> int:

@@ -30,8 +30,8 @@ def lstm_forward(
     native = library.load()
     T, B, I = input.shape
     H, P = cell.shape[-1], hidden.shape[-1]
-    states, last_cell = hidden.new_empty(T, B, P), cell.new_empty(B, H)
-    tape = hidden.new_empty((T, B, len(LSTMTape._fields), H) if save_tape else (0,))
+    states, last_cell = library.empty(hidden, T, B, P), cell.new_empty(B, H)
+    tape = library.empty(hidden, T, B, len(LSTMTape._fields), H) if save_tape else hidden.new_empty(0)
     if states.numel() == 0:
         return states, last_cell, tape
     # everything that the kernel reads is held by a name until it is done
@@ -71,7 +71,7 @@ def lstm_backward(
     native = library.load()
     T, B, P = states.shape
     H = cell.shape[-1]
-    d_gates = states.new_empty(T, B, len(LSTM_GATES), H)
+    d_gates = library.empty(states, T, B, len(LSTM_GATES), H)
     d_projected = states.new_empty((T, B, P) if weight_hr is not None else (0,))
     d_hidden, d_cell = states.new_empty(B, P), cell.new_empty(B, H)
     if states.numel() == 0:

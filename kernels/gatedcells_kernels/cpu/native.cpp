@@ -1,4 +1,8 @@
 // What the library exports: each call is passed to the kernels of one instruction set.
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "calls.h"
 #include "level.h"
 
@@ -50,6 +54,19 @@ GATEDCELLS_EXPORT void gatedcells_pack(const GatedcellsPack* call) { LEVELS[call
 GATEDCELLS_EXPORT uint64_t gatedcells_hash(int level, const void* memory, int64_t bytes) {
   return LEVELS[level]->hash(memory, bytes);
 }
+// Ask for pages of 2 MB under memory that is about to be written for the first time: a page fault for each
+// 4 KB of a tape can take longer than computing it.
+GATEDCELLS_EXPORT void gatedcells_large_pages(void* memory, int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  const uintptr_t page = uintptr_t(1) << 21, from = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (from + page - 1) & ~(page - 1), last = (from + static_cast<uintptr_t>(bytes)) & ~(page - 1);
+  // advice only: where the system does not take it, nothing is different
+  if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
+
 GATEDCELLS_EXPORT int gatedcells_gru_forward(const GatedcellsGRU* call) {
   return LEVELS[call->level]->gru_forward(*call);
 }
