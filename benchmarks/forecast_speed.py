@@ -1,4 +1,4 @@
-"""The forecaster trained with our layers and with torch's in their place: ``python -m benchmarks.forecast_speed``.
+"""The forecaster trained with our layers, and with torch's: ``python -m benchmarks.forecast_speed``.
 
 The same recipe, data, seed and number of steps; the runs take turns. Needs the real files (GATEDCELLS_DATA).
 """

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from gatedcells import _ops as _ops
-from gatedcells._autograd.rules import kernel_cannot_differentiate, rows, save, through_reference
+from gatedcells._autograd.rules import (
+    kernel_cannot_differentiate,
+    rows,
+    save,
+    through_reference,
+    weight_gradient,
+)
 from gatedcells.reference import gru
 from gatedcells.reference.time import previous_states
 from gatedcells_kernels.tape import GRUTape
@@ -65,14 +71,19 @@ def _gradients(
     if needed[1]:
         grads[1] = d_hidden
     if needed[2]:
-        grads[2] = to_weight_order(d_x.T @ rows(input))
+        grads[2] = to_weight_order(weight_gradient(d_x, rows(input)))
     if needed[3]:
         before = rows(previous)
         if reset_after:
-            grads[3] = d_h.T @ before
+            grads[3] = weight_gradient(d_h, before)
         else:
             reset = rows(GRUTape(*tape.unbind(2)).reset)
-            grads[3] = torch.cat([d_h[:, : 2 * H].T @ before, d_h[:, 2 * H :].T @ (reset * before)])
+            grads[3] = torch.cat(
+                [
+                    weight_gradient(d_h[:, : 2 * H], before),
+                    weight_gradient(d_h[:, 2 * H :], reset * before),
+                ]
+            )
     if needed[4]:
         grads[4] = to_weight_order(d_x.sum(0))
     if needed[5]:

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from gatedcells import _ops as _ops
-from gatedcells._autograd.rules import kernel_cannot_differentiate, rows, save, through_reference
+from gatedcells._autograd.rules import (
+    kernel_cannot_differentiate,
+    rows,
+    save,
+    through_reference,
+    weight_gradient,
+)
 from gatedcells.reference import lstm
 from gatedcells.reference.time import previous_states
 from gatedcells_kernels.tape import LSTMTape
@@ -42,7 +48,7 @@ def _backward(
         if needed[7]:
             saved = LSTMTape(*tape.unbind(2))
             shown = saved.output * torch.tanh(saved.cell)
-            grads[7] = rows(d_projected).T @ rows(shown)
+            grads[7] = weight_gradient(rows(d_projected), rows(shown))
     return (*grads, *(None,) * 4)
 
 
@@ -66,9 +72,9 @@ def _gradients(
     if needed[2]:
         grads[2] = d_cell
     if needed[3]:
-        grads[3] = d_rows.T @ rows(input)
+        grads[3] = weight_gradient(d_rows, rows(input))
     if needed[4]:
-        grads[4] = d_rows.T @ rows(previous)
+        grads[4] = weight_gradient(d_rows, rows(previous))
     for bias in (5, 6):
         if needed[bias]:
             grads[bias] = d_rows.sum(0)

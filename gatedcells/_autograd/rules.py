@@ -49,6 +49,15 @@ def rows(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0] * x.shape[1], -1)
 
 
+def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
+    """``d_gates.T @ read`` for ``[n, G]`` and ``[n, K]``: what a weight ``[G, K]`` gets from n rows.
+
+    Computed as the transpose of ``read.T @ d_gates``: BLAS libraries are several times slower where the
+    right side has few columns, and K, the input's features, is often a handful.
+    """
+    return (read.T @ d_gates).T
+
+
 def save(ctx: Any, tape: Tensor, *tensors: Tensor | None) -> None:
     """Keep what the backward reads; the tape is not an output that one can differentiate."""
     ctx.mark_non_differentiable(tape)
