@@ -38,7 +38,7 @@ def main() -> None:
         makers[peer] = _peer(peer)
     console = Console()
     machine = peaks(options.threads)
-    console.print(f"peaks: {machine.gflops:.0f} GFLOP/s, {machine.gb_per_s:.0f} GB/s (weights of 1 MB)")
+    console.print(f"peaks: {machine.gflops:.0f} GFLOP/s, {machine.gb_per_s:.0f} GB/s (512 KB a thread)")
     ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
     rows = []
     chosen = cases(tuple(options.op.split(",")), tuple(options.mode.split(",")))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import mean
+from statistics import geometric_mean, mean
 
 from benchmarks.records import RESULTS
 
@@ -73,23 +74,70 @@ def _forecast(long: bool) -> str:
     return _table(columns, [cells for _, cells in sorted(lines, reverse=True)], source, rows[0])
 
 
-def _layers() -> str:
-    source, rows = newest("layers")
-    pairs: dict[tuple[str, ...], dict[str, float]] = {}
-    keys = ("threads", "op", "mode", "T", "B", "I", "H")
+Shape = tuple[str, ...]
+PEERS = ("torch", "onnxruntime")
+
+
+def _times(op: str, mode: str) -> tuple[Path, Row, dict[Shape, dict[tuple[str, str], Row]]]:
+    """Rows of one op and mode: by shape, then by threads and who."""
+    source, rows = newest("cells")
+    found: dict[Shape, dict[tuple[str, str], Row]] = {}
     for row in rows:
-        pairs.setdefault(tuple(row[key] for key in keys), {})[row["who"]] = float(row["p50_ms"])
-    table: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
-    for (threads, op, mode, *shape), times in pairs.items():
-        ratio = times["torch"] / times["gatedcells"]
-        table.setdefault((op, *shape), {})[threads, mode] = f"{ratio:.2f}"
-    columns = [(threads, mode) for threads in ("1", "2") for mode in ("inference", "training")]
-    return _table(
-        ["T, B, I, H", *(f"{mode}, {threads} thread{'s' * (threads != '1')}" for threads, mode in columns)],
-        [[f"{op} {', '.join(shape)}", *(cells[c] for c in columns)] for (op, *shape), cells in table.items()],
-        source,
-        rows[0],
-    )
+        if (row["op"], row["mode"]) == (op, mode):
+            shape = tuple(row[key] for key in "TBIH")
+            found.setdefault(shape, {})[row["threads"], row["who"]] = row
+    return source, rows[0], found
+
+
+def _ratios(by_who: dict[tuple[str, str], Row], threads: str, peer: str) -> list[float]:
+    """That peer's time over ours, in a list of one, or of none where the peer did not run."""
+    if (threads, peer) not in by_who or (threads, "gatedcells") not in by_who:
+        return []
+    return [float(by_who[threads, peer]["p50_ms"]) / float(by_who[threads, "gatedcells"]["p50_ms"])]
+
+
+def _cells(op: str, mode: str) -> str:
+    source, about, times = _times(op, mode)
+    peers = PEERS if mode != "training" else PEERS[:1]
+    columns = ["T, B, I, H"]
+    for threads in ("1", "2"):
+        columns += [f"ms, {threads} thread{'s' * (threads != '1')}", "of peak", *peers]
+    lines = []
+    for shape, by_who in times.items():
+        cells = [", ".join(shape)]
+        for threads in ("1", "2"):
+            ours = by_who[threads, "gatedcells"]
+            cells += [f"{float(ours['p50_ms']):.3g}", f"{100 * float(ours['of_peak_gflops']):.0f}%"]
+            cells += ["".join(f"{r:.2f}" for r in _ratios(by_who, threads, peer)) for peer in peers]
+        lines.append(cells)
+    return _table(columns, lines, source, about)
+
+
+def _cells_in_short() -> str:
+    lines = []
+    for op in ("gru", "lstm"):
+        for mode in ("inference", "training", "step"):
+            source, about, times = _times(op, mode)
+            cells = [f"{op.upper()} {mode}"]
+            for threads in ("1", "2"):
+                for peer in PEERS:
+                    found = [r for by_who in times.values() for r in _ratios(by_who, threads, peer)]
+                    cells.append(f"{geometric_mean(found):.2f} ({min(found):.2f})" if found else "")
+            lines.append(cells)
+    names = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
+    columns = ["", *(f"{names[peer]}, {n} thread{'s' * (n != '1')}" for n in ("1", "2") for peer in PEERS)]
+    return _table(columns, lines, source, about)
+
+
+def _forecast_speed() -> str:
+    source, rows = newest("forecast-speed")
+    ours = {row["cell"]: float(row["p50_ms"]) for row in rows if row["who"].endswith("cpu")}
+    lines = [
+        [f"{row['cell'].upper()}, {row['who']}", f"{float(row['p50_ms']) / 1e3:.2f}",
+         f"{float(row['p50_ms']) / ours[row['cell']]:.2f}"]
+        for row in rows
+    ]  # fmt: skip
+    return _table([f"{rows[0]['steps']} steps of training", "seconds", "over ours"], lines, source, rows[0])
 
 
 def _compile() -> str:
@@ -109,7 +157,13 @@ def _compile() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "forecast": lambda: _forecast(long=False),
     "forecast-long": lambda: _forecast(long=True),
-    "layers": _layers,
+    "cells": _cells_in_short,
+    **{
+        f"cells-{op}-{mode}": partial(_cells, op, mode)
+        for op in ("gru", "lstm")
+        for mode in ("inference", "training", "step")
+    },
+    "forecast-speed": _forecast_speed,
     "compile-time": _compile,
 }
 

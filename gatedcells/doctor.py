@@ -11,6 +11,7 @@ from rich.table import Table
 
 import gatedcells
 from gatedcells.backends import BACKENDS, ENVIRONMENT_VARIABLE, Request, explain
+from gatedcells_kernels.cpu import library
 
 
 @click.command()
@@ -41,12 +42,21 @@ def _facts() -> list[tuple[str, str]]:
         ("gatedcells", gatedcells.__version__),
         ("torch", f"{torch.__version__}, {torch.get_num_threads()} thread(s)"),
         ("CPU", f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()} as torch sees it"),
+        ("CPU kernels", _cpu_kernels()),
         ("triton", _version("triton")),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("CUDA device", cuda),
         (ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE) or "not set"),
         ("GATEDCELLS_DATA", os.environ.get("GATEDCELLS_DATA") or "not set"),
     ]
+
+
+def _cpu_kernels() -> str:
+    reason = library.why_not()
+    if reason is not None:
+        return f"none: {reason}"
+    loaded = library.load()
+    return f"{loaded.levels[loaded.level]} (this CPU runs {', '.join(loaded.levels)})"
 
 
 def _version(distribution: str) -> str:

@@ -1,0 +1,64 @@
+"""Figures from the rows in ``results/``, and from nothing else: ``python -m benchmarks.plot``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from benchmarks.tables import newest
+
+FIGURES = Path(__file__).parent.parent / "docs" / "figures"
+COLOURS = {"gatedcells": "#1b6ca8", "torch": "#d95f0e", "onnxruntime": "#7a7a7a"}
+
+
+def main() -> None:
+    """Draw every figure anew."""
+    print(roofline())
+
+
+def roofline() -> Path:
+    """Inference on one thread: operations a second over operations for each byte of weights, per peer."""
+    source, rows = newest("cells")
+    rows = [row for row in rows if row["mode"] == "inference" and row["threads"] == "1"]
+    ours = [row for row in rows if row["who"] == "gatedcells"]
+    peak = max(float(r["gflops"]) / float(r["of_peak_gflops"]) for r in ours if float(r["of_peak_gflops"]))
+    bandwidth = max(
+        float(r["weights_gb_per_s"]) / float(r["of_peak_gb_per_s"])
+        for r in ours
+        if float(r["of_peak_gb_per_s"])
+    )
+    plt.switch_backend("agg")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), sharey=True, layout="constrained")
+    for axis, op in zip(axes, ("gru", "lstm"), strict=True):
+        for who, colour in COLOURS.items():
+            found = [row for row in rows if (row["op"], row["who"]) == (op, who)]
+            intensity = [float(row["gflops"]) / float(row["weights_gb_per_s"]) for row in found]
+            axis.scatter(
+                intensity, [float(row["gflops"]) for row in found], s=26, color=colour, label=who, alpha=0.85
+            )
+        reach = [0.4, 300]
+        axis.plot(reach, [min(peak, bandwidth * x) for x in reach], alpha=0)
+        axis.plot([0.4, peak / bandwidth, 300], [0.4 * bandwidth, peak, peak], color="black", lw=1)
+        axis.set(
+            xscale="log",
+            yscale="log",
+            title=f"{op.upper()} inference",
+            xlabel="operations per byte of weights",
+        )
+    axes[0].set_ylabel("10$^9$ operations a second")
+    axes[0].legend(frameon=False)
+    about = rows[0]
+    figure.suptitle(
+        f"{about['device']}, 1 thread, torch {about['torch']}, {about['date']}, commit {about['commit']};"
+        f" line: matrix product and 512 KB vector read on this core", fontsize=8,
+    )  # fmt: skip
+    FIGURES.mkdir(exist_ok=True)
+    path = FIGURES / "cpu_roofline.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+if __name__ == "__main__":
+    main()
