@@ -18,26 +18,39 @@ def quantiles(seconds: list[float]) -> dict[str, float]:
     }
 
 
+TURN_S = 0.02
+
+
 def interleaved(
     rivals: dict[str, Callable[[], object]], *, budget_s: float = 4.0, least: int = 7, most: int = 200
 ) -> dict[str, list[float]]:
-    """Seconds of each rival, run in turn (A B A B ...) so that a drift of the machine meets all alike.
+    """Seconds of each rival's calls, in turns (A B A B ...) so that a drift of the machine meets all alike.
+
+    A turn lasts `TURN_S` or one call, whichever is longer. Of a turn of many calls the first quarter is not
+    counted: there the caches hold the rival's weights, and its idle threads still spin.
 
     Args:
         rivals: what to time, by name.
-        budget_s: stop after this long, once everything ran ``least`` times.
-        least, most: bounds on the rounds.
+        budget_s: stop after this long, once every rival had ``least`` turns.
+        least, most: bounds on the turns.
     """
     for run in rivals.values():
         run()
         run()
     taken: dict[str, list[float]] = {name: [] for name in rivals}
     began = time.perf_counter()
-    for round_ in range(most):
-        if round_ >= least and time.perf_counter() - began > budget_s:
+    for turn in range(most):
+        if turn >= least and time.perf_counter() - began > budget_s:
             break
         for name, run in rivals.items():
-            start = time.perf_counter()
-            run()
-            taken[name].append(time.perf_counter() - start)
+            taken[name] += _turn(run)
     return taken
+
+
+def _turn(run: Callable[[], object]) -> list[float]:
+    seconds: list[float] = []
+    until = time.perf_counter() + TURN_S
+    while (start := time.perf_counter()) < until:
+        run()
+        seconds.append(time.perf_counter() - start)
+    return seconds[len(seconds) // 4 :]

@@ -23,7 +23,8 @@ struct Exponential<float> {
   static constexpr int terms = 5;
   static constexpr float q[terms] = {0.5f, 0.1666657667f, 0.04166655421f, 0.008363232884f, 0.001392625083f};
   static constexpr int tanh_terms = 5;
-  static constexpr float p[tanh_terms] = {-0.333333317f, 0.1333307381f, -0.05390175316f, 0.02126335345f, -0.006525572169f};
+  static constexpr float p[tanh_terms] = {-0.333333317f, 0.1333307381f, -0.05390175316f, 0.02126335345f,
+                                          -0.006525572169f};
 };
 
 template <>

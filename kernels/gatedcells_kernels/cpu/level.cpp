@@ -36,7 +36,9 @@ void activation_of(int which, int64_t n, const Real* x, Real* y) {
   }
 }
 
-int64_t size(const GatedcellsPack& call) { return call.is_double ? size_of<double>(call) : size_of<float>(call); }
+int64_t size(const GatedcellsPack& call) {
+  return call.is_double ? size_of<double>(call) : size_of<float>(call);
+}
 void pack(const GatedcellsPack& call) { call.is_double ? pack_as<double>(call) : pack_as<float>(call); }
 
 void activation(int which, int is_double, int64_t n, const void* x, void* y) {

@@ -187,7 +187,8 @@ NOINLINE void multiply_plain(int64_t rows, const Real* a, int64_t a_stride, cons
             dot_tile<Real, 1>(from, a_stride, w.K, columns, sums[0], 4);
           for (int64_t r = 0; r < now; ++r) {
             Real* out = c + (row + r) * c_stride + (p - first) * width + g * L + lane;
-            for (int64_t i = 0; i < quad; ++i) out[i] = sums[r][i] + (bias ? bias[p * width + g * L + lane + i] : Real(0));
+            const Real* add = bias ? bias + p * width + g * L + lane : nullptr;
+            for (int64_t i = 0; i < quad; ++i) out[i] = sums[r][i] + (add ? add[i] : Real(0));
           }
           row += now;
         }

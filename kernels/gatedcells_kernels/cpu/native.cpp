@@ -59,7 +59,8 @@ GATEDCELLS_EXPORT uint64_t gatedcells_hash(int level, const void* memory, int64_
 GATEDCELLS_EXPORT void gatedcells_large_pages(void* memory, int64_t bytes) {
 #if defined(MADV_HUGEPAGE)
   const uintptr_t page = uintptr_t(1) << 21, from = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t first = (from + page - 1) & ~(page - 1), last = (from + static_cast<uintptr_t>(bytes)) & ~(page - 1);
+  const uintptr_t first = (from + page - 1) & ~(page - 1);
+  const uintptr_t last = (from + static_cast<uintptr_t>(bytes)) & ~(page - 1);
   // advice only: where the system does not take it, nothing is different
   if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #else

@@ -1,0 +1,184 @@
+// The gates of one GRU step, forward and backward, for some rows and some panels of hidden units.
+//
+// The equations are those of gatedcells/reference/gru.py; x_* = W_* x + b_i* and h_* = U_* h + b_h* come from
+// multiply.h.
+#pragma once
+#include "activations.h"
+
+namespace GATEDCELLS_LEVEL {
+
+constexpr int64_t GRU_TAPE = 4;  // reset, update, candidate, h_candidate
+constexpr int64_t GRU_GRADS = 4; // x_candidate, reset, update, h_candidate
+
+// What one step of some rows reads and writes; pointers are at the first of the rows, all units.
+template <class Real>
+struct GRUStep {
+  const Real* previous;  // [rows, H]
+  Real* states;          // [rows, H]
+  Real* tape;            // [rows, 4, H] or null
+  const int64_t* lengths;
+  int64_t t, rows, H;
+
+  INLINE bool ended(int64_t row) const { return lengths && t >= lengths[row]; }
+};
+
+// The gates of the panels first <= p < last from the two halves of their pre-activations.
+template <class Real>
+NOINLINE void gru_gates(const GRUStep<Real>& step, const Real* x, int64_t x_stride, const Real* h,
+                        int64_t h_stride, int64_t first, int64_t last) {
+  typedef Vector<Real> V;
+  constexpr int64_t L = Lanes<Real>::count;
+  for (int64_t row = 0; row < step.rows; ++row) {
+    const bool ended = step.ended(row);
+    for (int64_t p = first; p < last; ++p) {
+      const int64_t unit = p * L, lanes = step.H - unit;
+      const Real* xs = x + row * x_stride + (p - first) * 3 * L;
+      const Real* hs = h + row * h_stride + (p - first) * 3 * L;
+      const V h_candidate = load<Real>(hs + 2 * L);
+      const V reset = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
+      const V update = sigmoid<Real>(load<Real>(xs + L) + load<Real>(hs + L));
+      const V candidate = hyperbolic_tangent<Real>(multiply_add(reset, h_candidate, load<Real>(xs + 2 * L)));
+      const V old = load_part<Real>(step.previous + row * step.H + unit, lanes);
+      const V now = multiply_add(update, old - candidate, candidate);
+      store_part<Real>(step.states + row * step.H + unit, ended ? old : now, lanes);
+      if (step.tape) {
+        Real* tape = step.tape + row * GRU_TAPE * step.H + unit;
+        store_part<Real>(tape, reset, lanes);
+        store_part<Real>(tape + step.H, update, lanes);
+        store_part<Real>(tape + 2 * step.H, candidate, lanes);
+        store_part<Real>(tape + 3 * step.H, h_candidate, lanes);
+      }
+    }
+  }
+}
+
+// Reset before, first half: r, z and r h. The gates' values replace their x halves, for the second half.
+template <class Real>
+NOINLINE void gru_reset_gates(const GRUStep<Real>& step, Real* x, int64_t x_stride, const Real* h,
+                              int64_t h_stride, Real* reset_hidden, int64_t reset_stride, int64_t first,
+                              int64_t last) {
+  typedef Vector<Real> V;
+  constexpr int64_t L = Lanes<Real>::count;
+  for (int64_t row = 0; row < step.rows; ++row) {
+    for (int64_t p = first; p < last; ++p) {
+      const int64_t unit = p * L, lanes = step.H - unit;
+      Real* xs = x + row * x_stride + (p - first) * 3 * L;
+      const Real* hs = h + row * h_stride + (p - first) * 2 * L;
+      const V reset = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
+      const V update = sigmoid<Real>(load<Real>(xs + L) + load<Real>(hs + L));
+      const V old = load_part<Real>(step.previous + row * step.H + unit, lanes);
+      store<Real>(xs, reset);
+      store<Real>(xs + L, update);
+      store<Real>(reset_hidden + row * reset_stride + unit, reset * old);
+    }
+  }
+}
+
+// Reset before, second half: the candidate and the new state.
+template <class Real>
+NOINLINE void gru_candidate(const GRUStep<Real>& step, const Real* x, int64_t x_stride, const Real* h,
+                            int64_t h_stride, int64_t first, int64_t last) {
+  typedef Vector<Real> V;
+  constexpr int64_t L = Lanes<Real>::count;
+  for (int64_t row = 0; row < step.rows; ++row) {
+    const bool ended = step.ended(row);
+    for (int64_t p = first; p < last; ++p) {
+      const int64_t unit = p * L, lanes = step.H - unit;
+      const Real* xs = x + row * x_stride + (p - first) * 3 * L;
+      const V h_candidate = load<Real>(h + row * h_stride + (p - first) * L);
+      const V reset = load<Real>(xs), update = load<Real>(xs + L);
+      const V candidate = hyperbolic_tangent<Real>(load<Real>(xs + 2 * L) + h_candidate);
+      const V old = load_part<Real>(step.previous + row * step.H + unit, lanes);
+      const V now = multiply_add(update, old - candidate, candidate);
+      store_part<Real>(step.states + row * step.H + unit, ended ? old : now, lanes);
+      if (step.tape) {
+        Real* tape = step.tape + row * GRU_TAPE * step.H + unit;
+        store_part<Real>(tape, reset, lanes);
+        store_part<Real>(tape + step.H, update, lanes);
+        store_part<Real>(tape + 2 * step.H, candidate, lanes);
+        store_part<Real>(tape + 3 * step.H, h_candidate, lanes);
+      }
+    }
+  }
+}
+
+// Backward through the gates of one step: the gates' gradients, and in `carry` the part of dL/dh that does
+// not go through a product. With the reset gate before, its own gradient comes later (gru_reset_backward).
+template <class Real>
+struct GRUBackwardStep {
+  const Real* d_states;  // [rows, H] or null
+  const Real* previous;  // [rows, H]
+  const Real* tape;      // [rows, 4, H]
+  const int64_t* lengths;
+  Real* d_gates;         // [rows, 4, H]
+  Real* carry;           // [rows, H]: dL/dh' before, the part of dL/dh after
+  int64_t t, rows, H;
+  bool before;
+
+  INLINE bool ended(int64_t row) const { return lengths && t >= lengths[row]; }
+};
+
+template <class Real>
+NOINLINE void gru_gates_backward(const GRUBackwardStep<Real>& step, int64_t first, int64_t last) {
+  typedef Vector<Real> V;
+  constexpr int64_t L = Lanes<Real>::count;
+  const int64_t H = step.H;
+  const V one = splat<Real>(1);
+  for (int64_t row = 0; row < step.rows; ++row) {
+    const bool ended = step.ended(row);
+    for (int64_t unit = first * L; unit < least(last * L, H); unit += L) {
+      const int64_t lanes = H - unit;
+      const Real* tape = step.tape + row * GRU_TAPE * H + unit;
+      Real* d_gates = step.d_gates + row * GRU_GRADS * H + unit;
+      Real* carry = step.carry + row * H + unit;
+      V d = load_part<Real>(carry, lanes);
+      if (step.d_states) d += load_part<Real>(step.d_states + row * H + unit, lanes);
+      V da_candidate{}, da_reset{}, da_update{}, da_h_candidate{};
+      if (!ended) {
+        const V reset = load_part<Real>(tape, lanes), update = load_part<Real>(tape + H, lanes);
+        const V candidate = load_part<Real>(tape + 2 * H, lanes);
+        const V h_candidate = load_part<Real>(tape + 3 * H, lanes);
+        const V old = load_part<Real>(step.previous + row * H + unit, lanes);
+        const V kept = d * update;
+        da_candidate = (d - kept) * multiply_add(-candidate, candidate, one);
+        da_update = d * (old - candidate) * update * (Real(1) - update);
+        if (step.before) {
+          da_h_candidate = da_candidate;
+        } else {
+          da_reset = da_candidate * h_candidate * reset * (Real(1) - reset);
+          da_h_candidate = da_candidate * reset;
+        }
+        d = kept;
+      }
+      store_part<Real>(d_gates, da_candidate, lanes);
+      store_part<Real>(d_gates + H, da_reset, lanes);
+      store_part<Real>(d_gates + 2 * H, da_update, lanes);
+      store_part<Real>(d_gates + 3 * H, da_h_candidate, lanes);
+      store_part<Real>(carry, d, lanes);
+    }
+  }
+}
+
+// Reset before: from dL/d(r h) to the reset gate's gradient and to the state's.
+template <class Real>
+NOINLINE void gru_reset_backward(const GRUBackwardStep<Real>& step, const Real* d_reset_hidden, int64_t stride,
+                                 int64_t first, int64_t last) {
+  typedef Vector<Real> V;
+  constexpr int64_t L = Lanes<Real>::count;
+  const int64_t H = step.H;
+  for (int64_t row = 0; row < step.rows; ++row) {
+    if (step.ended(row)) continue;
+    for (int64_t p = first; p < last; ++p) {
+      const int64_t unit = p * L, lanes = H - unit;
+      const V d = load<Real>(d_reset_hidden + row * stride + (p - first) * L);
+      const V reset = load_part<Real>(step.tape + row * GRU_TAPE * H + unit, lanes);
+      const V old = load_part<Real>(step.previous + row * H + unit, lanes);
+      Real* carry = step.carry + row * H + unit;
+      Real* d_reset = step.d_gates + row * GRU_GRADS * H + H + unit;
+      store_part<Real>(d_reset, d * old * reset * (Real(1) - reset), lanes);
+      store_part<Real>(carry, multiply_add(d, reset, load_part<Real>(carry, lanes)), lanes);
+    }
+  }
+}
+
+}  // namespace GATEDCELLS_LEVEL
