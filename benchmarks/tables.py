@@ -23,7 +23,7 @@ Row = dict[str, str]
 
 
 def newest(name: str) -> tuple[Path, list[Row]]:
-    """The newest file of rows called ``name`` and its rows.
+    """The newest file of rows called ``name``, and those of its rows that the last commit measured made.
 
     Raises:
         FileNotFoundError: nothing of that name was measured yet.
@@ -32,7 +32,8 @@ def newest(name: str) -> tuple[Path, list[Row]]:
     if not files:
         raise FileNotFoundError(f"no rows called {name!r} in {RESULTS}")
     with files[-1].open(encoding="utf-8", newline="") as file:
-        return files[-1], list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    return files[-1], [row for row in rows if row["commit"] == rows[-1]["commit"]]
 
 
 def fill(text: str) -> str:
