@@ -45,7 +45,8 @@ def main() -> None:
     for case in track(chosen, console=console, description="cases"):
         runs = {name: run for name, make in makers.items() if (run := _made(make, case)) is not None}
         _gate(case, runs)
-        taken = interleaved({name: run.call for name, run in runs.items()}, budget_s=options.budget)
+        calls = {name: run.call for name, run in runs.items()}
+        taken = interleaved(calls, budget_s=options.budget, pause=options.threads > 1)
         times = {name: quantiles(seconds) for name, seconds in taken.items()}
         ours = times["gatedcells"]["p50_ms"]
         best = min(t["p50_ms"] for name, t in times.items() if name != "gatedcells")

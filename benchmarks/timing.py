@@ -19,20 +19,28 @@ def quantiles(seconds: list[float]) -> dict[str, float]:
 
 
 TURN_S = 0.02
+PAUSE_S = 0.1
 
 
 def interleaved(
-    rivals: dict[str, Callable[[], object]], *, budget_s: float = 4.0, least: int = 7, most: int = 200
+    rivals: dict[str, Callable[[], object]],
+    *,
+    budget_s: float = 4.0,
+    least: int = 7,
+    most: int = 200,
+    pause: bool = False,
 ) -> dict[str, list[float]]:
     """Seconds of each rival's calls, in turns (A B A B ...) so that a drift of the machine meets all alike.
 
     A turn lasts `TURN_S` or one call, whichever is longer. Of a turn of many calls the first quarter is not
-    counted: there the caches hold the rival's weights, and its idle threads still spin.
+    counted: there the caches hold the rival's weights. With several threads there is a pause before a turn,
+    because a rival's idle threads go on spinning for a while, on a core that the next one needs.
 
     Args:
         rivals: what to time, by name.
         budget_s: stop after this long, once every rival had ``least`` turns.
         least, most: bounds on the turns.
+        pause: whether to wait `PAUSE_S` before a turn.
     """
     for run in rivals.values():
         run()
@@ -43,6 +51,9 @@ def interleaved(
         if turn >= least and time.perf_counter() - began > budget_s:
             break
         for name, run in rivals.items():
+            if pause:
+                time.sleep(PAUSE_S)
+                run()
             taken[name] += _turn(run)
     return taken
 

@@ -52,9 +52,12 @@ def rows(x: Tensor) -> Tensor:
 def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
     """``d_gates.T @ read`` for ``[n, G]`` and ``[n, K]``: what a weight ``[G, K]`` gets from n rows.
 
-    Computed as the transpose of ``read.T @ d_gates``: BLAS libraries are several times slower where the
-    right side has few columns, and K, the input's features, is often a handful.
+    With many rows computed as the transpose of ``read.T @ d_gates``: BLAS libraries are several times slower
+    where the right side has few columns, and K, the input's features, is often a handful. With few rows that
+    would cost more than it saves, because autograd lays the transposed result out anew.
     """
+    if len(read) < 256 and not torch.compiler.is_compiling():
+        return d_gates.T @ read
     return (read.T @ d_gates).T
 
 
