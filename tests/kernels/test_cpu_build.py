@@ -32,7 +32,7 @@ def ask(**environment):
 def test_without_a_library_the_reference_runs_and_says_why(tmp_path):
     said = ask(GATEDCELLS_CPU_LIBRARY=str(tmp_path / "nothing.so"))
     assert "reference  CHOSEN" in said
-    assert "cpu        cannot run: they were not built" in said
+    assert "cpu        cannot run: its kernels were not built" in said
     assert "refused: backend='cpu' cannot run" in said
 
 

@@ -102,7 +102,7 @@ def load() -> Library:
     """
     path = Path(os.environ.get(LIBRARY_VARIABLE) or build.FOLDER / build.LIBRARY)
     if not path.exists():
-        raise Unavailable("they were not built: the installation found no C++ compiler (install one, then"
+        raise Unavailable("its kernels were not built: the installation found no C++ compiler (install one, then"
                           " install gatedcells again)")  # fmt: skip
     try:
         library = Library(path)
