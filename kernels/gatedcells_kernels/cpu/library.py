@@ -102,8 +102,10 @@ def load() -> Library:
     """
     path = Path(os.environ.get(LIBRARY_VARIABLE) or build.FOLDER / build.LIBRARY)
     if not path.exists():
-        raise Unavailable("its kernels were not built: the installation found no C++ compiler (install one, then"
-                          " install gatedcells again)")  # fmt: skip
+        raise Unavailable(
+            "its kernels were not built: the installation found no C++ compiler"
+            " (install one, then install gatedcells again)"
+        )
     try:
         library = Library(path)
     except OSError as error:
