@@ -306,7 +306,7 @@ def test_help_lists_every_command_and_doctor_answers():
     assert "--resume" in text
     result = gatedcells("doctor")
     assert result.exit_code == 0
-    assert "CHOSEN" in result.output
-    assert "cpu        cannot run" in result.output or "cpu        CHOSEN" in result.output
+    kernels_run = "cpu        CHOSEN" in result.output
+    assert kernels_run or ("cpu        cannot run" in result.output and "reference  CHOSEN" in result.output)
     assert "CPU kernels" in result.output
     assert gatedcells("--version").output.startswith("gatedcells, version 0.")

@@ -39,11 +39,10 @@ INLINE void tile(const Real* a, int64_t a_stride, int64_t K, const Real* packed,
   constexpr int L = Lanes<Real>::count;
   const int64_t panel = K * G * L;
   V sum[R][P * G];
-#pragma GCC unroll 32
-  for (int v = 0; v < P * G; ++v) {
-    const V start = bias ? load<Real>(bias + v * L) : V{};
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sum[r][v] = start;
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 32
+    for (int v = 0; v < P * G; ++v) sum[r][v] = V{};
   }
   for (int64_t k = 0; k < K; ++k) {
     V x[R];
@@ -59,10 +58,12 @@ INLINE void tile(const Real* a, int64_t a_stride, int64_t K, const Real* packed,
       }
     }
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 32
-    for (int v = 0; v < P * G; ++v) store<Real>(c + r * c_stride + v * L, sum[r][v]);
+  for (int v = 0; v < P * G; ++v) {
+    // last: a large bias would cost the sum its small digits
+    const V add = bias ? load<Real>(bias + v * L) : V{};
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) store<Real>(c + r * c_stride + v * L, sum[r][v] + add);
   }
 }
 
