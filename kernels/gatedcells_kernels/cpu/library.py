@@ -110,6 +110,8 @@ def load() -> Library:
         library = Library(path)
     except OSError as error:
         raise Unavailable(f"{path.name} does not load: {error}") from error
+    except AttributeError as error:  # a function that the old sources did not have
+        raise Unavailable(f"{path.name} was built from other sources; install gatedcells again") from error
     built_from = library.c.gatedcells_sources().decode()
     if built_from != build.digest():
         raise Unavailable(f"{path.name} was built from other sources; install gatedcells again")
