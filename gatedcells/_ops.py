@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from gatedcells.validation import check_gru, check_lengths, check_lstm, check_shape
-from gatedcells_kernels.tape import GRU_GATE_GRADS, LSTM_GATES, GRUTape, LSTMTape
+from gatedcells.validation import check_gru, check_lengths, check_lstm, check_resets, check_shape
+from gatedcells_kernels.tape import GRU_GATE_GRADS, LSTM_GATES, LSTM_SLOTS, GRUTape, Keep, LSTMTape
 
 # Each module defines gru_forward, gru_backward, lstm_forward and lstm_backward.
 _IMPLEMENTATIONS = {"reference": "gatedcells._reference_kernel", "cpu": "gatedcells_kernels.cpu.sequence"}
@@ -23,37 +23,37 @@ _IMPLEMENTATIONS = {"reference": "gatedcells._reference_kernel", "cpu": "gatedce
 torch.library.define(
     "gatedcells::gru_sequence",
     "(Tensor input, Tensor hidden, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh,"
-    " Tensor? lengths, bool reverse, bool reset_after, bool save_tape, str backend)"
+    " Tensor? lengths, Tensor? resets, bool reverse, bool reset_after, int keep, str backend)"
     " -> (Tensor states, Tensor last, Tensor tape)",
 )
 torch.library.define(
     "gatedcells::gru_sequence_backward",
-    "(Tensor? d_states, Tensor? d_last, Tensor hidden, Tensor weight_hh, Tensor? lengths, Tensor states,"
-    " Tensor tape, bool reverse, bool reset_after, str backend)"
+    "(Tensor? d_states, Tensor? d_last, Tensor hidden, Tensor weight_hh, Tensor? lengths, Tensor? resets,"
+    " Tensor states, Tensor tape, bool reverse, bool reset_after, str backend)"
     " -> (Tensor d_gates, Tensor d_hidden)",
 )
 torch.library.define(
     "gatedcells::lstm_sequence",
     "(Tensor input, Tensor hidden, Tensor cell, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih,"
-    " Tensor? bias_hh, Tensor? weight_hr, Tensor? lengths, bool reverse, bool save_tape, str backend)"
-    " -> (Tensor states, Tensor last_hidden, Tensor last_cell, Tensor tape)",
+    " Tensor? bias_hh, Tensor? weight_hr, Tensor? lengths, Tensor? resets, bool reverse, int keep,"
+    " str backend) -> (Tensor states, Tensor last_hidden, Tensor last_cell, Tensor tape)",
 )
 torch.library.define(
     "gatedcells::lstm_sequence_backward",
     "(Tensor? d_states, Tensor? d_last_hidden, Tensor? d_last_cell, Tensor hidden, Tensor cell,"
-    " Tensor weight_hh, Tensor? weight_hr, Tensor? lengths, Tensor states, Tensor tape, bool reverse,"
-    " str backend) -> (Tensor d_gates, Tensor d_projected, Tensor d_hidden, Tensor d_cell)",
+    " Tensor weight_hh, Tensor? weight_hr, Tensor? lengths, Tensor? resets, Tensor states, Tensor tape,"
+    " bool reverse, str backend) -> (Tensor d_gates, Tensor d_projected, Tensor d_hidden, Tensor d_cell)",
 )
 
 
-def _implementation(backend: str) -> ModuleType:
+def implementation(backend: str) -> ModuleType:
     name = _IMPLEMENTATIONS[backend]
     return sys.modules.get(name) or importlib.import_module(name)
 
 
 def inference_kernels(backend: str) -> ModuleType | None:
     """The module of a backend that has kernels for inference calls checked before, or None."""
-    return _implementation(backend) if backend == "cpu" else None
+    return implementation(backend) if backend == "cpu" else None
 
 
 def sees_every_call() -> bool:
@@ -86,13 +86,24 @@ def run_gru_sequence(
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     reverse: bool,
     reset_after: bool,
-    save_tape: bool,
+    keep: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    states, tape = _implementation(backend).gru_forward(
-        input, hidden, weight_ih, weight_hh, bias_ih, bias_hh, lengths, reverse, reset_after, save_tape
+    states, tape = implementation(backend).gru_forward(
+        input,
+        hidden,
+        weight_ih,
+        weight_hh,
+        bias_ih,
+        bias_hh,
+        lengths,
+        resets,
+        reverse,
+        reset_after,
+        Keep(keep),
     )
     return states, _last(states, reverse), tape
 
@@ -105,14 +116,15 @@ def _gru_sequence_fake(
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     reverse: bool,
     reset_after: bool,
-    save_tape: bool,
+    keep: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     T, B, H = *input.shape[:2], hidden.shape[-1]
     states = hidden.new_empty(T, B, H)
-    tape = hidden.new_empty((T, B, len(GRUTape._fields), H) if save_tape else (0,))
+    tape = hidden.new_empty((T, B, len(GRUTape._fields), H) if keep == Keep.TAPE else (0,))
     return states, hidden.new_empty(B, H), tape
 
 
@@ -122,6 +134,7 @@ def _gru_sequence_backward(
     hidden: Tensor,
     weight_hh: Tensor,
     lengths: Tensor | None,
+    resets: Tensor | None,
     states: Tensor,
     tape: Tensor,
     reverse: bool,
@@ -136,8 +149,8 @@ def _gru_sequence_backward(
         check_shape("d_states", d_states, "T B H", (T, B, H))
     if d_last is not None:
         check_shape("d_last", d_last, "B H", (B, H))
-    return _implementation(backend).gru_backward(
-        d_states, d_last, hidden, weight_hh, lengths, states, tape, reverse, reset_after
+    return implementation(backend).gru_backward(
+        d_states, d_last, hidden, weight_hh, lengths, resets, states, tape, reverse, reset_after
     )
 
 
@@ -147,6 +160,7 @@ def _gru_sequence_backward_fake(
     hidden: Tensor,
     weight_hh: Tensor,
     lengths: Tensor | None,
+    resets: Tensor | None,
     states: Tensor,
     tape: Tensor,
     reverse: bool,
@@ -167,12 +181,24 @@ def run_lstm_sequence(
     bias_hh: Tensor | None,
     weight_hr: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     reverse: bool,
-    save_tape: bool,
+    keep: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    states, last_cell, tape = _implementation(backend).lstm_forward(
-        input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, lengths, reverse, save_tape
+    states, last_cell, tape = implementation(backend).lstm_forward(
+        input,
+        hidden,
+        cell,
+        weight_ih,
+        weight_hh,
+        bias_ih,
+        bias_hh,
+        weight_hr,
+        lengths,
+        resets,
+        reverse,
+        Keep(keep),
     )
     return states, _last(states, reverse), last_cell, tape
 
@@ -187,12 +213,13 @@ def _lstm_sequence_fake(
     bias_hh: Tensor | None,
     weight_hr: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     reverse: bool,
-    save_tape: bool,
+    keep: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     T, B, H, P = *input.shape[:2], cell.shape[-1], hidden.shape[-1]
-    tape = hidden.new_empty((T, B, len(LSTMTape._fields), H) if save_tape else (0,))
+    tape = hidden.new_empty((T, B, LSTM_SLOTS[Keep(keep)], H) if keep else (0,))
     return hidden.new_empty(T, B, P), hidden.new_empty(B, P), cell.new_empty(B, H), tape
 
 
@@ -205,6 +232,7 @@ def _lstm_sequence_backward(
     weight_hh: Tensor,
     weight_hr: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     states: Tensor,
     tape: Tensor,
     reverse: bool,
@@ -222,9 +250,9 @@ def _lstm_sequence_backward(
         check_shape("d_states", d_states, "T B P", (T, B, P))
     if weight_hr is not None:
         check_shape("weight_hr", weight_hr, "P H", (P, H))
-    return _implementation(backend).lstm_backward(
-        d_states, d_last_hidden, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, states, tape,
-        reverse,
+    return implementation(backend).lstm_backward(
+        d_states, d_last_hidden, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, resets, states,
+        tape, reverse,
     )  # fmt: skip
 
 
@@ -237,6 +265,7 @@ def _lstm_sequence_backward_fake(
     weight_hh: Tensor,
     weight_hr: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     states: Tensor,
     tape: Tensor,
     reverse: bool,
@@ -256,12 +285,14 @@ def _gru_sequence(
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     *options: Any,
 ) -> tuple[Tensor, ...]:
     tensors = (input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
     check_gru(*tensors)
     check_lengths(lengths, input)
-    return run_gru_sequence(*tensors, lengths, *options)
+    check_resets(resets, input)
+    return run_gru_sequence(*tensors, lengths, resets, *options)
 
 
 def _lstm_sequence(
@@ -274,12 +305,14 @@ def _lstm_sequence(
     bias_hh: Tensor | None,
     weight_hr: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     *options: Any,
 ) -> tuple[Tensor, ...]:
     tensors = (input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     check_lstm(*tensors)
     check_lengths(lengths, input)
-    return run_lstm_sequence(*tensors, lengths, *options)
+    check_resets(resets, input)
+    return run_lstm_sequence(*tensors, lengths, resets, *options)
 
 
 for _name, _body, _fake in (

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from gatedcells.reference import gru, lstm
-from gatedcells.reference.time import keep_beyond_length, previous_states, time_order
-from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, LSTMTape
+from gatedcells.reference.time import keep_beyond_length, previous_states, remembered, time_order
+from gatedcells_kernels.tape import GRU_GATE_GRADS, LSTM_SLOTS, GRUTape, Keep, LSTMTape
 
 
 def gru_forward(
@@ -22,21 +22,29 @@ def gru_forward(
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     reverse: bool,
     reset_after: bool,
-    save_tape: bool,
+    keep: Keep,
 ) -> tuple[Tensor, Tensor]:
-    """All states ``[T, B, H]`` and the tape ``[T, B, 4, H]`` (empty unless ``save_tape``)."""
+    """All states ``[T, B, H]`` and the tape ``[T, B, 4, H]`` (empty unless ``keep`` is TAPE)."""
     x_projection = linear(input, weight_ih, bias_ih)
     T, B, H = *x_projection.shape[:2], hidden.shape[-1]
     states = hidden.new_empty(T, B, H)
-    tape = hidden.new_empty(T, B, len(GRUTape._fields), H) if save_tape else hidden.new_empty(0)
+    tape = hidden.new_empty(T, B, len(GRUTape._fields), H) if keep == Keep.TAPE else hidden.new_empty(0)
     walk = gru.iterate(
-        x_projection, hidden, weight_hh, bias_hh, lengths=lengths, reverse=reverse, reset_after=reset_after
+        x_projection,
+        hidden,
+        weight_hh,
+        bias_hh,
+        lengths=lengths,
+        resets=resets,
+        reverse=reverse,
+        reset_after=reset_after,
     )
     for t, now in walk:
         states[t] = now.hidden
-        if save_tape:
+        if keep == Keep.TAPE:
             torch.stack([getattr(now, slot) for slot in GRUTape._fields], dim=1, out=tape[t])
     return states, tape
 
@@ -47,6 +55,7 @@ def gru_backward(
     hidden: Tensor,
     weight_hh: Tensor,
     lengths: Tensor | None,
+    resets: Tensor | None,
     states: Tensor,
     tape: Tensor,
     reverse: bool,
@@ -54,7 +63,7 @@ def gru_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gates' gradients ``[T, B, 4, H]`` in the order GRU_GATE_GRADS, and dL/dh_0 ``[B, H]``."""
     T, B, H = states.shape
-    previous = previous_states(states, hidden, reverse)
+    previous = previous_states(states, hidden, reverse, resets)
     d_gates = states.new_empty(T, B, len(GRU_GATE_GRADS), H)
     d_hidden = torch.zeros_like(hidden) if d_last is None else d_last
     for t in time_order(T, not reverse):
@@ -67,7 +76,8 @@ def gru_backward(
         torch.stack([getattr(grads, gate) for gate in GRU_GATE_GRADS], dim=1, out=d_gates[t])
         if lengths is not None:
             d_gates[t].masked_fill_((t >= lengths)[:, None, None], 0)
-        d_hidden = keep_beyond_length(t, lengths, grads.hidden, d_hidden)
+        found = remembered(grads.hidden, t, resets, lengths)
+        d_hidden = keep_beyond_length(t, lengths, found, d_hidden)
     return d_gates, d_hidden
 
 
@@ -81,23 +91,34 @@ def lstm_forward(
     bias_hh: Tensor | None,
     weight_hr: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     reverse: bool,
-    save_tape: bool,
+    keep: Keep,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All hidden states ``[T, B, H]`` or ``[T, B, P]``, the last cell state ``[B, H]`` and the tape
-    ``[T, B, 5, H]`` (empty unless ``save_tape``)."""
+    """All hidden states ``[T, B, H]`` or ``[T, B, P]``, the last cell state ``[B, H]`` and what is kept:
+    the tape ``[T, B, 5, H]``, the cell states ``[T, B, 1, H]``, or nothing."""
     x_projection = linear(input, weight_ih, bias_ih)
     T, B, H = *x_projection.shape[:2], cell.shape[-1]
     states = hidden.new_empty(T, B, hidden.shape[-1])
-    tape = hidden.new_empty(T, B, len(LSTMTape._fields), H) if save_tape else hidden.new_empty(0)
+    tape = hidden.new_empty(T, B, LSTM_SLOTS[keep], H) if keep else hidden.new_empty(0)
     walk = lstm.iterate(
-        x_projection, hidden, cell, weight_hh, bias_hh, weight_hr, lengths=lengths, reverse=reverse
+        x_projection,
+        hidden,
+        cell,
+        weight_hh,
+        bias_hh,
+        weight_hr,
+        lengths=lengths,
+        resets=resets,
+        reverse=reverse,
     )
     for t, now in walk:
         cell = now.cell
         states[t] = now.hidden
-        if save_tape:
+        if keep == Keep.TAPE:
             torch.stack([getattr(now, slot) for slot in LSTMTape._fields], dim=1, out=tape[t])
+        elif keep == Keep.STATES:
+            tape[t, :, 0] = cell
     return states, cell, tape
 
 
@@ -110,6 +131,7 @@ def lstm_backward(
     weight_hh: Tensor,
     weight_hr: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     states: Tensor,
     tape: Tensor,
     reverse: bool,
@@ -118,7 +140,7 @@ def lstm_backward(
     the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0."""
     T, B, H = *states.shape[:2], cell.shape[-1]
     cells = LSTMTape(*tape.unbind(2)).cell
-    previous_cells = previous_states(cells, cell, reverse)
+    previous_cells = previous_states(cells, cell, reverse, resets)
     d_gates = states.new_empty(T, B, 4, H)
     d_projected = torch.empty_like(states) if weight_hr is not None else states.new_empty(0)
     d_hidden = torch.zeros_like(hidden) if d_last_hidden is None else d_last_hidden
@@ -139,6 +161,6 @@ def lstm_backward(
             d_gates[t].masked_fill_(ended[:, :, None], 0)
             if weight_hr is not None:
                 d_projected[t].masked_fill_(ended, 0)
-        d_hidden = keep_beyond_length(t, lengths, grads.hidden, d_hidden)
-        d_cell = keep_beyond_length(t, lengths, grads.cell, d_cell)
+        d_hidden = keep_beyond_length(t, lengths, remembered(grads.hidden, t, resets, lengths), d_hidden)
+        d_cell = keep_beyond_length(t, lengths, remembered(grads.cell, t, resets, lengths), d_cell)
     return d_gates, d_projected, d_hidden, d_cell

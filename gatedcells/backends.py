@@ -95,7 +95,7 @@ def _triton_refuses(request: Request) -> str | None:
 
 
 def _cpu_refuses(request: Request) -> str | None:
-    return _kernels_refuse("cpu", "cpu", (torch.float32, torch.float64), request)
+    return _kernels_refuse("cpu", "cpu", (torch.float32, torch.float64, torch.bfloat16), request)
 
 
 def _reference_refuses(_: Request) -> str | None:

@@ -129,6 +129,17 @@ def check_lengths(lengths: Tensor | None, input: Tensor) -> None:
             raise ValueError(f"lengths must lie in 0..T={T}, got {low}..{high}")
 
 
+def check_resets(resets: Tensor | None, input: Tensor) -> None:
+    """Raise unless ``resets`` is None or ``[T, B]`` bool on the device of ``input`` ``[T, B, I]``."""
+    if resets is None:
+        return
+    check_shape("resets", resets, "T B", tuple(input.shape[:2]))
+    if resets.dtype != torch.bool:
+        raise ValueError(f"resets must be bool, got {resets.dtype}")
+    if resets.device != input.device:
+        raise RuntimeError(f"resets and input must be on one device, got {resets.device} and {input.device}")
+
+
 def check_sequence_input(input: Tensor) -> None:
     """Raise RuntimeError unless ``input`` is ``[T, B, I]`` with at least one step."""
     if input.dim() != 3:

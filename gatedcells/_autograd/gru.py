@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gatedcells import _ops as _ops
+from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
     kernel_cannot_differentiate,
     rows,
@@ -16,38 +17,44 @@ from gatedcells._autograd.rules import (
 )
 from gatedcells.reference import gru
 from gatedcells.reference.time import previous_states
-from gatedcells_kernels.tape import GRUTape
+from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
 _DIFFERENTIABLE = 6  # input, hidden, weight_ih, weight_hh, bias_ih, bias_hh
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, lengths, reverse, reset_after, _save_tape, backend = inputs
+    *tensors, lengths, resets, reverse, reset_after, keep, backend = inputs
     states, _, tape = output
-    ctx.options = (reverse, reset_after, backend)
-    save(ctx, tape, *tensors, lengths, states)
+    ctx.options = (reverse, reset_after, keep, backend)
+    save(ctx, tape, *tensors, lengths, resets, states)
 
 
 def _backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-    tape, *tensors, lengths, states = ctx.saved_tensors
-    reverse, reset_after, backend = ctx.options
+    tape, *tensors, lengths, resets, states = ctx.saved_tensors
+    reverse, reset_after, keep, backend = ctx.options
     needed = ctx.needs_input_grad[:_DIFFERENTIABLE]
-    if kernel_cannot_differentiate(tape):
-        run = partial(gru.unroll, lengths=lengths, reverse=reverse, reset_after=reset_after)
+    if kernel_cannot_differentiate(keep):
+        run = partial(gru.unroll, lengths=lengths, resets=resets, reverse=reverse, reset_after=reset_after)
         grads = through_reference(run, tensors, needed, (d_states, d_last))
+    elif keep == Keep.STATES:
+        found = torch.ops.gatedcells.gru_sequence_recompute(
+            d_states, d_last, *tensors, lengths, resets, states, reverse, reset_after, needed, backend
+        )
+        grads = only(found, needed)
     else:
         input, hidden, weight_ih, weight_hh, _, _ = tensors
         d_gates, d_hidden = torch.ops.gatedcells.gru_sequence_backward(
-            d_states, d_last, hidden, weight_hh, lengths, states, tape, reverse, reset_after, backend
-        )
-        previous = previous_states(states, hidden, reverse)
-        grads = _gradients(
+            d_states, d_last, hidden, weight_hh, lengths, resets, states, tape, reverse, reset_after,
+            backend,
+        )  # fmt: skip
+        previous = previous_states(states, hidden, reverse, resets)
+        grads = gradients(
             d_gates, d_hidden, input, previous, weight_ih, tape, needed, reset_after=reset_after
         )
-    return (*grads, *(None,) * 5)
+    return (*grads, *(None,) * 6)
 
 
-def _gradients(
+def gradients(
     d_gates: Tensor,
     d_hidden: Tensor,
     input: Tensor,
@@ -91,4 +98,52 @@ def _gradients(
     return grads
 
 
+def _recompute(
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+    input: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    states: Tensor,
+    reverse: bool,
+    reset_after: bool,
+    needed: list[bool],
+    backend: str,
+) -> tuple[Tensor, ...]:
+    """The gradients of the operator's inputs (empty where not needed) from its states alone."""
+    kernels = _ops.implementation(backend)
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    totals = Totals((input, hidden, *weights), needed, states=1)
+    d_hidden = d_last
+    for span in spans(input, len(GRUTape._fields) + len(GRU_GATE_GRADS), hidden.shape[-1], reverse):
+        x, found, d, forgets = (span.of(part) for part in (input, states, d_states, resets))
+        assert x is not None
+        assert found is not None
+        start, some = span.before(states, hidden), span.lengths(lengths)
+        _, tape = kernels.gru_forward(x, start, *weights, some, forgets, reverse, reset_after, Keep.TAPE)
+        d_gates, d_hidden = kernels.gru_backward(
+            d, d_hidden, start, weight_hh, some, forgets, found, tape, reverse, reset_after
+        )
+        previous = previous_states(found, start, reverse, forgets)
+        grads = gradients(
+            d_gates, d_hidden, x, previous, weight_ih, tape, tuple(needed), reset_after=reset_after
+        )
+        totals.add(span, grads)
+    return totals.finish()
+
+
+register_recompute(
+    "gru_sequence_recompute",
+    "(Tensor? d_states, Tensor? d_last, Tensor input, Tensor hidden, Tensor weight_ih, Tensor weight_hh,"
+    " Tensor? bias_ih, Tensor? bias_hh, Tensor? lengths, Tensor? resets, Tensor states, bool reverse,"
+    " bool reset_after, bool[] needed, str backend)",
+    _recompute,
+    first=2,
+    count=_DIFFERENTIABLE,
+)
 torch.library.register_autograd("gatedcells::gru_sequence", _backward, setup_context=_setup)

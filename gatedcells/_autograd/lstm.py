@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gatedcells import _ops as _ops
+from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
     kernel_cannot_differentiate,
     rows,
@@ -16,53 +17,56 @@ from gatedcells._autograd.rules import (
 )
 from gatedcells.reference import lstm
 from gatedcells.reference.time import previous_states
-from gatedcells_kernels.tape import LSTMTape
+from gatedcells_kernels.tape import LSTM_GATES, Keep, LSTMTape
 
 _DIFFERENTIABLE = 8  # input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    *tensors, lengths, reverse, _save_tape, backend = inputs
+    *tensors, lengths, resets, reverse, keep, backend = inputs
     states, _, _, tape = output
-    ctx.options = (reverse, backend)
-    save(ctx, tape, *tensors, lengths, states)
+    ctx.options = (reverse, keep, backend)
+    save(ctx, tape, *tensors, lengths, resets, states)
 
 
 def _backward(
     ctx: Any, d_states: Tensor | None, d_last: Tensor | None, d_last_cell: Tensor | None, _: None
 ) -> tuple[Tensor | None, ...]:
-    tape, *tensors, lengths, states = ctx.saved_tensors
-    reverse, backend = ctx.options
+    tape, *tensors, lengths, resets, states = ctx.saved_tensors
+    reverse, keep, backend = ctx.options
     needed = ctx.needs_input_grad[:_DIFFERENTIABLE]
-    if kernel_cannot_differentiate(tape):
-        run = partial(lstm.unroll, lengths=lengths, reverse=reverse)
+    if kernel_cannot_differentiate(keep):
+        run = partial(lstm.unroll, lengths=lengths, resets=resets, reverse=reverse)
         grads = through_reference(run, tensors, needed, (d_states, d_last, d_last_cell))
+    elif keep == Keep.STATES:
+        found = torch.ops.gatedcells.lstm_sequence_recompute(
+            d_states, d_last, d_last_cell, *tensors, lengths, resets, states, tape, reverse, needed, backend
+        )
+        grads = only(found, needed)
     else:
         input, hidden, cell, weight_ih, weight_hh, _, _, weight_hr = tensors
         d_gates, d_projected, d_hidden, d_cell = torch.ops.gatedcells.lstm_sequence_backward(
-            d_states, d_last, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, states, tape,
-            reverse, backend,
+            d_states, d_last, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, resets,
+            states, tape, reverse, backend,
         )  # fmt: skip
-        previous = previous_states(states, hidden, reverse)
-        grads = _gradients(d_gates, d_hidden, d_cell, input, previous, weight_ih, needed)
-        if needed[7]:
-            saved = LSTMTape(*tape.unbind(2))
-            shown = saved.output * torch.tanh(saved.cell)
-            grads[7] = weight_gradient(rows(d_projected), rows(shown))
-    return (*grads, *(None,) * 4)
+        previous = previous_states(states, hidden, reverse, resets)
+        grads = gradients(d_gates, d_projected, d_hidden, d_cell, input, previous, weight_ih, tape, needed)
+    return (*grads, *(None,) * 5)
 
 
-def _gradients(
+def gradients(
     d_gates: Tensor,
+    d_projected: Tensor,
     d_hidden: Tensor,
     d_cell: Tensor,
     input: Tensor,
     previous: Tensor,
     weight_ih: Tensor,
+    tape: Tensor,
     needed: tuple[bool, ...],
 ) -> list[Tensor | None]:
-    """From the gates' gradients ``[T, B, 4, H]`` to those of the operator's inputs but the projection,
-    by matrix products over all steps at once."""
+    """From the gates' gradients ``[T, B, 4, H]`` to those of the operator's inputs, by matrix products
+    over all steps at once."""
     d_rows = rows(d_gates)  # [T*B, 4H]
     grads: list[Tensor | None] = [None] * _DIFFERENTIABLE
     if needed[0]:
@@ -78,7 +82,64 @@ def _gradients(
     for bias in (5, 6):
         if needed[bias]:
             grads[bias] = d_rows.sum(0)
+    if needed[7]:
+        saved = LSTMTape(*tape.unbind(2))
+        shown = saved.output * torch.tanh(saved.cell)
+        grads[7] = weight_gradient(rows(d_projected), rows(shown))
     return grads
+
+
+def _recompute(
+    d_states: Tensor | None,
+    d_last_hidden: Tensor | None,
+    d_last_cell: Tensor | None,
+    input: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    states: Tensor,
+    cells: Tensor,
+    reverse: bool,
+    needed: list[bool],
+    backend: str,
+) -> tuple[Tensor, ...]:
+    """The gradients of the operator's inputs (empty where not needed) from its states and cell states."""
+    kernels = _ops.implementation(backend)
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
+    totals = Totals((input, hidden, cell, *weights), needed, states=2)
+    d_hidden, d_cell = d_last_hidden, d_last_cell
+    for span in spans(input, len(LSTMTape._fields) + len(LSTM_GATES), cell.shape[-1], reverse):
+        x, found, d, forgets = (span.of(part) for part in (input, states, d_states, resets))
+        assert x is not None
+        assert found is not None
+        some = span.lengths(lengths)
+        start, start_cell = span.before(states, hidden), span.before(cells[:, :, 0], cell)
+        _, _, tape = kernels.lstm_forward(x, start, start_cell, *weights, some, forgets, reverse, Keep.TAPE)
+        d_gates, d_projected, d_hidden, d_cell = kernels.lstm_backward(
+            d, d_hidden, d_cell, start, start_cell, weight_hh, weight_hr, some, forgets, found, tape, reverse
+        )
+        previous = previous_states(found, start, reverse, forgets)
+        grads = gradients(d_gates, d_projected, d_hidden, d_cell, x, previous, weight_ih, tape, tuple(needed))
+        totals.add(span, grads)
+    return totals.finish()
+
+
+register_recompute(
+    "lstm_sequence_recompute",
+    "(Tensor? d_states, Tensor? d_last_hidden, Tensor? d_last_cell, Tensor input, Tensor hidden, Tensor cell,"
+    " Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, Tensor? weight_hr,"
+    " Tensor? lengths, Tensor? resets, Tensor states, Tensor cells, bool reverse, bool[] needed,"
+    " str backend)",
+    _recompute,
+    first=3,
+    count=_DIFFERENTIABLE,
+)
 
 
 torch.library.register_autograd("gatedcells::lstm_sequence", _backward, setup_context=_setup)

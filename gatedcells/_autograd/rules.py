@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gatedcells_kernels.tape import Keep
 
-def kernel_cannot_differentiate(tape: Tensor) -> bool:
+
+def kernel_cannot_differentiate(keep: int) -> bool:
     """Whether a backward call must go through the reference: it is itself to be differentiated
-    (``create_graph=True``), runs under vmap (``is_grads_batched=True``), or no tape was kept."""
-    return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or tape.numel() == 0
+    (``create_graph=True``), runs under vmap (``is_grads_batched=True``), or nothing was kept."""
+    return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or keep == Keep.NOTHING
 
 
 def through_reference(
@@ -46,7 +48,7 @@ def through_reference(
 
 def rows(x: Tensor) -> Tensor:
     """``[T, B, ...]`` as ``[T*B, n]``: one row a step and sequence, ready for one matrix product."""
-    return x.reshape(x.shape[0] * x.shape[1], -1)
+    return x.flatten(0, 1).flatten(1)
 
 
 def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:

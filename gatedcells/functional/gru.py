@@ -9,11 +9,12 @@ from gatedcells.functional.inputs import (
     GRUTensors,
     operator,
     to_autocast,
-    wants_gradient,
+    what_to_keep,
     zero_beyond_lengths,
 )
 from gatedcells.reference import gru, scan
-from gatedcells.validation import check_gru, check_lengths, check_sequence_input
+from gatedcells.reference.time import boundaries
+from gatedcells.validation import check_gru, check_lengths, check_resets, check_sequence_input
 
 
 def gru_step(
@@ -54,7 +55,13 @@ def gru_step(
     choice = resolve("GRU", "step", given, backend)
     if choice.route == "operator":
         _, last = _run(
-            given._replace(input=given.input.unsqueeze(0)), None, False, reset_after, choice.backend
+            given._replace(input=given.input.unsqueeze(0)),
+            None,
+            None,
+            False,
+            reset_after,
+            False,
+            choice.backend,
         )
         return last
     x_projection = linear(given.input, given.weight_ih, given.bias_ih)
@@ -72,8 +79,10 @@ def gru_sequence(
     bias_hh: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     reverse: bool = False,
     reset_after: bool = True,
+    recompute: bool = False,
     backend: str = AUTO,
 ) -> tuple[Tensor, Tensor]:
     """One direction of one GRU layer over a batch of sequences.
@@ -85,8 +94,14 @@ def gru_sequence(
         bias_ih, bias_hh: ``[3H]`` each, or None for zeros.
         lengths: ``[B]`` integers in 0..T on the input's device: each row's number of valid steps. What
             the input holds beyond is not read; there a row keeps its state. None: all have T.
+        resets: ``[T, B]`` bool on the input's device: True where a new sequence begins, so that the state
+            before that step is forgotten (zeros); the result is that of the sequences one by one. None:
+            no row has more than one sequence.
         reverse: run from each row's last valid step to its first.
         reset_after: True for torch's and cuDNN's GRU, False for Cho et al.'s v3.
+        recompute: keep only the states for the backward pass, one number a unit and step, and
+            compute the gates again there. Where autograd itself goes through the steps (under a transform,
+            in a graph of gradients) it keeps everything all the same.
         backend: ``"auto"`` or a backend's name.
 
     Returns:
@@ -99,21 +114,29 @@ def gru_sequence(
     """
     check_sequence_input(input)
     check_lengths(lengths, input)
+    check_resets(resets, input)
     input = zero_beyond_lengths(input, lengths)
+    forgets = boundaries(resets, lengths, reverse)
     tensors = GRUTensors(input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
     check_gru(*tensors)
     given = to_autocast(tensors)
     choice = resolve("GRU", "sequence", given, backend)
     if choice.route == "operator":
-        return _run(given, lengths, reverse, reset_after, choice.backend)
+        return _run(given, lengths, forgets, reverse, reset_after, recompute, choice.backend)
     run = scan.scan_gru if choice.route == "scan" else gru.unroll
-    return run(*given, lengths=lengths, reverse=reverse, reset_after=reset_after)
+    return run(*given, lengths=lengths, resets=forgets, reverse=reverse, reset_after=reset_after)
 
 
 def _run(
-    given: GRUTensors, lengths: Tensor | None, reverse: bool, reset_after: bool, backend: str
+    given: GRUTensors,
+    lengths: Tensor | None,
+    forgets: Tensor | None,
+    reverse: bool,
+    reset_after: bool,
+    recompute: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
-    wants = wants_gradient(given)
-    run = operator("gru_sequence", given, wants)
-    states, last, _ = run(*given, lengths, reverse, reset_after, wants, backend)
+    keep = what_to_keep(given, recompute)
+    run = operator("gru_sequence", given, keep)
+    states, last, _ = run(*given, lengths, forgets, reverse, reset_after, keep, backend)
     return states, last

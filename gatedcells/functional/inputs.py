@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gatedcells import _ops
 from gatedcells.validation import is_autocast_enabled
+from gatedcells_kernels.tape import Keep
 
 
 class GRUTensors(NamedTuple):
@@ -65,9 +66,15 @@ def zero_beyond_lengths(input: Tensor, lengths: Tensor | None) -> Tensor:
     return input.masked_fill(beyond[:, :, None], 0)
 
 
-def wants_gradient(tensors: GRUTensors | LSTMTensors) -> bool:
-    """Whether autograd will ask for a gradient with respect to any of the tensors."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+# IntEnum members as plain integers: the compiler takes only those as an operator's arguments.
+_NOTHING, _TAPE, _STATES = int(Keep.NOTHING), int(Keep.TAPE), int(Keep.STATES)
+
+
+def what_to_keep(tensors: GRUTensors | LSTMTensors, recompute: bool) -> int:
+    """A `Keep`: nothing unless autograd will ask for a gradient with respect to any of the tensors."""
+    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
+        return _NOTHING
+    return _STATES if recompute else _TAPE
 
 
 _IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
@@ -76,8 +83,8 @@ _IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def operator(name: str, tensors: GRUTensors | LSTMTensors, wants_gradient: bool) -> Callable[..., Any]:
+def operator(name: str, tensors: GRUTensors | LSTMTensors, keep: int) -> Callable[..., Any]:
     """The operator ``name``, or what it calls in the end where nobody looks at operators."""
-    if wants_gradient or _ops.sees_every_call() or not all(map(_ops.is_plain, tensors)):
+    if keep or _ops.sees_every_call() or not all(map(_ops.is_plain, tensors)):
         return getattr(torch.ops.gatedcells, name)
     return _IMPLEMENTATIONS[name]

@@ -9,12 +9,13 @@ from gatedcells.functional.inputs import (
     LSTMTensors,
     operator,
     to_autocast,
-    wants_gradient,
+    what_to_keep,
     zero_beyond_lengths,
 )
 from gatedcells.reference import lstm, scan
+from gatedcells.reference.time import boundaries
 from gatedcells.states import LSTMState
-from gatedcells.validation import check_lengths, check_lstm, check_sequence_input
+from gatedcells.validation import check_lengths, check_lstm, check_resets, check_sequence_input
 
 
 def lstm_step(
@@ -52,7 +53,9 @@ def lstm_step(
     given = to_autocast(tensors)
     choice = resolve("LSTM", "step", given, backend)
     if choice.route == "operator":
-        return _run(given._replace(input=given.input.unsqueeze(0)), None, False, choice.backend)[1]
+        return _run(given._replace(input=given.input.unsqueeze(0)), None, None, False, False, choice.backend)[
+            1
+        ]
     x_projection = linear(given.input, given.weight_ih, given.bias_ih)
     now = lstm.step(x_projection, given.hidden, given.cell, given.weight_hh, given.bias_hh, given.weight_hr)
     return LSTMState(now.hidden, now.cell)
@@ -68,7 +71,9 @@ def lstm_sequence(
     weight_hr: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     reverse: bool = False,
+    recompute: bool = False,
     backend: str = AUTO,
 ) -> tuple[Tensor, LSTMState]:
     """One direction of one LSTM layer over a batch of sequences.
@@ -81,7 +86,14 @@ def lstm_sequence(
         weight_hr: the projection ``[P, H]``, or None.
         lengths: ``[B]`` integers in 0..T on the input's device: each row's number of valid steps. What
             the input holds beyond is not read; there a row keeps its states. None: all have T.
+        resets: ``[T, B]`` bool on the input's device: True where a new sequence begins, so that the state
+            before that step is forgotten (zeros); the result is that of the sequences one by one. None:
+            no row has more than one sequence.
         reverse: run from each row's last valid step to its first.
+        recompute: keep only the states for the backward pass, one number a unit and step (two: hidden and
+            cell), and
+            compute the gates again there. Where autograd itself goes through the steps (under a transform,
+            in a graph of gradients) it keeps everything all the same.
         backend: ``"auto"`` or a backend's name.
 
     Returns:
@@ -94,20 +106,29 @@ def lstm_sequence(
     """
     check_sequence_input(input)
     check_lengths(lengths, input)
+    check_resets(resets, input)
     input = zero_beyond_lengths(input, lengths)
+    forgets = boundaries(resets, lengths, reverse)
     tensors = LSTMTensors(input, *state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     check_lstm(*tensors)
     given = to_autocast(tensors)
     choice = resolve("LSTM", "sequence", given, backend)
     if choice.route == "operator":
-        return _run(given, lengths, reverse, choice.backend)
+        return _run(given, lengths, forgets, reverse, recompute, choice.backend)
     run = scan.scan_lstm if choice.route == "scan" else lstm.unroll
-    states, last_hidden, last_cell = run(*given, lengths=lengths, reverse=reverse)
+    states, last_hidden, last_cell = run(*given, lengths=lengths, resets=forgets, reverse=reverse)
     return states, LSTMState(last_hidden, last_cell)
 
 
-def _run(given: LSTMTensors, lengths: Tensor | None, reverse: bool, backend: str) -> tuple[Tensor, LSTMState]:
-    wants = wants_gradient(given)
-    run = operator("lstm_sequence", given, wants)
-    states, last_hidden, last_cell, _ = run(*given, lengths, reverse, wants, backend)
+def _run(
+    given: LSTMTensors,
+    lengths: Tensor | None,
+    forgets: Tensor | None,
+    reverse: bool,
+    recompute: bool,
+    backend: str,
+) -> tuple[Tensor, LSTMState]:
+    keep = what_to_keep(given, recompute)
+    run = operator("lstm_sequence", given, keep)
+    states, last_hidden, last_cell, _ = run(*given, lengths, forgets, reverse, keep, backend)
     return states, LSTMState(last_hidden, last_cell)

@@ -27,18 +27,28 @@ class RecurrentLayer(nn.RNNBase):
         backend: ``"auto"`` or the name of the backend that must compute it.
         allow_empty: if True, a sequence of no steps returns no outputs and the initial states, for each
             layer; if False (torch's way) it raises RuntimeError.
+        recompute: in training keep one number a unit and step (the LSTM two) for the backward pass instead
+            of four (five), and compute the gates again there: less memory for more time.
     """
 
     backend: str
     allow_empty: bool
+    recompute: bool
     _again: Again
 
     def __init__(
-        self, mode: str, *args: Any, backend: str = AUTO, allow_empty: bool = False, **kwargs: Any
+        self,
+        mode: str,
+        *args: Any,
+        backend: str = AUTO,
+        allow_empty: bool = False,
+        recompute: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(mode, *args, **kwargs)
         self.backend = check_name(backend)
         self.allow_empty = allow_empty
+        self.recompute = recompute
         self._again = Again()
 
     @property
@@ -61,6 +71,8 @@ class RecurrentLayer(nn.RNNBase):
             text += f", backend={self.backend!r}"
         if self.allow_empty:
             text += ", allow_empty=True"
+        if self.recompute:
+            text += ", recompute=True"
         return text
 
     # torch's own checks with torch's messages, here because torch's compiler does not always follow a
@@ -108,6 +120,7 @@ class RecurrentLayer(nn.RNNBase):
         weights: Sequence[Tensor],
         reverse: bool,
         lengths: Tensor | None,
+        resets: Tensor | None,
     ) -> tuple[Tensor, State]:
         raise NotImplementedError
 
@@ -120,13 +133,18 @@ class RecurrentLayer(nn.RNNBase):
     def _dimension_error(self, batched: bool, state: State) -> str:
         raise NotImplementedError
 
-    def _run(self, input: Tensor | PackedSequence, given: State | None) -> tuple[Any, State]:
+    def _run(
+        self, input: Tensor | PackedSequence, given: State | None, resets: Tensor | None
+    ) -> tuple[Any, State]:
         """The forward pass of torch's layers, states as a tuple of tensors."""
         if isinstance(input, PackedSequence):
+            if resets is not None:
+                raise ValueError("resets go with a padded input, got a PackedSequence")
             return self._run_packed(input, given)
-        again = self._run_again(input, given)
-        if again is not None:
-            return again
+        if resets is None:
+            again = self._run_again(input, given)
+            if again is not None:
+                return again
         if input.dim() not in (2, 3):
             raise ValueError(f"{self.mode}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched = input.dim() == 3
@@ -138,12 +156,19 @@ class RecurrentLayer(nn.RNNBase):
         state = self._zeros(input, input.shape[0 if self.batch_first else 1]) if given is None else given
         self._check_devices(input, state)
         self._check_state(input, state, None)
+        if resets is not None:
+            resets = self._resets_by_time(resets, input, batched)
         by_time = input.transpose(0, 1) if self.batch_first else input
         if by_time.shape[0] == 0 and self.allow_empty:
             output, last = self._no_steps(by_time, state)
         else:
-            output, last = self._stack(by_time, state, None)
-            if batched and self._repeats() and list(self._parameters) == self._flat_weights_names:
+            output, last = self._stack(by_time, state, None, resets)
+            if (
+                batched
+                and resets is None
+                and self._repeats()
+                and list(self._parameters) == self._flat_weights_names
+            ):
                 first = (by_time, *(part[0] for part in state))
                 weights = tuple(self._parameters.values())
                 self._again.remember(self.mode, "sequence", self.backend, first, weights)
@@ -186,15 +211,29 @@ class RecurrentLayer(nn.RNNBase):
         self._check_state(data, state, batch_sizes)
         if sorted_indices is not None:
             state = tuple(part.index_select(1, sorted_indices) for part in state)
-        output, last = self._stack(packing.pad(data), state, packing)
+        output, last = self._stack(packing.pad(data), state, packing, None)
         if unsorted_indices is not None:
             last = tuple(part.index_select(1, unsorted_indices) for part in last)
         packed = PackedSequence(packing.pack(output), batch_sizes, sorted_indices, unsorted_indices)
         return packed, last
 
-    def _stack(self, input: Tensor, state: State, packing: Packing | None) -> tuple[Tensor, State]:
+    def _resets_by_time(self, resets: Tensor, input: Tensor, batched: bool) -> Tensor:
+        """``resets`` as ``[T, B]``; given like the input, without its features."""
+        time_axis = 1 if self.batch_first else 0
+        letters = ("B, T" if self.batch_first else "T, B") if batched else "T"
+        expected = input.shape[:2] if batched else input.shape[time_axis : time_axis + 1]
+        if resets.shape != expected:
+            raise RuntimeError(f"resets must be [{letters}]={list(expected)}, got {list(resets.shape)}")
+        if not batched:
+            return resets.unsqueeze(1)
+        return resets.transpose(0, 1) if self.batch_first else resets
+
+    def _stack(
+        self, input: Tensor, state: State, packing: Packing | None, resets: Tensor | None
+    ) -> tuple[Tensor, State]:
+        lengths = None if packing is None else packing.lengths
         return run_stack(
-            partial(self._direction, lengths=None if packing is None else packing.lengths),
+            partial(self._direction, lengths=lengths, resets=resets),
             input,
             state,
             self.all_weights,

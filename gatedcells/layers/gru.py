@@ -40,11 +40,16 @@ class GRU(RecurrentLayer):
         reset_after: where the reset gate acts, see above.
         backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
         allow_empty: return the initial state for a sequence of no steps instead of raising.
+        recompute: less memory in training for more time, see `gatedcells.layers.base`.
         proj_size: for the LSTM only; given here it raises ValueError, as in torch.
 
     Inputs: ``input, hx``
         input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
         hx: initial state ``[L*D, B, H]``, ``[L*D, H]`` unbatched; zeros if None.
+        resets (keyword): ``[T, B]`` bool, laid out like the input (``[T]`` unbatched): True where a new
+            sequence begins, so that states before that step are forgotten, in both directions. The result is
+            that of the sequences run one by one, the first of them from the initial states (in the reverse
+            direction the last).
 
     Outputs: ``output, h_n``
         output: the last layer's states ``[T, B, D*H]``, laid out like the input; packed if that was.
@@ -79,6 +84,7 @@ class GRU(RecurrentLayer):
         reset_after: bool = True,
         backend: str = AUTO,
         allow_empty: bool = False,
+        recompute: bool = False,
         proj_size: None = None,
     ) -> None:
         if proj_size is not None:
@@ -96,6 +102,7 @@ class GRU(RecurrentLayer):
             dtype=dtype,
             backend=backend,
             allow_empty=allow_empty,
+            recompute=recompute,
         )
         self.reset_after = reset_after
 
@@ -104,16 +111,22 @@ class GRU(RecurrentLayer):
         return super().extra_repr() + ("" if self.reset_after else ", reset_after=False")
 
     @overload
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, *, resets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
 
     @overload
     def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[PackedSequence, Tensor]: ...
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
-        """Run the layers; see the class for shapes."""
-        output, (h_n,) = self._run(input, None if hx is None else (hx,))
+        """Run the layers; see the class for shapes and ``resets``."""
+        output, (h_n,) = self._run(input, None if hx is None else (hx,), resets)
         return output, h_n
 
     def _direction(
@@ -123,14 +136,17 @@ class GRU(RecurrentLayer):
         weights: Sequence[Tensor],
         reverse: bool,
         lengths: Tensor | None,
+        resets: Tensor | None,
     ) -> tuple[Tensor, State]:
         output, last = gru_sequence(
             input,
             state[0],
             *weights,
             lengths=lengths,
+            resets=resets,
             reverse=reverse,
             reset_after=self.reset_after,
+            recompute=self.recompute,
             backend=self.backend,
         )
         return output, (last,)

@@ -40,10 +40,15 @@ class LSTM(RecurrentLayer):
         device, dtype: of the parameters.
         backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
         allow_empty: return the initial states for a sequence of no steps instead of raising.
+        recompute: less memory in training for more time, see `gatedcells.layers.base`.
 
     Inputs: ``input, (h_0, c_0)``
         input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
         h_0, c_0: ``[L*D, B, H or P]`` and ``[L*D, B, H]``, without B unbatched; zeros if None.
+        resets (keyword): ``[T, B]`` bool, laid out like the input (``[T]`` unbatched): True where a new
+            sequence begins, so that states before that step are forgotten, in both directions. The result is
+            that of the sequences run one by one, the first of them from the initial states (in the reverse
+            direction the last).
 
     Outputs: ``output, (h_n, c_n)``
         output: the last layer's hidden states ``[T, B, D*H or D*P]``, laid out like the input; packed if
@@ -78,6 +83,7 @@ class LSTM(RecurrentLayer):
         *,
         backend: str = AUTO,
         allow_empty: bool = False,
+        recompute: bool = False,
     ) -> None:
         super().__init__(
             "LSTM",
@@ -93,11 +99,12 @@ class LSTM(RecurrentLayer):
             dtype=dtype,
             backend=backend,
             allow_empty=allow_empty,
+            recompute=recompute,
         )
 
     @overload
     def forward(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None, *, resets: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
 
     @overload
@@ -106,10 +113,14 @@ class LSTM(RecurrentLayer):
     ) -> tuple[PackedSequence, tuple[Tensor, Tensor]]: ...
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Tensor, Tensor] | None = None,
+        *,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
-        """Run the layers; see the class for shapes."""
-        output, (h_n, c_n) = self._run(input, None if hx is None else (hx[0], hx[1]))
+        """Run the layers; see the class for shapes and ``resets``."""
+        output, (h_n, c_n) = self._run(input, None if hx is None else (hx[0], hx[1]), resets)
         return output, (h_n, c_n)
 
     def _direction(
@@ -119,6 +130,7 @@ class LSTM(RecurrentLayer):
         weights: Sequence[Tensor],
         reverse: bool,
         lengths: Tensor | None,
+        resets: Tensor | None,
     ) -> tuple[Tensor, State]:
         hidden, cell = state
         weight_ih, weight_hh, *rest = weights
@@ -133,7 +145,9 @@ class LSTM(RecurrentLayer):
             bias_hh,
             weight_hr,
             lengths=lengths,
+            resets=resets,
             reverse=reverse,
+            recompute=self.recompute,
             backend=self.backend,
         )
         return output, last

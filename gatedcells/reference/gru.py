@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from gatedcells.reference.time import keep_beyond_length, stack_steps, time_order
+from gatedcells.reference.time import keep_beyond_length, remembered, stack_steps, time_order
 
 
 class GRUStep(NamedTuple):
@@ -162,13 +162,15 @@ def iterate(
     bias_hh: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     reverse: bool = False,
     reset_after: bool = True,
 ) -> Iterator[tuple[int, GRUStep]]:
     """Yield ``(t, step)`` along one direction; arguments as in `sequence`, the input projected
     (``[T, B, 3H]``)."""
     for t in time_order(len(x_projection), reverse):
-        now = step(x_projection[t], hidden, weight_hh, bias_hh, reset_after=reset_after)
+        found = remembered(hidden, t, resets, lengths)
+        now = step(x_projection[t], found, weight_hh, bias_hh, reset_after=reset_after)
         if lengths is not None:
             now = now._replace(hidden=keep_beyond_length(t, lengths, now.hidden, hidden))
         hidden = now.hidden
@@ -184,6 +186,7 @@ def sequence(
     bias_hh: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     reverse: bool = False,
     reset_after: bool = True,
 ) -> GRUStep:
@@ -195,13 +198,22 @@ def sequence(
         weight_ih, weight_hh, bias_ih, bias_hh: ``[3H, I]``, ``[3H, H]``, ``[3H]``, ``[3H]``.
         lengths: ``[B]`` integers, each row's number of valid steps; None if all have ``T``. Outside
             its valid steps a row keeps its state.
+        resets: ``[T, B]`` bool: the rows that forget their state before the walk visits step t; None if
+            none does.
         reverse: run from each row's last valid step to its first; the result is in the order of the
             input all the same.
         reset_after: which convention.
     """
     x_projection = linear(input, weight_ih, bias_ih)
     walk = iterate(
-        x_projection, hidden, weight_hh, bias_hh, lengths=lengths, reverse=reverse, reset_after=reset_after
+        x_projection,
+        hidden,
+        weight_hh,
+        bias_hh,
+        lengths=lengths,
+        resets=resets,
+        reverse=reverse,
+        reset_after=reset_after,
     )
     return stack_steps([now for _, now in walk], reverse)
 
@@ -215,13 +227,21 @@ def unroll(
     bias_hh: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     reverse: bool = False,
     reset_after: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """`sequence` without its intermediates: all states ``[T, B, H]`` and the last one visited ``[B, H]``."""
     x_projection = linear(input, weight_ih, bias_ih)
     walk = iterate(
-        x_projection, hidden, weight_hh, bias_hh, lengths=lengths, reverse=reverse, reset_after=reset_after
+        x_projection,
+        hidden,
+        weight_hh,
+        bias_hh,
+        lengths=lengths,
+        resets=resets,
+        reverse=reverse,
+        reset_after=reset_after,
     )
     states = [now.hidden for _, now in walk]
     return torch.stack(states[::-1] if reverse else states), states[-1]

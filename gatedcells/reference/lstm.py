@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from gatedcells.reference.time import keep_beyond_length, stack_steps, time_order
+from gatedcells.reference.time import keep_beyond_length, remembered, stack_steps, time_order
 
 
 class LSTMStep(NamedTuple):
@@ -149,12 +149,14 @@ def iterate(
     weight_hr: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     reverse: bool = False,
 ) -> Iterator[tuple[int, LSTMStep]]:
     """Yield ``(t, step)`` along one direction; arguments as in `sequence`, the input projected
     (``[T, B, 4H]``)."""
     for t in time_order(len(x_projection), reverse):
-        now = step(x_projection[t], hidden, cell, weight_hh, bias_hh, weight_hr)
+        found = remembered(hidden, t, resets, lengths), remembered(cell, t, resets, lengths)
+        now = step(x_projection[t], *found, weight_hh, bias_hh, weight_hr)
         if lengths is not None:
             now = now._replace(
                 hidden=keep_beyond_length(t, lengths, now.hidden, hidden),
@@ -175,6 +177,7 @@ def sequence(
     weight_hr: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     reverse: bool = False,
 ) -> LSTMStep:
     """`step` over time: one direction of one layer, every intermediate as ``[T, B, H]``.
@@ -187,12 +190,22 @@ def sequence(
         weight_hr: ``[P, H]``, or None for no projection.
         lengths: ``[B]`` integers, each row's number of valid steps; None if all have ``T``. Outside
             its valid steps a row keeps its states.
+        resets: ``[T, B]`` bool: the rows that forget their state before the walk visits step t; None if
+            none does.
         reverse: run from each row's last valid step to its first; the result is in the order of the
             input all the same.
     """
     x_projection = linear(input, weight_ih, bias_ih)
     walk = iterate(
-        x_projection, hidden, cell, weight_hh, bias_hh, weight_hr, lengths=lengths, reverse=reverse
+        x_projection,
+        hidden,
+        cell,
+        weight_hh,
+        bias_hh,
+        weight_hr,
+        lengths=lengths,
+        resets=resets,
+        reverse=reverse,
     )
     return stack_steps([now for _, now in walk], reverse)
 
@@ -208,13 +221,22 @@ def unroll(
     weight_hr: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`sequence` without its intermediates: all hidden states ``[T, B, H]`` or ``[T, B, P]``, and the
     hidden and cell state last visited."""
     x_projection = linear(input, weight_ih, bias_ih)
     walk = iterate(
-        x_projection, hidden, cell, weight_hh, bias_hh, weight_hr, lengths=lengths, reverse=reverse
+        x_projection,
+        hidden,
+        cell,
+        weight_hh,
+        bias_hh,
+        weight_hr,
+        lengths=lengths,
+        resets=resets,
+        reverse=reverse,
     )
     steps = [now for _, now in walk]
     states = [now.hidden for now in steps]

@@ -29,6 +29,15 @@ def _scan(combine: Any, initial: Any, over_time: Any, reverse: bool) -> Any:
     return scan(combine, initial, over_time, dim=0, reverse=reverse)
 
 
+def _over_time(x_projection: Tensor, resets: Tensor | None) -> tuple[Tensor, ...]:
+    times = torch.arange(x_projection.shape[0], device=x_projection.device)
+    return (x_projection, times) if resets is None else (x_projection, times, resets)
+
+
+def _remembered(state: Tensor, forgets: list[Tensor]) -> Tensor:
+    return state.masked_fill(forgets[0][:, None], 0) if forgets else state
+
+
 def scan_gru(
     input: Tensor,
     hidden: Tensor,
@@ -38,20 +47,22 @@ def scan_gru(
     bias_hh: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     reverse: bool = False,
     reset_after: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """`gatedcells.reference.gru.unroll` as one scan; the same arguments and results."""
 
-    def combine(state: Tensor, over_time: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        x_projection, t = over_time
-        now = gru.step(x_projection, state, weight_hh, bias_hh, reset_after=reset_after)
+    def combine(state: Tensor, over_time: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        x_projection, t, *forgets = over_time
+        found = _remembered(state, forgets)
+        now = gru.step(x_projection, found, weight_hh, bias_hh, reset_after=reset_after)
         new = keep_beyond_length(t, lengths, now.hidden, state)
         return new, new.clone()  # scan forbids that carry and output share memory
 
     x_projection = linear(input, weight_ih, bias_ih)
-    times = torch.arange(x_projection.shape[0], device=input.device)
-    last, states = _scan(combine, hidden, (x_projection, times), reverse)
+    over_time = _over_time(x_projection, resets)
+    last, states = _scan(combine, hidden, over_time, reverse)
     return states, last
 
 
@@ -66,21 +77,23 @@ def scan_lstm(
     weight_hr: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
+    resets: Tensor | None = None,
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`gatedcells.reference.lstm.unroll` as one scan; the same arguments and results."""
 
     def combine(
-        state: tuple[Tensor, Tensor], over_time: tuple[Tensor, Tensor]
+        state: tuple[Tensor, Tensor], over_time: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, Tensor], Tensor]:
         old_hidden, old_cell = state
-        x_projection, t = over_time
-        now = lstm.step(x_projection, old_hidden, old_cell, weight_hh, bias_hh, weight_hr)
+        x_projection, t, *forgets = over_time
+        found = _remembered(old_hidden, forgets), _remembered(old_cell, forgets)
+        now = lstm.step(x_projection, *found, weight_hh, bias_hh, weight_hr)
         new_hidden = keep_beyond_length(t, lengths, now.hidden, old_hidden)
         new_cell = keep_beyond_length(t, lengths, now.cell, old_cell)
         return (new_hidden, new_cell), new_hidden.clone()
 
     x_projection = linear(input, weight_ih, bias_ih)
-    times = torch.arange(x_projection.shape[0], device=input.device)
-    (last_hidden, last_cell), states = _scan(combine, (hidden, cell), (x_projection, times), reverse)
+    over_time = _over_time(x_projection, resets)
+    (last_hidden, last_cell), states = _scan(combine, (hidden, cell), over_time, reverse)
     return states, last_hidden, last_cell

@@ -19,6 +19,30 @@ def keep_beyond_length(t: int | Tensor, lengths: Tensor | None, new: Tensor, old
     return torch.where((t < lengths)[:, None], new, old)
 
 
+def remembered(state: Tensor, t: int, resets: Tensor | None, lengths: Tensor | None) -> Tensor:
+    """``state`` ``[B, ...]`` as step ``t`` finds it: zeros in the rows that forget it (``resets[t]``) and
+    have not ended."""
+    if resets is None:
+        return state
+    forgets = resets[t] if lengths is None else resets[t] & (t < lengths)
+    return state.masked_fill(forgets[:, None], 0)
+
+
+def boundaries(resets: Tensor | None, lengths: Tensor | None, reverse: bool) -> Tensor | None:
+    """From "a new sequence begins at step t" to "the walk forgets its state before step t", ``[T, B]``.
+
+    The same in the order of time; against it, a state is forgotten one step before. Beyond a row's length
+    there are no steps and no beginnings.
+    """
+    if resets is None or not reverse:
+        return resets
+    T = resets.shape[0]
+    times = torch.arange(T, device=resets.device)[:, None]
+    if lengths is not None:
+        resets = resets & (times < lengths)
+    return resets.roll(-1, 0) & (times < T - 1)  # slices would tie an exported program to T > 2
+
+
 def stack_steps(steps: list[Any], reverse: bool) -> Any:
     """Steps in visiting order, a NamedTuple each with fields ``[B, H]``, as one step with fields
     ``[T, B, H]`` in time order."""
@@ -27,9 +51,10 @@ def stack_steps(steps: list[Any], reverse: bool) -> Any:
     return type(steps[0])(*(torch.stack(field) for field in zip(*steps, strict=True)))
 
 
-def previous_states(states: Tensor, initial: Tensor, reverse: bool) -> Tensor:
-    """For each step the state before it: ``states`` ``[T, B, H]`` shifted by one step in visiting
-    order, ``initial`` ``[B, H]`` first. Rows that keep their state beyond their length need no mask."""
-    if reverse:
-        return torch.cat([states[1:], initial[None]])
-    return torch.cat([initial[None], states[:-1]])
+def previous_states(states: Tensor, initial: Tensor, reverse: bool, resets: Tensor | None = None) -> Tensor:
+    """For each step the state that it finds: ``states`` ``[T, B, H]`` shifted by one step in visiting
+    order, ``initial`` ``[B, H]`` first, zeros where it is forgotten. Rows that keep their state beyond their
+    length need no mask."""
+    ordered = [states[1:], initial[None]] if reverse else [initial[None], states[:-1]]
+    previous = torch.cat(ordered)
+    return previous if resets is None else previous.masked_fill_(resets[:, :, None], 0)

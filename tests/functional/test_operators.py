@@ -1,6 +1,7 @@
 """The operators behind a sequence: right against autograd through the reference, and well registered."""
 
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gatedcells
+from gatedcells._autograd import recompute as recompute_module
 from gatedcells.reference import gru, lstm
+from gatedcells.reference.time import boundaries
 from gatedcells.testing import assert_close_in_float64
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
@@ -49,6 +52,16 @@ def gradients(run, tensors, used):
     return outputs, torch.autograd.grad(loss, wanted, allow_unused=True)
 
 
+def drawn_resets(data, T, B):
+    often = data.draw(st.sampled_from([None, 0.2, 1.0]))
+    return None if often is None else torch.rand(T, B) < often
+
+
+def spans_of(steps, B, H):
+    """Have a backward pass that recomputes take so many steps at a time, for 9 numbers of 8 bytes a unit."""
+    return patch.object(recompute_module, "SPAN_BYTES", steps * 9 * 8 * B * H)
+
+
 def assert_same(ours, reference):
     for i, (actual, exact) in enumerate(zip(ours, reference, strict=True)):
         assert (actual is None) == (exact is None)
@@ -68,9 +81,13 @@ def test_gru_operator_and_its_backward_are_autograd_through_the_reference(
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     lengths = None if lengths is None else torch.tensor(lengths)
     tensors = gru_tensors(*sizes, bias=bias)
+    resets, recompute = drawn_resets(data, T, B), data.draw(st.booleans())
     options = {"lengths": lengths, "reverse": reverse, "reset_after": reset_after}
-    outputs, grads = gradients(partial(run_gru, **options), tensors, used)
-    exact_outputs, exact_grads = gradients(partial(gru.unroll, **options), tensors, used)
+    ours = partial(run_gru, **options, resets=resets, recompute=recompute)
+    exact = partial(gru.unroll, **options, resets=boundaries(resets, lengths, reverse))
+    with spans_of(data.draw(st.integers(1, 3)), B, sizes[3]):
+        outputs, grads = gradients(ours, tensors, used)
+    exact_outputs, exact_grads = gradients(exact, tensors, used)
     assert outputs[0].grad_fn is not None
     assert_same(outputs, exact_outputs)
     assert_same(grads, exact_grads)
@@ -88,9 +105,13 @@ def test_lstm_operator_and_its_backward_are_autograd_through_the_reference(
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     lengths = None if lengths is None else torch.tensor(lengths)
     tensors = lstm_tensors(T, B, I, H + 1, P=H if projected else 0, bias=bias)
+    resets, recompute = drawn_resets(data, T, B), data.draw(st.booleans())
     options = {"lengths": lengths, "reverse": reverse}
-    outputs, grads = gradients(partial(run_lstm, **options), tensors, used)
-    exact_outputs, exact_grads = gradients(partial(lstm.unroll, **options), tensors, used)
+    ours = partial(run_lstm, **options, resets=resets, recompute=recompute)
+    exact = partial(lstm.unroll, **options, resets=boundaries(resets, lengths, reverse))
+    with spans_of(data.draw(st.integers(1, 3)), B, H + 1):
+        outputs, grads = gradients(ours, tensors, used)
+    exact_outputs, exact_grads = gradients(exact, tensors, used)
     assert_same(outputs, exact_outputs)
     # where only the last cell state is used, autograd knows that some inputs do not matter
     zeros = [torch.zeros_like(g) if e is None else e for g, e in zip(grads, exact_grads, strict=True)]
@@ -122,36 +143,41 @@ def test_a_gradient_is_computed_for_each_input_on_its_own(wanted):
     assert_same(actual, exact)
 
 
-@pytest.mark.parametrize("save_tape", [True, False])
+@pytest.mark.parametrize("keep", [0, 1, 2])
 @pytest.mark.parametrize("lengths", [None, [3, 1]])
-def test_operators_are_registered_as_torch_wants_them(save_tape, lengths, backend):
+def test_operators_are_registered_as_torch_wants_them(keep, lengths, backend):
     backend = "cpu" if backend == "auto" else backend
     lengths = None if lengths is None else torch.tensor(lengths)
+    resets = None if lengths is None else torch.rand(3, 2) < 0.5
+    ops = torch.ops.gatedcells
     tensors = gru_tensors(3, 2, 2, 4)
-    torch.library.opcheck(
-        torch.ops.gatedcells.gru_sequence.default,
-        (*tensors, lengths, False, True, save_tape, backend),
-    )
+    torch.library.opcheck(ops.gru_sequence.default, (*tensors, lengths, resets, False, True, keep, backend))
     with torch.no_grad():
-        states, last, tape = torch.ops.gatedcells.gru_sequence(*tensors, lengths, False, True, True, backend)
+        _, hidden, _, weight_hh, _, _ = tensors
+        states, last, tape = ops.gru_sequence(*tensors, lengths, resets, False, True, 1, backend)
         torch.library.opcheck(
-            torch.ops.gatedcells.gru_sequence_backward.default,
-            (states, last, tensors[1], tensors[3], lengths, states, tape, False, True, backend),
+            ops.gru_sequence_backward.default,
+            (states, last, hidden, weight_hh, lengths, resets, states, tape, False, True, backend),
+        )
+        torch.library.opcheck(
+            ops.gru_sequence_recompute.default,
+            (states, last, *tensors, lengths, resets, states, False, True, [True, False] * 3, backend),
         )
     tensors = lstm_tensors(3, 2, 2, 4, P=2)
-    torch.library.opcheck(
-        torch.ops.gatedcells.lstm_sequence.default, (*tensors, lengths, True, save_tape, backend)
-    )
+    torch.library.opcheck(ops.lstm_sequence.default, (*tensors, lengths, resets, True, keep, backend))
     with torch.no_grad():
         _, hidden, cell, _, weight_hh, _, _, weight_hr = tensors
-        states, last, last_cell, tape = torch.ops.gatedcells.lstm_sequence(
-            *tensors, lengths, True, True, backend
-        )
+        states, last, last_cell, tape = ops.lstm_sequence(*tensors, lengths, resets, True, 1, backend)
+        d_outputs = (states, last, last_cell)
         torch.library.opcheck(
-            torch.ops.gatedcells.lstm_sequence_backward.default,
-            (states, last, last_cell, hidden, cell, weight_hh, weight_hr, lengths, states, tape, True,
-             backend),
-        )  # fmt: skip
+            ops.lstm_sequence_backward.default,
+            (*d_outputs, hidden, cell, weight_hh, weight_hr, lengths, resets, states, tape, True, backend),
+        )
+        cells = tape[:, :, 4:].contiguous()
+        torch.library.opcheck(
+            ops.lstm_sequence_recompute.default,
+            (*d_outputs, *tensors, lengths, resets, states, cells, True, [True, False] * 4, backend),
+        )
 
 
 def test_inference_keeps_no_tape_and_training_keeps_four_numbers_a_unit_and_step():
@@ -165,6 +191,32 @@ def test_inference_keeps_no_tape_and_training_keeps_four_numbers_a_unit_and_step
             run_gru(*tensors)
         run_gru(*(t.detach() for t in tensors))
     assert kept == []
+
+
+@pytest.mark.parametrize("run", ["gru", "lstm"])
+def test_recomputing_keeps_the_states_alone(run):
+    call, tensors = (
+        (run_gru, gru_tensors(5, 2, 3, 4)) if run == "gru" else (run_lstm, lstm_tensors(5, 2, 3, 4))
+    )
+    sizes: list[int] = []
+    given = {t.data_ptr() for t in tensors if t is not None}
+
+    def note(tensor):
+        if tensor.data_ptr() not in given:
+            sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        call(*tensors, recompute=True)
+    assert sum(sizes) == 5 * 2 * 4 * (1 if run == "gru" else 2)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_derivatives_of_recomputed_sequences_can_be_differentiated_again(recompute):
+    run = partial(run_gru, resets=torch.rand(3, 2) < 0.5, recompute=recompute)
+    tensors = gru_tensors(3, 2, 2, 2)
+    assert torch.autograd.gradcheck(run, tensors, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(run, tensors)
 
 
 class TapeSizes(TorchDispatchMode):

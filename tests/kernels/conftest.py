@@ -18,7 +18,7 @@ def native():
     return library.load()
 
 
-@pytest.fixture(scope="session", params=range(3), ids=["baseline", "avx2", "avx512"])
+@pytest.fixture(scope="session", params=range(4), ids=["baseline", "avx2", "avx512", "avx512_bf16"])
 def level(request, native):
     """Every instruction set that this CPU runs, one after the other."""
     if request.param >= len(native.levels):

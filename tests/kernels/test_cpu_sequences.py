@@ -9,7 +9,9 @@ import gatedcells
 from gatedcells import _reference_kernel as reference
 from gatedcells.testing import assert_close_in_float64
 from gatedcells_kernels.cpu import sequence
+from gatedcells_kernels.tape import Keep
 
+WITHOUT_TAPE = (Keep.NOTHING, Keep.STATES)
 SIZES = st.tuples(st.integers(1, 70), st.integers(0, 70), st.integers(0, 70), st.integers(1, 70))
 
 
@@ -38,6 +40,11 @@ def lstm_tensors(T, B, I, H, P=0, bias=True, dtype=torch.float64):
     )
 
 
+def drawn_resets(data, T, B):
+    often = data.draw(st.sampled_from([None, 0.0, 0.2, 1.0]))
+    return None if often is None else torch.rand(T, B) < often
+
+
 def assert_same(ours, exact):
     for number, (a, e) in enumerate(zip(ours, exact, strict=True)):
         assert_close_in_float64(a, e, f"number {number}")
@@ -57,17 +64,18 @@ def test_gru_kernels_are_the_reference(level, sizes, bias, reverse, reset_after,
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
     tensors = gru_tensors(*sizes, bias=bias)
-    options = (lengths, reverse, reset_after)
-    states, tape = sequence.gru_forward(*tensors, *options, True)
-    exact = reference.gru_forward(*tensors, *options, True)
+    resets = drawn_resets(data, T, B)
+    options = (lengths, resets, reverse, reset_after)
+    states, tape = sequence.gru_forward(*tensors, *options, Keep.TAPE)
+    exact = reference.gru_forward(*tensors, *options, Keep.TAPE)
     assert_same((states, tape), exact)
-    without_tape, empty = sequence.gru_forward(*tensors, *options, False)
+    without_tape, empty = sequence.gru_forward(*tensors, *options, data.draw(st.sampled_from(WITHOUT_TAPE)))
     assert torch.equal(without_tape, states)
     assert empty.numel() == 0
     some = data.draw(st.sampled_from(["both", "states", "last"]))
     d_states = draw(T, B, H) if some != "last" else None
     d_last = draw(B, H) if some != "states" else None
-    backward = (d_states, d_last, tensors[1], tensors[3], lengths, *exact, reverse, reset_after)
+    backward = (d_states, d_last, tensors[1], tensors[3], lengths, resets, *exact, reverse, reset_after)
     assert_same(sequence.gru_backward(*backward), reference.gru_backward(*backward))
 
 
@@ -79,9 +87,14 @@ def test_lstm_kernels_are_the_reference(level, sizes, P, bias, reverse, data):
     lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
     tensors = lstm_tensors(*sizes, P=P, bias=bias)
     _, hidden, cell, _, weight_hh, _, _, weight_hr = tensors
-    ours = sequence.lstm_forward(*tensors, lengths, reverse, True)
-    exact = reference.lstm_forward(*tensors, lengths, reverse, True)
+    resets = drawn_resets(data, T, B)
+    ours = sequence.lstm_forward(*tensors, lengths, resets, reverse, Keep.TAPE)
+    exact = reference.lstm_forward(*tensors, lengths, resets, reverse, Keep.TAPE)
     assert_same(ours, exact)
+    states, last_cell, cells = sequence.lstm_forward(*tensors, lengths, resets, reverse, Keep.STATES)
+    assert torch.equal(states, ours[0])
+    assert torch.equal(last_cell, ours[1])
+    assert torch.equal(cells, ours[2][:, :, 4:])
     some = data.draw(st.sampled_from(["all", "states", "last", "cell"]))
     d_states = torch.randn_like(exact[0]) if some in ("all", "states") else None
     d_last = torch.randn_like(hidden) if some in ("all", "last") else None
@@ -95,6 +108,7 @@ def test_lstm_kernels_are_the_reference(level, sizes, P, bias, reverse, data):
         weight_hh,
         weight_hr,
         lengths,
+        resets,
         exact[0],
         exact[2],
         reverse,
@@ -106,15 +120,26 @@ def everything(cell, tensors, reset_after=True, P=0):
     """Outputs of a cell's sequence and what its backward kernel gives, in one list."""
     if cell == "gru":
         _, hidden, _, weight_hh, _, _ = tensors
-        states, tape = sequence.gru_forward(*tensors, None, False, reset_after, True)
+        states, tape = sequence.gru_forward(*tensors, None, None, False, reset_after, Keep.TAPE)
         backward = sequence.gru_backward(
-            states, states[-1], hidden, weight_hh, None, states, tape, False, reset_after
+            states, states[-1], hidden, weight_hh, None, None, states, tape, False, reset_after
         )
         return [states, tape, *backward]
     _, hidden, cell_state, _, weight_hh, _, _, weight_hr = tensors
-    states, last_cell, tape = sequence.lstm_forward(*tensors, None, False, True)
+    states, last_cell, tape = sequence.lstm_forward(*tensors, None, None, False, Keep.TAPE)
     backward = sequence.lstm_backward(
-        states, states[-1], last_cell, hidden, cell_state, weight_hh, weight_hr, None, states, tape, False
+        states,
+        states[-1],
+        last_cell,
+        hidden,
+        cell_state,
+        weight_hh,
+        weight_hr,
+        None,
+        None,
+        states,
+        tape,
+        False,
     )
     return [t for t in (states, last_cell, tape, *backward) if t.numel()]
 
@@ -182,25 +207,28 @@ def test_tensors_may_lie_anyhow_in_memory(native, level, T):
         torch.cat([b_x, b_x])[: len(b_x)],
         torch.stack([b_h, b_h], dim=1)[:, 1],
     )
-    for a, b in zip(sequence.gru_forward(*odd, None, False, True, True),
-                    sequence.gru_forward(*straight, None, False, True, True), strict=True):  # fmt: skip
+    options = (None, None, False, True, Keep.TAPE)
+    found, exact = sequence.gru_forward(*odd, *options), sequence.gru_forward(*straight, *options)
+    for a, b in zip(found, exact, strict=True):
         assert torch.equal(a, b)
     expanded = x[:, :1].expand(T, 6, 7)
-    states, _ = sequence.gru_forward(expanded, *straight[1:], None, False, True, False)
-    exact, _ = sequence.gru_forward(expanded.contiguous(), *straight[1:], None, False, True, False)
+    states, _ = sequence.gru_forward(expanded, *straight[1:], None, None, False, True, Keep.NOTHING)
+    exact, _ = sequence.gru_forward(
+        expanded.contiguous(), *straight[1:], None, None, False, True, Keep.NOTHING
+    )
     assert torch.equal(states, exact)
 
 
 def test_a_single_step_is_the_first_of_a_sequence(native, level):
     tensors = gru_tensors(3, 5, 7, 21)
-    one, _ = sequence.gru_forward(tensors[0][:1], *tensors[1:], None, False, True, False)
-    three, _ = sequence.gru_forward(*tensors, None, False, True, False)
+    one, _ = sequence.gru_forward(tensors[0][:1], *tensors[1:], None, None, False, True, Keep.NOTHING)
+    three, _ = sequence.gru_forward(*tensors, None, None, False, True, Keep.NOTHING)
     assert_close_in_float64(one, three[:1])
 
 
 def test_wrong_shapes_are_caught_before_the_kernel_runs(native):
     tensors = gru_tensors(3, 5, 7, 21)
-    options = (None, False, True, False, "cpu")
+    options = (None, None, False, True, Keep.NOTHING, "cpu")
     for which in range(1, 6):
         wrong = list(tensors)
         wrong[which] = wrong[which][:-1]
@@ -210,5 +238,8 @@ def test_wrong_shapes_are_caught_before_the_kernel_runs(native):
         torch.ops.gatedcells.gru_sequence(tensors[0].float(), *tensors[1:], *options)
     with pytest.raises(ValueError, match="lengths must lie in"):
         torch.ops.gatedcells.gru_sequence(*tensors, torch.full((5,), 4), *options[1:])
-    with pytest.raises(gatedcells.BackendUnavailable, match="has kernels for float32, float64, got bfloat16"):
-        gatedcells.GRU(7, 21, dtype=torch.bfloat16, backend="cpu")(tensors[0].bfloat16())
+    with pytest.raises(RuntimeError, match=r"resets must be \[T=3, B=5\], got \[3, 4\]"):
+        torch.ops.gatedcells.gru_sequence(*tensors, None, torch.zeros(3, 4, dtype=torch.bool), *options[2:])
+    message = "has kernels for float32, float64, bfloat16, got float16"
+    with pytest.raises(gatedcells.BackendUnavailable, match=message):
+        gatedcells.GRU(7, 21, dtype=torch.float16, backend="cpu")(tensors[0].half())

@@ -26,6 +26,8 @@ WIDER = [
     ("avx2", 32, 16, ["-mavx2", "-mfma"]),
     ("avx512", 64, 32, ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma",
                         "-mprefer-vector-width=512"]),
+    ("avx512_bf16", 64, 32, ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx512bf16", "-mfma",
+                             "-mprefer-vector-width=512"]),
 ]  # fmt: skip
 # Not -ffast-math: it would delete the rounding trick of the exponential and the care for NaN.
 COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",

@@ -8,14 +8,17 @@
 
 extern "C" {
 
-// Packed weights: see multiply.h. A size of zero marks a failure.
+// The type of a call's tensors. What is bfloat16 in memory is computed with as float32.
+enum GatedcellsDtype : int32_t { GATEDCELLS_FLOAT32 = 0, GATEDCELLS_FLOAT64 = 1, GATEDCELLS_BFLOAT16 = 2 };
+
+// Packed weights: see pack.h.
 struct GatedcellsPack {
   int64_t rows;           // of the matrix: what a panel's column is made of
   int64_t columns;        // of the matrix
   int64_t row_stride;     // elements between two rows of the matrix
   int64_t gates;          // gates that share a panel, stacked along the matrix's rows
   int32_t by_rows;        // 1: columns of a panel are rows of the matrix (x W^T); 0: its columns (d W)
-  int32_t is_double;
+  int32_t dtype;
   int32_t level;
   const void* matrix;
   void* packed;           // gatedcells_packed_size elements
@@ -23,7 +26,7 @@ struct GatedcellsPack {
 
 struct GatedcellsGRU {
   int64_t T, B, I, H;
-  int32_t reverse, reset_after, packed, is_double, level, threads;
+  int32_t reverse, reset_after, packed, dtype, level, threads;
   const void* input;      // [T, B, I]
   const void* hidden;     // [B, H]
   const void* w_x;        // weight_ih, 3 gates; packed or as it is, like the others
@@ -32,19 +35,21 @@ struct GatedcellsGRU {
   const void* bias_x;     // [3H] or null
   const void* bias_h;     // [3H] or null
   const int64_t* lengths; // [B] or null
+  const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   void* states;           // [T, B, H]
   void* tape;             // [T, B, 4, H] or null
 };
 
 struct GatedcellsGRUBackward {
   int64_t T, B, H;
-  int32_t reverse, reset_after, is_double, level, threads;
+  int32_t reverse, reset_after, dtype, level, threads;
   const void* d_states;   // [T, B, H] or null
   const void* d_last;     // [B, H] or null
   const void* hidden;     // [B, H]
   const void* w_h;        // packed for d W: all of weight_hh (reset after), its first 2H rows (before)
   const void* w_n;        // packed for d W: the candidate's rows (reset before), else null
   const int64_t* lengths; // [B] or null
+  const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   const void* states;     // [T, B, H]
   const void* tape;       // [T, B, 4, H]
   void* d_gates;          // [T, B, 4, H]
@@ -53,7 +58,7 @@ struct GatedcellsGRUBackward {
 
 struct GatedcellsLSTM {
   int64_t T, B, I, H, P;
-  int32_t reverse, packed, is_double, level, threads;
+  int32_t reverse, packed, dtype, level, threads;
   const void* input;      // [T, B, I]
   const void* hidden;     // [B, P]
   const void* cell;       // [B, H]
@@ -63,14 +68,16 @@ struct GatedcellsLSTM {
   const void* bias_x;     // [4H] or null
   const void* bias_h;     // [4H] or null
   const int64_t* lengths; // [B] or null
+  const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   void* states;           // [T, B, P]
   void* last_cell;        // [B, H]
   void* tape;             // [T, B, 5, H] or null
+  void* cells;            // [T, B, H], the cell states alone, or null
 };
 
 struct GatedcellsLSTMBackward {
   int64_t T, B, H, P;
-  int32_t reverse, is_double, level, threads;
+  int32_t reverse, dtype, level, threads;
   const void* d_states;   // [T, B, P] or null
   const void* d_last_hidden;  // [B, P] or null
   const void* d_last_cell;    // [B, H] or null
@@ -78,6 +85,7 @@ struct GatedcellsLSTMBackward {
   const void* w_h;        // packed for d W: weight_hh
   const void* w_p;        // packed for d W: weight_hr, or null
   const int64_t* lengths; // [B] or null
+  const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   const void* tape;       // [T, B, 5, H]
   void* d_gates;          // [T, B, 4, H]
   void* d_projected;      // [T, B, P] with a projection, else null

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gatedcells_kernels.cpu import library
 from gatedcells_kernels.cpu.packing import as_it_is, packed
-from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape
+from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
 
 def gru_forward(
@@ -20,16 +20,17 @@ def gru_forward(
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     reverse: bool,
     reset_after: bool,
-    save_tape: bool,
+    keep: Keep,
 ) -> tuple[Tensor, Tensor]:
-    """All states ``[T, B, H]`` and the tape ``[T, B, 4, H]`` (empty unless ``save_tape``)."""
+    """All states ``[T, B, H]`` and the tape ``[T, B, 4, H]`` (empty unless ``keep`` is TAPE)."""
     native = library.load()
     T, B, I = input.shape
     H = hidden.shape[-1]
     states = library.empty(hidden, T, B, H)
-    tape = library.empty(hidden, T, B, len(GRUTape._fields), H) if save_tape else hidden.new_empty(0)
+    tape = library.empty(hidden, T, B, len(GRUTape._fields), H) if keep == Keep.TAPE else hidden.new_empty(0)
     if states.numel() == 0:
         return states, tape
     # everything that the kernel reads is held by a name until it is done
@@ -43,12 +44,13 @@ def gru_forward(
     bias_x = None if bias_ih is None else bias_ih.contiguous()
     bias_h = None if bias_hh is None else bias_hh.contiguous()
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
+    resets = None if resets is None else resets.contiguous()
     library.run(
         native, "GatedcellsGRU",
         T=T, B=B, I=I, H=H, reverse=reverse, reset_after=reset_after, packed=pack,
-        is_double=input.dtype == torch.float64,
-        input=input, hidden=hidden, w_x=w_x, w_h=w_h, w_n=w_n, bias_x=bias_x, bias_h=bias_h, lengths=rows,
-        states=states, tape=tape if save_tape else None,
+        dtype=library.DTYPES[input.dtype], input=input, hidden=hidden, w_x=w_x, w_h=w_h, w_n=w_n,
+        bias_x=bias_x, bias_h=bias_h, lengths=rows, resets=resets, states=states,
+        tape=tape if keep == Keep.TAPE else None,
     )  # fmt: skip
     return states, tape
 
@@ -59,6 +61,7 @@ def gru_backward(
     hidden: Tensor,
     weight_hh: Tensor,
     lengths: Tensor | None,
+    resets: Tensor | None,
     states: Tensor,
     tape: Tensor,
     reverse: bool,
@@ -77,11 +80,12 @@ def gru_backward(
     w_h = packed(native, weight_hh, by_rows=False, rows=(0, 3 * H if reset_after else 2 * H))
     w_n = None if reset_after else packed(native, weight_hh, by_rows=False, rows=(2 * H, 3 * H))
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
+    resets = None if resets is None else resets.contiguous()
     library.run(
         native, "GatedcellsGRUBackward",
-        T=T, B=B, H=H, reverse=reverse, reset_after=reset_after, is_double=states.dtype == torch.float64,
-        d_states=d_states, d_last=d_last, hidden=hidden, w_h=w_h, w_n=w_n, lengths=rows, states=states,
-        tape=tape, d_gates=d_gates, d_hidden=d_hidden,
+        T=T, B=B, H=H, reverse=reverse, reset_after=reset_after, dtype=library.DTYPES[states.dtype],
+        d_states=d_states, d_last=d_last, hidden=hidden, w_h=w_h, w_n=w_n, lengths=rows, resets=resets,
+        states=states, tape=tape, d_gates=d_gates, d_hidden=d_hidden,
     )  # fmt: skip
     return d_gates, d_hidden
 
@@ -92,7 +96,7 @@ class GRUInference:
 
     Args:
         T, B, I, H: the shape.
-        dtype: float32 or float64.
+        dtype: float32, float64 or bfloat16.
     """
 
     def __init__(self, T: int, B: int, I: int, H: int, dtype: torch.dtype) -> None:
@@ -103,7 +107,7 @@ class GRUInference:
         self._run = library.Prepared(
             self._native, "GatedcellsGRU", changing,
             T=T, B=B, I=I, H=H, reverse=False, reset_after=True, packed=self._packs,
-            is_double=dtype == torch.float64, w_n=None, lengths=None, tape=None,
+            dtype=library.DTYPES[dtype], w_n=None, lengths=None, resets=None, tape=None,
         )  # fmt: skip
 
     def __call__(

@@ -4,6 +4,7 @@
 // multiply.h.
 #pragma once
 #include "activations.h"
+#include "share.h"
 
 namespace GATEDCELLS_LEVEL {
 
@@ -11,25 +12,43 @@ constexpr int64_t GRU_TAPE = 4;  // reset, update, candidate, h_candidate
 constexpr int64_t GRU_GRADS = 4; // x_candidate, reset, update, h_candidate
 
 // What one step of some rows reads and writes; pointers are at the first of the rows, all units.
-template <class Real>
+template <class N>
 struct GRUStep {
-  const Real* previous;  // [rows, H]
-  Real* states;          // [rows, H]
-  Real* tape;            // [rows, 4, H] or null
-  const int64_t* lengths;
-  int64_t t, rows, H;
+  typedef RealOf<N> Real;
+  const Real* old;  // [rows, H]: the states before
+  N* states;        // [rows, H]: after
+  Real* carried;    // [rows, H]: the states after, where N is too coarse to carry them on; else null
+  N* tape;          // [rows, 4, H] or null
+  Rows rows;
+  int64_t H;
 
-  INLINE bool ended(int64_t row) const { return lengths && t >= lengths[row]; }
+  INLINE void finish(int64_t row, int64_t unit, int64_t lanes, Vector<Real> old_state, Vector<Real> update,
+                     Vector<Real> candidate) const {
+    const Vector<Real> stepped = multiply_add(update, old_state - candidate, candidate);
+    const Vector<Real> now = rows.ended(row) ? old_state : stepped;
+    store_part<N>(states + row * H + unit, now, lanes);
+    if (carried) store_part<Real>(carried + row * H + unit, now, lanes);
+  }
+
+  INLINE void record(int64_t row, int64_t unit, int64_t lanes, Vector<Real> reset, Vector<Real> update,
+                     Vector<Real> candidate, Vector<Real> h_candidate) const {
+    if (!tape) return;
+    N* at = tape + row * GRU_TAPE * H + unit;
+    store_part<N>(at, reset, lanes);
+    store_part<N>(at + H, update, lanes);
+    store_part<N>(at + 2 * H, candidate, lanes);
+    store_part<N>(at + 3 * H, h_candidate, lanes);
+  }
 };
 
 // The gates of the panels first <= p < last from the two halves of their pre-activations.
-template <class Real>
-NOINLINE void gru_gates(const GRUStep<Real>& step, const Real* x, int64_t x_stride, const Real* h,
+template <class N>
+NOINLINE void gru_gates(const GRUStep<N>& step, const RealOf<N>* x, int64_t x_stride, const RealOf<N>* h,
                         int64_t h_stride, int64_t first, int64_t last) {
+  typedef RealOf<N> Real;
   typedef Vector<Real> V;
   constexpr int64_t L = Lanes<Real>::count;
-  for (int64_t row = 0; row < step.rows; ++row) {
-    const bool ended = step.ended(row);
+  for (int64_t row = 0; row < step.rows.count; ++row) {
     for (int64_t p = first; p < last; ++p) {
       const int64_t unit = p * L, lanes = step.H - unit;
       const Real* xs = x + row * x_stride + (p - first) * 3 * L;
@@ -38,107 +57,98 @@ NOINLINE void gru_gates(const GRUStep<Real>& step, const Real* x, int64_t x_stri
       const V reset = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
       const V update = sigmoid<Real>(load<Real>(xs + L) + load<Real>(hs + L));
       const V candidate = hyperbolic_tangent<Real>(multiply_add(reset, h_candidate, load<Real>(xs + 2 * L)));
-      const V old = load_part<Real>(step.previous + row * step.H + unit, lanes);
-      const V now = multiply_add(update, old - candidate, candidate);
-      store_part<Real>(step.states + row * step.H + unit, ended ? old : now, lanes);
-      if (step.tape) {
-        Real* tape = step.tape + row * GRU_TAPE * step.H + unit;
-        store_part<Real>(tape, reset, lanes);
-        store_part<Real>(tape + step.H, update, lanes);
-        store_part<Real>(tape + 2 * step.H, candidate, lanes);
-        store_part<Real>(tape + 3 * step.H, h_candidate, lanes);
-      }
+      const V old = load_part<Real>(step.old + row * step.H + unit, lanes);
+      step.finish(row, unit, lanes, old, update, candidate);
+      step.record(row, unit, lanes, reset, update, candidate, h_candidate);
     }
   }
 }
 
 // Reset before, first half: r, z and r h. The gates' values replace their x halves, for the second half.
-template <class Real>
-NOINLINE void gru_reset_gates(const GRUStep<Real>& step, Real* x, int64_t x_stride, const Real* h,
-                              int64_t h_stride, Real* reset_hidden, int64_t reset_stride, int64_t first,
+template <class N>
+NOINLINE void gru_reset_gates(const GRUStep<N>& step, RealOf<N>* x, int64_t x_stride, const RealOf<N>* h,
+                              int64_t h_stride, N* reset_hidden, int64_t reset_stride, int64_t first,
                               int64_t last) {
+  typedef RealOf<N> Real;
   typedef Vector<Real> V;
   constexpr int64_t L = Lanes<Real>::count;
-  for (int64_t row = 0; row < step.rows; ++row) {
+  for (int64_t row = 0; row < step.rows.count; ++row) {
     for (int64_t p = first; p < last; ++p) {
       const int64_t unit = p * L, lanes = step.H - unit;
       Real* xs = x + row * x_stride + (p - first) * 3 * L;
       const Real* hs = h + row * h_stride + (p - first) * 2 * L;
       const V reset = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
       const V update = sigmoid<Real>(load<Real>(xs + L) + load<Real>(hs + L));
-      const V old = load_part<Real>(step.previous + row * step.H + unit, lanes);
+      const V old = load_part<Real>(step.old + row * step.H + unit, lanes);
       store<Real>(xs, reset);
       store<Real>(xs + L, update);
-      store<Real>(reset_hidden + row * reset_stride + unit, reset * old);
+      store_part<N>(reset_hidden + row * reset_stride + unit, reset * old, L);
     }
   }
 }
 
 // Reset before, second half: the candidate and the new state.
-template <class Real>
-NOINLINE void gru_candidate(const GRUStep<Real>& step, const Real* x, int64_t x_stride, const Real* h,
+template <class N>
+NOINLINE void gru_candidate(const GRUStep<N>& step, const RealOf<N>* x, int64_t x_stride, const RealOf<N>* h,
                             int64_t h_stride, int64_t first, int64_t last) {
+  typedef RealOf<N> Real;
   typedef Vector<Real> V;
   constexpr int64_t L = Lanes<Real>::count;
-  for (int64_t row = 0; row < step.rows; ++row) {
-    const bool ended = step.ended(row);
+  for (int64_t row = 0; row < step.rows.count; ++row) {
     for (int64_t p = first; p < last; ++p) {
       const int64_t unit = p * L, lanes = step.H - unit;
       const Real* xs = x + row * x_stride + (p - first) * 3 * L;
       const V h_candidate = load<Real>(h + row * h_stride + (p - first) * L);
       const V reset = load<Real>(xs), update = load<Real>(xs + L);
       const V candidate = hyperbolic_tangent<Real>(load<Real>(xs + 2 * L) + h_candidate);
-      const V old = load_part<Real>(step.previous + row * step.H + unit, lanes);
-      const V now = multiply_add(update, old - candidate, candidate);
-      store_part<Real>(step.states + row * step.H + unit, ended ? old : now, lanes);
-      if (step.tape) {
-        Real* tape = step.tape + row * GRU_TAPE * step.H + unit;
-        store_part<Real>(tape, reset, lanes);
-        store_part<Real>(tape + step.H, update, lanes);
-        store_part<Real>(tape + 2 * step.H, candidate, lanes);
-        store_part<Real>(tape + 3 * step.H, h_candidate, lanes);
-      }
+      const V old = load_part<Real>(step.old + row * step.H + unit, lanes);
+      step.finish(row, unit, lanes, old, update, candidate);
+      step.record(row, unit, lanes, reset, update, candidate, h_candidate);
     }
   }
 }
 
 // Backward through the gates of one step: the gates' gradients, and in `carry` the part of dL/dh that does
 // not go through a product. With the reset gate before, its own gradient comes later (gru_reset_backward).
-template <class Real>
+template <class N>
 struct GRUBackwardStep {
-  const Real* d_states;  // [rows, H] or null
-  const Real* previous;  // [rows, H]
-  const Real* tape;      // [rows, 4, H]
-  const int64_t* lengths;
-  Real* d_gates;         // [rows, 4, H]
-  Real* carry;           // [rows, H]: dL/dh' before, the part of dL/dh after
-  int64_t t, rows, H;
+  typedef RealOf<N> Real;
+  const N* d_states;  // [rows, H] or null
+  const N* previous;  // [rows, H]
+  const N* tape;      // [rows, 4, H]
+  N* d_gates;         // [rows, 4, H]
+  Real* carry;        // [rows, H]: dL/dh' before, the part of dL/dh after
+  Rows rows;
+  int64_t H;
   bool before;
 
-  INLINE bool ended(int64_t row) const { return lengths && t >= lengths[row]; }
+  INLINE Vector<Real> old(int64_t row, int64_t unit, int64_t lanes) const {
+    return rows.forgets(row) ? Vector<Real>{} : load_part<N>(previous + row * H + unit, lanes);
+  }
 };
 
-template <class Real>
-NOINLINE void gru_gates_backward(const GRUBackwardStep<Real>& step, int64_t first, int64_t last) {
+template <class N>
+NOINLINE void gru_gates_backward(const GRUBackwardStep<N>& step, int64_t first, int64_t last) {
+  typedef RealOf<N> Real;
   typedef Vector<Real> V;
   constexpr int64_t L = Lanes<Real>::count;
   const int64_t H = step.H;
   const V one = splat<Real>(1);
-  for (int64_t row = 0; row < step.rows; ++row) {
-    const bool ended = step.ended(row);
+  for (int64_t row = 0; row < step.rows.count; ++row) {
+    const bool ended = step.rows.ended(row);
     for (int64_t unit = first * L; unit < least(last * L, H); unit += L) {
       const int64_t lanes = H - unit;
-      const Real* tape = step.tape + row * GRU_TAPE * H + unit;
-      Real* d_gates = step.d_gates + row * GRU_GRADS * H + unit;
+      const N* tape = step.tape + row * GRU_TAPE * H + unit;
+      N* d_gates = step.d_gates + row * GRU_GRADS * H + unit;
       Real* carry = step.carry + row * H + unit;
       V d = load_part<Real>(carry, lanes);
-      if (step.d_states) d += load_part<Real>(step.d_states + row * H + unit, lanes);
+      if (step.d_states) d += load_part<N>(step.d_states + row * H + unit, lanes);
       V da_candidate{}, da_reset{}, da_update{}, da_h_candidate{};
       if (!ended) {
-        const V reset = load_part<Real>(tape, lanes), update = load_part<Real>(tape + H, lanes);
-        const V candidate = load_part<Real>(tape + 2 * H, lanes);
-        const V h_candidate = load_part<Real>(tape + 3 * H, lanes);
-        const V old = load_part<Real>(step.previous + row * H + unit, lanes);
+        const V reset = load_part<N>(tape, lanes), update = load_part<N>(tape + H, lanes);
+        const V candidate = load_part<N>(tape + 2 * H, lanes);
+        const V h_candidate = load_part<N>(tape + 3 * H, lanes);
+        const V old = step.old(row, unit, lanes);
         const V kept = d * update;
         da_candidate = (d - kept) * multiply_add(-candidate, candidate, one);
         da_update = d * (old - candidate) * update * (Real(1) - update);
@@ -150,32 +160,33 @@ NOINLINE void gru_gates_backward(const GRUBackwardStep<Real>& step, int64_t firs
         }
         d = kept;
       }
-      store_part<Real>(d_gates, da_candidate, lanes);
-      store_part<Real>(d_gates + H, da_reset, lanes);
-      store_part<Real>(d_gates + 2 * H, da_update, lanes);
-      store_part<Real>(d_gates + 3 * H, da_h_candidate, lanes);
+      store_part<N>(d_gates, da_candidate, lanes);
+      store_part<N>(d_gates + H, da_reset, lanes);
+      store_part<N>(d_gates + 2 * H, da_update, lanes);
+      store_part<N>(d_gates + 3 * H, da_h_candidate, lanes);
       store_part<Real>(carry, d, lanes);
     }
   }
 }
 
 // Reset before: from dL/d(r h) to the reset gate's gradient and to the state's.
-template <class Real>
-NOINLINE void gru_reset_backward(const GRUBackwardStep<Real>& step, const Real* d_reset_hidden, int64_t stride,
-                                 int64_t first, int64_t last) {
+template <class N>
+NOINLINE void gru_reset_backward(const GRUBackwardStep<N>& step, const RealOf<N>* d_reset_hidden,
+                                 int64_t stride, int64_t first, int64_t last) {
+  typedef RealOf<N> Real;
   typedef Vector<Real> V;
   constexpr int64_t L = Lanes<Real>::count;
   const int64_t H = step.H;
-  for (int64_t row = 0; row < step.rows; ++row) {
-    if (step.ended(row)) continue;
+  for (int64_t row = 0; row < step.rows.count; ++row) {
+    if (step.rows.ended(row)) continue;
     for (int64_t p = first; p < last; ++p) {
       const int64_t unit = p * L, lanes = H - unit;
       const V d = load<Real>(d_reset_hidden + row * stride + (p - first) * L);
-      const V reset = load_part<Real>(step.tape + row * GRU_TAPE * H + unit, lanes);
-      const V old = load_part<Real>(step.previous + row * H + unit, lanes);
+      const V reset = load_part<N>(step.tape + row * GRU_TAPE * H + unit, lanes);
+      const V old = step.old(row, unit, lanes);
       Real* carry = step.carry + row * H + unit;
-      Real* d_reset = step.d_gates + row * GRU_GRADS * H + H + unit;
-      store_part<Real>(d_reset, d * old * reset * (Real(1) - reset), lanes);
+      N* d_reset = step.d_gates + row * GRU_GRADS * H + H + unit;
+      store_part<N>(d_reset, d * old * reset * (Real(1) - reset), lanes);
       store_part<Real>(carry, multiply_add(d, reset, load_part<Real>(carry, lanes)), lanes);
     }
   }

@@ -11,20 +11,21 @@
 
 namespace GATEDCELLS_LEVEL {
 
-template <class Real>
+template <class N>
 int64_t size_of(const GatedcellsPack& call) {
-  if (call.by_rows) return packed_size<Real>(call.rows / call.gates, call.gates, call.columns);
-  return packed_size<Real>(call.columns, 1, call.rows);
+  if (call.by_rows) return packed_size<N>(call.rows / call.gates, call.gates, call.columns);
+  return packed_size<N>(call.columns, 1, call.rows);
 }
 
-template <class Real>
-void pack_as(const GatedcellsPack& call) {
-  const Real* matrix = static_cast<const Real*>(call.matrix);
-  Real* packed = static_cast<Real*>(call.packed);
+template <class N>
+int pack_as(const GatedcellsPack& call) {
+  const N* matrix = static_cast<const N*>(call.matrix);
+  N* packed = static_cast<N*>(call.packed);
   if (call.by_rows)
-    pack_by_rows<Real>(matrix, call.row_stride, call.rows / call.gates, call.gates, call.columns, packed);
+    pack_by_rows<N>(matrix, call.row_stride, call.rows / call.gates, call.gates, call.columns, packed);
   else
-    pack_by_columns<Real>(matrix, call.row_stride, call.columns, call.rows, packed);
+    pack_by_columns<N>(matrix, call.row_stride, call.columns, call.rows, packed);
+  return 0;
 }
 
 template <class Real>
@@ -36,11 +37,6 @@ void activation_of(int which, int64_t n, const Real* x, Real* y) {
   }
 }
 
-int64_t size(const GatedcellsPack& call) {
-  return call.is_double ? size_of<double>(call) : size_of<float>(call);
-}
-void pack(const GatedcellsPack& call) { call.is_double ? pack_as<double>(call) : pack_as<float>(call); }
-
 void activation(int which, int is_double, int64_t n, const void* x, void* y) {
   if (is_double)
     activation_of<double>(which, n, static_cast<const double*>(x), static_cast<double*>(y));
@@ -48,19 +44,27 @@ void activation(int which, int is_double, int64_t n, const void* x, void* y) {
     activation_of<float>(which, n, static_cast<const float*>(x), static_cast<float*>(y));
 }
 
-#define GATEDCELLS_FOR_BOTH(name, Call) \
-  int name##_any(const Call& call) { return call.is_double ? name<double>(call) : name<float>(call); }
+#define GATEDCELLS_FOR_ALL(Result, name, Call)                                 \
+  Result name##_any(const Call& call) {                                        \
+    switch (call.dtype) {                                                      \
+      case GATEDCELLS_FLOAT64: return name<double>(call);                      \
+      case GATEDCELLS_BFLOAT16: return name<Bfloat16>(call);                   \
+      default: return name<float>(call);                                       \
+    }                                                                          \
+  }
 
-GATEDCELLS_FOR_BOTH(gru_forward, GatedcellsGRU)
-GATEDCELLS_FOR_BOTH(gru_backward, GatedcellsGRUBackward)
-GATEDCELLS_FOR_BOTH(lstm_forward, GatedcellsLSTM)
-GATEDCELLS_FOR_BOTH(lstm_backward, GatedcellsLSTMBackward)
+GATEDCELLS_FOR_ALL(int64_t, size_of, GatedcellsPack)
+GATEDCELLS_FOR_ALL(int, pack_as, GatedcellsPack)
+GATEDCELLS_FOR_ALL(int, gru_forward, GatedcellsGRU)
+GATEDCELLS_FOR_ALL(int, gru_backward, GatedcellsGRUBackward)
+GATEDCELLS_FOR_ALL(int, lstm_forward, GatedcellsLSTM)
+GATEDCELLS_FOR_ALL(int, lstm_backward, GatedcellsLSTMBackward)
 
 }  // namespace GATEDCELLS_LEVEL
 
 const GatedcellsLevel GATEDCELLS_JOIN(gatedcells_, GATEDCELLS_LEVEL) = {
     GATEDCELLS_STRING(GATEDCELLS_LEVEL),   GATEDCELLS_VECTOR_BYTES,
-    GATEDCELLS_LEVEL::size,                GATEDCELLS_LEVEL::pack,
+    GATEDCELLS_LEVEL::size_of_any,         GATEDCELLS_LEVEL::pack_as_any,
     GATEDCELLS_LEVEL::hash_of,
     GATEDCELLS_LEVEL::gru_forward_any,     GATEDCELLS_LEVEL::gru_backward_any,
     GATEDCELLS_LEVEL::lstm_forward_any,    GATEDCELLS_LEVEL::lstm_backward_any,

@@ -6,7 +6,7 @@ struct GatedcellsLevel {
   const char* name;
   int vector_bytes;
   int64_t (*packed_size)(const GatedcellsPack&);
-  void (*pack)(const GatedcellsPack&);
+  int (*pack)(const GatedcellsPack&);
   uint64_t (*hash)(const void* memory, int64_t bytes);
   int (*gru_forward)(const GatedcellsGRU&);
   int (*gru_backward)(const GatedcellsGRUBackward&);
@@ -20,4 +20,5 @@ extern const GatedcellsLevel gatedcells_baseline;
 #ifdef GATEDCELLS_X86
 extern const GatedcellsLevel gatedcells_avx2;
 extern const GatedcellsLevel gatedcells_avx512;
+extern const GatedcellsLevel gatedcells_avx512_bf16;
 #endif

@@ -20,7 +20,8 @@ from gatedcells_kernels.cpu import build
 
 LEVEL_VARIABLE = "GATEDCELLS_CPU_LEVEL"
 LIBRARY_VARIABLE = "GATEDCELLS_CPU_LIBRARY"
-DTYPES = (torch.float32, torch.float64)
+# The numbers of GatedcellsDtype in calls.h.
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 
 
 class Unavailable(RuntimeError):
@@ -135,7 +136,7 @@ def pack(library: Library, matrix: Tensor, *, gates: int, by_rows: bool) -> Tens
     rows, columns = matrix.shape
     fields = {
         "rows": rows, "columns": columns, "row_stride": matrix.stride(0) if rows > 1 else columns,
-        "gates": gates, "by_rows": by_rows, "is_double": matrix.dtype == torch.float64,
+        "gates": gates, "by_rows": by_rows, "dtype": DTYPES[matrix.dtype],
         "level": library.level, "matrix": matrix, "packed": None,
     }  # fmt: skip
     fields["packed"] = packed = matrix.new_empty(library.c.gatedcells_packed_size(library.pack(fields)))

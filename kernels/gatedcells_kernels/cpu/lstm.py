@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gatedcells_kernels.cpu import library
 from gatedcells_kernels.cpu.packing import as_it_is, packed
-from gatedcells_kernels.tape import LSTM_GATES, LSTMTape
+from gatedcells_kernels.tape import LSTM_GATES, LSTM_SLOTS, Keep
 
 
 def lstm_forward(
@@ -22,16 +22,17 @@ def lstm_forward(
     bias_hh: Tensor | None,
     weight_hr: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     reverse: bool,
-    save_tape: bool,
+    keep: Keep,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All hidden states ``[T, B, H]`` or ``[T, B, P]``, the last cell state ``[B, H]`` and the tape
-    ``[T, B, 5, H]`` (empty unless ``save_tape``)."""
+    """All hidden states ``[T, B, H]`` or ``[T, B, P]``, the last cell state ``[B, H]`` and what is kept:
+    the tape ``[T, B, 5, H]``, the cell states ``[T, B, 1, H]``, or nothing."""
     native = library.load()
     T, B, I = input.shape
     H, P = cell.shape[-1], hidden.shape[-1]
     states, last_cell = library.empty(hidden, T, B, P), cell.new_empty(B, H)
-    tape = library.empty(hidden, T, B, len(LSTMTape._fields), H) if save_tape else hidden.new_empty(0)
+    tape = library.empty(hidden, T, B, LSTM_SLOTS[keep], H) if keep else hidden.new_empty(0)
     if states.numel() == 0:
         return states, last_cell, tape
     # everything that the kernel reads is held by a name until it is done
@@ -44,11 +45,13 @@ def lstm_forward(
     bias_x = None if bias_ih is None else bias_ih.contiguous()
     bias_h = None if bias_hh is None else bias_hh.contiguous()
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
+    resets = None if resets is None else resets.contiguous()
     library.run(
         native, "GatedcellsLSTM",
-        T=T, B=B, I=I, H=H, P=P, reverse=reverse, packed=pack, is_double=input.dtype == torch.float64,
+        T=T, B=B, I=I, H=H, P=P, reverse=reverse, packed=pack, dtype=library.DTYPES[input.dtype],
         input=input, hidden=hidden, cell=cell, w_x=w_x, w_h=w_h, w_p=w_p, bias_x=bias_x, bias_h=bias_h,
-        lengths=rows, states=states, last_cell=last_cell, tape=tape if save_tape else None,
+        lengths=rows, resets=resets, states=states, last_cell=last_cell,
+        tape=tape if keep == Keep.TAPE else None, cells=tape if keep == Keep.STATES else None,
     )  # fmt: skip
     return states, last_cell, tape
 
@@ -62,6 +65,7 @@ def lstm_backward(
     weight_hh: Tensor,
     weight_hr: Tensor | None,
     lengths: Tensor | None,
+    resets: Tensor | None,
     states: Tensor,
     tape: Tensor,
     reverse: bool,
@@ -83,12 +87,13 @@ def lstm_backward(
     w_h = packed(native, weight_hh, by_rows=False)
     w_p = None if weight_hr is None else packed(native, weight_hr, by_rows=False)
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
+    resets = None if resets is None else resets.contiguous()
     library.run(
         native, "GatedcellsLSTMBackward",
-        T=T, B=B, H=H, P=P, reverse=reverse, is_double=states.dtype == torch.float64,
+        T=T, B=B, H=H, P=P, reverse=reverse, dtype=library.DTYPES[states.dtype],
         d_states=d_states, d_last_hidden=d_last_hidden, d_last_cell=d_last_cell, cell=cell, w_h=w_h, w_p=w_p,
-        lengths=rows, tape=tape, d_gates=d_gates, d_projected=d_projected if w_p is not None else None,
-        d_hidden=d_hidden, d_cell=d_cell,
+        lengths=rows, resets=resets, tape=tape, d_gates=d_gates,
+        d_projected=d_projected if w_p is not None else None, d_hidden=d_hidden, d_cell=d_cell,
     )  # fmt: skip
     return d_gates, d_projected, d_hidden, d_cell
 
@@ -99,7 +104,7 @@ class LSTMInference:
 
     Args:
         T, B, I, H: the shape.
-        dtype: float32 or float64.
+        dtype: float32, float64 or bfloat16.
     """
 
     def __init__(self, T: int, B: int, I: int, H: int, dtype: torch.dtype) -> None:
@@ -111,8 +116,8 @@ class LSTMInference:
         )  # fmt: skip
         self._run = library.Prepared(
             self._native, "GatedcellsLSTM", changing,
-            T=T, B=B, I=I, H=H, P=H, reverse=False, packed=self._packs, is_double=dtype == torch.float64,
-            w_p=None, lengths=None, tape=None,
+            T=T, B=B, I=I, H=H, P=H, reverse=False, packed=self._packs, dtype=library.DTYPES[dtype],
+            w_p=None, lengths=None, resets=None, tape=None, cells=None,
         )  # fmt: skip
 
     def __call__(

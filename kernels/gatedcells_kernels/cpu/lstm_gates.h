@@ -4,6 +4,7 @@
 // multiply.h.
 #pragma once
 #include "activations.h"
+#include "share.h"
 
 namespace GATEDCELLS_LEVEL {
 
@@ -11,27 +12,28 @@ constexpr int64_t LSTM_TAPE = 5;   // input, forget, candidate, output, cell
 constexpr int64_t LSTM_GRADS = 4;  // input, forget, candidate, output
 
 // What one step of some rows reads and writes; pointers are at the first of the rows, all units.
-template <class Real>
+template <class N>
 struct LSTMStep {
-  const Real* previous;    // [rows, H]: h, where there is no projection
-  Real* shown;             // [rows, shown_stride]: m
-  Real* cell;              // [rows, H]: c before, c' after
-  Real* tape;              // [rows, 5, H] or null
-  const int64_t* lengths;
-  int64_t t, rows, H, shown_stride;
+  typedef RealOf<N> Real;
+  const N* previous;  // [rows, H]: h, where there is no projection
+  N* shown;           // [rows, shown_stride]: m
+  Real* cell;         // [rows, H]: c before, c' after
+  N* tape;            // [rows, 5, H] or null
+  N* cells;           // [rows, H]: c' again, or null
+  Rows rows;
+  int64_t H, shown_stride;
   bool projected;
-
-  INLINE bool ended(int64_t row) const { return lengths && t >= lengths[row]; }
 };
 
-template <class Real>
-NOINLINE void lstm_gates(const LSTMStep<Real>& step, const Real* x, int64_t x_stride, const Real* h,
+template <class N>
+NOINLINE void lstm_gates(const LSTMStep<N>& step, const RealOf<N>* x, int64_t x_stride, const RealOf<N>* h,
                          int64_t h_stride, int64_t first, int64_t last) {
+  typedef RealOf<N> Real;
   typedef Vector<Real> V;
   constexpr int64_t L = Lanes<Real>::count;
   const int64_t H = step.H;
-  for (int64_t row = 0; row < step.rows; ++row) {
-    const bool ended = step.ended(row);
+  for (int64_t row = 0; row < step.rows.count; ++row) {
+    const bool ended = step.rows.ended(row);
     for (int64_t p = first; p < last; ++p) {
       const int64_t unit = p * L, lanes = H - unit;
       const Real* xs = x + row * x_stride + (p - first) * 4 * L;
@@ -44,62 +46,64 @@ NOINLINE void lstm_gates(const LSTMStep<Real>& step, const Real* x, int64_t x_st
       const V old = load_part<Real>(cell, lanes);
       const V now = ended ? old : multiply_add(forget, old, input * candidate);
       store_part<Real>(cell, now, lanes);
+      if (step.cells) store_part<N>(step.cells + row * H + unit, now, lanes);
       V shown = output * hyperbolic_tangent<Real>(now);
-      if (ended && !step.projected) shown = load_part<Real>(step.previous + row * H + unit, lanes);
-      store_part<Real>(step.shown + row * step.shown_stride + unit, shown, step.projected ? L : lanes);
+      if (ended && !step.projected) shown = load_part<N>(step.previous + row * H + unit, lanes);
+      store_part<N>(step.shown + row * step.shown_stride + unit, shown, step.projected ? L : lanes);
       if (step.tape) {
-        Real* tape = step.tape + row * LSTM_TAPE * H + unit;
-        store_part<Real>(tape, input, lanes);
-        store_part<Real>(tape + H, forget, lanes);
-        store_part<Real>(tape + 2 * H, candidate, lanes);
-        store_part<Real>(tape + 3 * H, output, lanes);
-        store_part<Real>(tape + 4 * H, now, lanes);
+        N* tape = step.tape + row * LSTM_TAPE * H + unit;
+        store_part<N>(tape, input, lanes);
+        store_part<N>(tape + H, forget, lanes);
+        store_part<N>(tape + 2 * H, candidate, lanes);
+        store_part<N>(tape + 3 * H, output, lanes);
+        store_part<N>(tape + 4 * H, now, lanes);
       }
     }
   }
 }
 
 // Backward through the gates of one step.
-template <class Real>
+template <class N>
 struct LSTMBackwardStep {
-  const Real* d_shown;        // [rows, shown_stride] from the projection; null without one
-  const Real* d_states;       // [rows, H] or null; not read with a projection
-  const Real* previous_cell;  // [rows, previous_stride]
-  const Real* tape;           // [rows, 5, H]
-  const int64_t* lengths;
-  Real* d_gates;              // [rows, 4, H]
-  Real* d_hidden;             // [rows, H]: without a projection, where a row has ended it keeps its gradient
-  Real* d_cell;               // [rows, H]: dL/dc' before, dL/dc after
-  int64_t t, rows, H, shown_stride, previous_stride;
-
-  INLINE bool ended(int64_t row) const { return lengths && t >= lengths[row]; }
+  typedef RealOf<N> Real;
+  const Real* d_shown;     // [rows, shown_stride] from the projection; null without one
+  const N* d_states;       // [rows, H] or null; not read with a projection
+  const N* previous_cell;  // [rows, previous_stride]
+  const N* tape;           // [rows, 5, H]
+  N* d_gates;              // [rows, 4, H]
+  Real* d_hidden;          // [rows, H]: without a projection, where a row has ended it keeps its gradient
+  Real* d_cell;            // [rows, H]: dL/dc' before, dL/dc after
+  Rows rows;
+  int64_t H, shown_stride, previous_stride;
 };
 
-template <class Real>
-NOINLINE void lstm_gates_backward(const LSTMBackwardStep<Real>& step, int64_t first, int64_t last) {
+template <class N>
+NOINLINE void lstm_gates_backward(const LSTMBackwardStep<N>& step, int64_t first, int64_t last) {
+  typedef RealOf<N> Real;
   typedef Vector<Real> V;
   constexpr int64_t L = Lanes<Real>::count;
   const int64_t H = step.H;
   const V one = splat<Real>(1);
-  for (int64_t row = 0; row < step.rows; ++row) {
-    const bool ended = step.ended(row);
+  for (int64_t row = 0; row < step.rows.count; ++row) {
+    const bool ended = step.rows.ended(row), forgets = step.rows.forgets(row);
     for (int64_t p = first; p < last; ++p) {
       const int64_t unit = p * L, lanes = H - unit;
-      const Real* tape = step.tape + row * LSTM_TAPE * H + unit;
-      Real* d_gates = step.d_gates + row * LSTM_GRADS * H + unit;
+      const N* tape = step.tape + row * LSTM_TAPE * H + unit;
+      N* d_gates = step.d_gates + row * LSTM_GRADS * H + unit;
       V d_shown;
       if (step.d_shown) {
         d_shown = load<Real>(step.d_shown + row * step.shown_stride + (p - first) * L);
       } else {
         d_shown = load_part<Real>(step.d_hidden + row * H + unit, lanes);
-        if (step.d_states) d_shown += load_part<Real>(step.d_states + row * H + unit, lanes);
+        if (step.d_states) d_shown += load_part<N>(step.d_states + row * H + unit, lanes);
       }
       V da_input{}, da_forget{}, da_candidate{}, da_output{};
       if (!ended) {
-        const V input = load_part<Real>(tape, lanes), forget = load_part<Real>(tape + H, lanes);
-        const V candidate = load_part<Real>(tape + 2 * H, lanes), output = load_part<Real>(tape + 3 * H, lanes);
-        const V tanh_cell = hyperbolic_tangent<Real>(load_part<Real>(tape + 4 * H, lanes));
-        const V old = load_part<Real>(step.previous_cell + row * step.previous_stride + unit, lanes);
+        const V input = load_part<N>(tape, lanes), forget = load_part<N>(tape + H, lanes);
+        const V candidate = load_part<N>(tape + 2 * H, lanes), output = load_part<N>(tape + 3 * H, lanes);
+        const V tanh_cell = hyperbolic_tangent<Real>(load_part<N>(tape + 4 * H, lanes));
+        const V old =
+            forgets ? V{} : load_part<N>(step.previous_cell + row * step.previous_stride + unit, lanes);
         Real* d_cell_at = step.d_cell + row * H + unit;
         const V slope = multiply_add(-tanh_cell, tanh_cell, one);
         const V d_cell = multiply_add(d_shown * output, slope, load_part<Real>(d_cell_at, lanes));
@@ -111,10 +115,10 @@ NOINLINE void lstm_gates_backward(const LSTMBackwardStep<Real>& step, int64_t fi
       } else if (!step.d_shown) {
         store_part<Real>(step.d_hidden + row * H + unit, d_shown, lanes);
       }
-      store_part<Real>(d_gates, da_input, lanes);
-      store_part<Real>(d_gates + H, da_forget, lanes);
-      store_part<Real>(d_gates + 2 * H, da_candidate, lanes);
-      store_part<Real>(d_gates + 3 * H, da_output, lanes);
+      store_part<N>(d_gates, da_input, lanes);
+      store_part<N>(d_gates + H, da_forget, lanes);
+      store_part<N>(d_gates + 2 * H, da_candidate, lanes);
+      store_part<N>(d_gates + 3 * H, da_output, lanes);
     }
   }
 }

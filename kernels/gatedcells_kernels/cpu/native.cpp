@@ -17,6 +17,7 @@ const GatedcellsLevel* const LEVELS[] = {
 #ifdef GATEDCELLS_X86
     &gatedcells_avx2,
     &gatedcells_avx512,
+    &gatedcells_avx512_bf16,
 #endif
 };
 constexpr int COUNT = sizeof(LEVELS) / sizeof(LEVELS[0]);
@@ -29,6 +30,7 @@ bool runs_here(int level) {
       !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")))
     return false;
+  if (level >= 3 && !__builtin_cpu_supports("avx512bf16")) return false;
 #endif
   return level >= 0 && level < COUNT;
 }

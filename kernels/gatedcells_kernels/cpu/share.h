@@ -25,10 +25,10 @@ struct Plan {
 
 constexpr int64_t SECOND_LEVEL_CACHE = 1 << 20;  // bytes; only speed depends on it
 
-// Split `rows` through T steps, each a product with `weights` numbers of type Real for every row.
-template <class Real>
+// Split `rows` through T steps, each a product with `weights` numbers of type N for every row.
+template <class N>
 INLINE Plan plan(int threads, int64_t T, int64_t rows, int64_t panels, int64_t weights) {
-  const int64_t a_step = rows * weights, bytes = weights * static_cast<int64_t>(sizeof(Real));
+  const int64_t a_step = rows * weights, bytes = weights * static_cast<int64_t>(sizeof(N));
   if (threads <= 1 || T * a_step < 200000) return {1, false, bytes};
   const bool weights_overflow = bytes > SECOND_LEVEL_CACHE && rows <= 128;
   if (rows >= 4 * threads && !weights_overflow) return {threads, false, bytes};
@@ -99,6 +99,26 @@ INLINE void to_and_fro(Range panels, int64_t size, bool backwards, const Work& w
   }
 }
 
+// Some rows of one step of a batch: which of them have ended, and which forget their state before it.
+struct Rows {
+  const int64_t* lengths;  // of these rows, or null
+  const uint8_t* resets;   // of these rows at step t, or null
+  int64_t t, count;
+
+  INLINE bool ended(int64_t row) const { return lengths && t >= lengths[row]; }
+  INLINE bool forgets(int64_t row) const { return resets && resets[row] && !ended(row); }
+  INLINE bool any_forgets() const {
+    for (int64_t row = 0; resets && row < count; ++row)
+      if (forgets(row)) return true;
+    return false;
+  }
+};
+
+INLINE Rows rows_at(const int64_t* lengths, const uint8_t* resets, int64_t t, int64_t B, Range rows) {
+  return {lengths ? lengths + rows.first : nullptr, resets ? resets + t * B + rows.first : nullptr, t,
+          rows.count()};
+}
+
 // This thread's working memory, handed out piece by piece.
 template <class Real>
 struct Scratch {
@@ -112,21 +132,48 @@ struct Scratch {
     next += ceil_div(count, 16) * 16;  // keeps the alignment to cache lines
     return taken;
   }
+
+  // Room for `count` numbers of a type that is no larger.
+  template <class N>
+  INLINE N* take_as(int64_t count) {
+    return reinterpret_cast<N*>(take(ceil_div(count * static_cast<int64_t>(sizeof(N)), sizeof(Real))));
+  }
 };
 
-// What flows into the last step: d_last, or nothing, for some rows [B, width] and panels.
-template <class Real>
-INLINE void start_gradient(const void* d_last, Real* to, Range rows, Range panels, int64_t width) {
-  constexpr int64_t L = Lanes<Real>::count;
-  const int64_t first = panels.first * L, count = least(panels.last * L, width) - first;
-  if (count <= 0) return;
-  for (int64_t row = rows.first; row < rows.last; ++row) {
-    Real* at = to + row * width + first;
-    if (d_last)
-      memcpy(at, static_cast<const Real*>(d_last) + row * width + first, sizeof(Real) * count);
-    else
-      memset(at, 0, sizeof(Real) * count);
+// Some rows and panels of a state [rows, width], from one type of numbers to another; from null: zeros.
+template <class From, class To>
+INLINE void carry_over(const From* from, To* to, int64_t rows, Range panels, int64_t width) {
+  constexpr int64_t L = Lanes<RealOf<To>>::count;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t unit = panels.first * L; unit < least(panels.last * L, width); unit += L) {
+      const Vector<RealOf<To>> state =
+          from ? load_part<From>(from + row * width + unit, width - unit) : Vector<RealOf<To>>{};
+      store_part<To>(to + row * width + unit, state, width - unit);
+    }
   }
+}
+
+// Zeros in the rows that forget, for some panels.
+template <class N>
+INLINE void forget(const Rows& rows, N* state, Range panels, int64_t width) {
+  constexpr int64_t L = Lanes<RealOf<N>>::count;
+  const int64_t first = panels.first * L, count = least(panels.last * L, width) - first;
+  if (count <= 0 || !rows.resets) return;
+  for (int64_t row = 0; row < rows.count; ++row)
+    if (rows.forgets(row)) memset(static_cast<void*>(state + row * width + first), 0, sizeof(N) * count);
+}
+
+// The states that a step starts from: as they are, or a copy in `kept` without those that are forgotten.
+template <class N>
+INLINE const N* remembered(const Rows& rows, const N* states, N* kept, int64_t width) {
+  if (!rows.any_forgets()) return states;
+  for (int64_t row = 0; row < rows.count; ++row) {
+    if (rows.forgets(row))
+      memset(static_cast<void*>(kept + row * width), 0, sizeof(N) * width);
+    else
+      memcpy(kept + row * width, states + row * width, sizeof(N) * width);
+  }
+  return kept;
 }
 
 }  // namespace GATEDCELLS_LEVEL

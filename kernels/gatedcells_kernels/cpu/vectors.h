@@ -114,34 +114,154 @@ INLINE Real sum_of_lanes(Vector<Real> v) {
   return (quad[0] + quad[2]) + (quad[1] + quad[3 % (16 / sizeof(Real))]);
 }
 
-// The first `count` lanes; the others are zero. Never touches memory beyond them.
-template <class Real>
-INLINE Vector<Real> load_part(const Real* from, int64_t count) {
-  if (count >= Lanes<Real>::count) return load<Real>(from);
-#if defined(__AVX512F__) && GATEDCELLS_VECTOR_BYTES == 64
-  if constexpr (sizeof(Real) == 4)
-    return (Vector<Real>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
-  else
-    return (Vector<Real>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
-#else
-  Real lanes[Lanes<Real>::count] = {};
-  for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
-  return load<Real>(lanes);
-#endif
+// What is computed with numbers of type N: bfloat16 is only how numbers lie in memory.
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+template <class N>
+struct Computed {
+  typedef N Real;
+};
+template <>
+struct Computed<Bfloat16> {
+  typedef float Real;
+};
+template <class N>
+using RealOf = typename Computed<N>::Real;
+
+typedef uint16_t Halves __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES / 2)));
+typedef uint16_t UnalignedHalves
+    __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES / 2), aligned(2), may_alias));
+typedef uint32_t Words __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES)));
+
+INLINE Vector<float> widen(Halves halves) {
+  return reinterpret_cast<Vector<float>>(__builtin_convertvector(halves, Words) << 16);
 }
 
-template <class Real>
-INLINE void store_part(Real* to, Vector<Real> value, int64_t count) {
-  if (count >= Lanes<Real>::count) return store<Real>(to, value);
+// To the nearest bfloat16, ties to even; a NaN stays one.
+INLINE Halves narrow(Vector<float> value) {
+  const Words bits = reinterpret_cast<Words>(value);
+  const Words rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
+  const Words is_nan = reinterpret_cast<Words>(value != value);
+  return __builtin_convertvector(((is_nan & (bits | 0x400000u)) | (~is_nan & rounded)) >> 16, Halves);
+}
+
+// The first `count` lanes; the others are zero. Never touches memory beyond them.
+template <class N>
+INLINE Vector<RealOf<N>> load_part(const N* from, int64_t count) {
+  typedef RealOf<N> Real;
+  constexpr int L = Lanes<Real>::count;
+  if constexpr (sizeof(N) == 2) {
+    if (count >= L) return widen(*reinterpret_cast<const UnalignedHalves*>(from));
 #if defined(__AVX512F__) && GATEDCELLS_VECTOR_BYTES == 64
-  if constexpr (sizeof(Real) == 4)
-    _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
-  else
-    _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), (__m512d)value);
+    return widen((Halves)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1), from));
 #else
-  Real lanes[Lanes<Real>::count];
-  store<Real>(lanes, value);
-  for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
+    Halves halves{};
+    memcpy(&halves, from, static_cast<size_t>(count) * 2);
+    return widen(halves);
+#endif
+  } else {
+    if (count >= L) return load<Real>(from);
+#if defined(__AVX512F__) && GATEDCELLS_VECTOR_BYTES == 64
+    if constexpr (sizeof(Real) == 4)
+      return (Vector<Real>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+    else
+      return (Vector<Real>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
+#else
+    Real lanes[L] = {};
+    for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
+    return load<Real>(lanes);
+#endif
+  }
+}
+
+template <class N>
+INLINE void store_part(N* to, Vector<RealOf<N>> value, int64_t count) {
+  typedef RealOf<N> Real;
+  constexpr int L = Lanes<Real>::count;
+  if constexpr (sizeof(N) == 2) {
+    const Halves halves = narrow(value);
+    if (count >= L) {
+      *reinterpret_cast<UnalignedHalves*>(to) = halves;
+      return;
+    }
+#if defined(__AVX512F__) && GATEDCELLS_VECTOR_BYTES == 64
+    _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1u << count) - 1), (__m256i)halves);
+#else
+    memcpy(to, &halves, static_cast<size_t>(count) * 2);
+#endif
+  } else {
+    if (count >= L) return store<Real>(to, value);
+#if defined(__AVX512F__) && GATEDCELLS_VECTOR_BYTES == 64
+    if constexpr (sizeof(Real) == 4)
+      _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
+    else
+      _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), (__m512d)value);
+#else
+    Real lanes[L];
+    store<Real>(lanes, value);
+    for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
+#endif
+  }
+}
+
+// One side of a product, numbers of type N: a vector of them, or for bfloat16 a pair in each lane, of which
+// both are multiplied and added at once.
+template <class N>
+struct Operand {
+  static constexpr int numbers = 1;
+  typedef Vector<N> V;
+};
+template <>
+struct Operand<Bfloat16> {
+  static constexpr int numbers = 2;
+  typedef Words V;
+};
+
+// The same number, or pair of neighbours, in every lane. Of the last pair of an odd row there is only half.
+template <class N>
+INLINE typename Operand<N>::V splat_operand(const N* from, bool whole) {
+  if constexpr (sizeof(N) == 2) {
+    uint32_t pair = from->bits;
+    if (whole) memcpy(&pair, from, 4);
+    return pair + Words{};
+  } else {
+    return splat<N>(*from);
+  }
+}
+
+template <class N>
+INLINE typename Operand<N>::V load_operand(const N* from) {
+  typedef typename Operand<N>::V Unaligned __attribute__((aligned(sizeof(N)), may_alias));
+  return *reinterpret_cast<const Unaligned*>(from);
+}
+
+// The first `count` numbers along a row, the others zero.
+template <class N>
+INLINE typename Operand<N>::V load_operand_part(const N* from, int64_t count) {
+  if constexpr (sizeof(N) == 2) {
+    Words words{};
+    memcpy(&words, from, static_cast<size_t>(least(count, 2 * Lanes<float>::count)) * 2);
+    return words;
+  } else {
+    return load_part<N>(from, count);
+  }
+}
+
+INLINE Vector<float> multiply_add_operands(Vector<float> a, Vector<float> b, Vector<float> c) {
+  return multiply_add(a, b, c);
+}
+INLINE Vector<double> multiply_add_operands(Vector<double> a, Vector<double> b, Vector<double> c) {
+  return multiply_add(a, b, c);
+}
+INLINE Vector<float> multiply_add_operands(Words a, Words b, Vector<float> c) {
+#if defined(__AVX512BF16__) && GATEDCELLS_VECTOR_BYTES == 64
+  return (Vector<float>)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+#else
+  const auto first = [](Words w) { return reinterpret_cast<Vector<float>>(w << 16); };
+  const auto second = [](Words w) { return reinterpret_cast<Vector<float>>(w & 0xFFFF0000u); };
+  return multiply_add(second(a), second(b), multiply_add(first(a), first(b), c));
 #endif
 }
 
