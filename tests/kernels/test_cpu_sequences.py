@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 
 import gatedcells
 from gatedcells import _reference_kernel as reference
-from gatedcells.testing import assert_close_in_float64
+from gatedcells.testing import assert_close_in_float64, assert_within_budget
 from gatedcells_kernels.cpu import sequence
 from gatedcells_kernels.tape import Keep
+from tests.support.inputs import Case, as_double
+from tests.support.run import everything as everything_of
+from tests.support.run import pooled
 
 WITHOUT_TAPE = (Keep.NOTHING, Keep.STATES)
 SIZES = st.tuples(st.integers(1, 70), st.integers(0, 70), st.integers(0, 70), st.integers(1, 70))
@@ -152,10 +155,14 @@ def tensors_of(cell, shape, options, dtype):
     return gru_tensors(*shape, dtype=dtype) if cell == "gru" else lstm_tensors(*shape, **options, dtype=dtype)
 
 
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+
+
+@DTYPES
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("cell", "options"), CELLS)
-def test_results_do_not_depend_on_the_number_of_threads(native, cell, options, shape):
-    tensors = tensors_of(cell, shape, options, torch.float32)
+def test_results_do_not_depend_on_the_number_of_threads(native, cell, options, shape, dtype):
+    tensors = tensors_of(cell, shape, options, dtype)
     runs = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
@@ -165,11 +172,14 @@ def test_results_do_not_depend_on_the_number_of_threads(native, cell, options, s
         assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
 
 
+@DTYPES
 @pytest.mark.parametrize("T", [1, 4])
 @pytest.mark.parametrize(("cell", "options"), CELLS)
-def test_a_rows_result_does_not_depend_on_the_rest_of_its_batch(native, level, threads, cell, options, T):
+def test_a_rows_result_does_not_depend_on_the_rest_of_its_batch(
+    native, level, threads, cell, options, T, dtype
+):
     B = 23
-    tensors = tensors_of(cell, (T, B, 17, 45), options, torch.float32)
+    tensors = tensors_of(cell, (T, B, 17, 45), options, dtype)
     together = everything(cell, tensors, **options)
     states = 2 if cell == "gru" else 3
     for first, last in ((0, 1), (5, 6), (3, 8), (7, 23)):
@@ -179,9 +189,10 @@ def test_a_rows_result_does_not_depend_on_the_rest_of_its_batch(native, level, t
             assert torch.equal(apart, whole.narrow(int(axis), first, last - first))
 
 
+@DTYPES
 @pytest.mark.parametrize(("cell", "options"), CELLS)
-def test_a_nan_stays_in_its_row(native, level, cell, options):
-    tensors = tensors_of(cell, (4, 9, 5, 20), options, torch.float32)
+def test_a_nan_stays_in_its_row(native, level, cell, options, dtype):
+    tensors = tensors_of(cell, (4, 9, 5, 20), options, dtype)
     clean = everything(cell, tensors, **options)
     tensors[0][1, 3] = torch.nan
     dirty = everything(cell, tensors, **options)
@@ -193,6 +204,36 @@ def test_a_nan_stays_in_its_row(native, level, cell, options):
         )
     assert dirty[0][1:, 3].isnan().all()
     assert not dirty[0][0, 3].isnan().any()
+
+
+BFLOAT16_SHAPES = [(1, 1, 5, 33), (6, 1, 1, 64), (9, 5, 7, 31), (4, 70, 16, 48), (3, 9, 33, 160)]
+
+
+@pytest.mark.parametrize("shape", BFLOAT16_SHAPES)
+@pytest.mark.parametrize("name", ["GRU", "LSTM", "projected LSTM"])
+def test_bfloat16_is_as_exact_as_torchs(native, level, name, shape):
+    T, B, I, H = shape
+    options = {"bidirectional": True, "num_layers": 2} | ({"proj_size": 11} if "projected" in name else {})
+    case = Case(name.split()[-1], T, B, I, H, options)
+    ours, theirs = case.modules(torch.bfloat16)
+    ours.backend = "cpu"
+    found, rival = (everything_of(module, case, torch.bfloat16) for module in (ours, theirs))
+    exact = everything_of(as_double(theirs), case, torch.float64)
+    for kind in ("values", "gradients"):
+        assert_within_budget(pooled(found, kind), exact=pooled(exact, kind), rival=pooled(rival, kind))
+
+
+def test_bfloat16_carries_its_state_on_in_float32(native, level):
+    """With z next to 1 a step changes h by less than half a unit of bfloat16: lost, were h rounded."""
+    H, T = 16, 2000
+    weights = torch.zeros(3 * H, 1), torch.zeros(3 * H, H)
+    update = torch.full((H,), 7.0)  # 1 - z = 1/1097
+    biases = torch.cat([torch.zeros(H), update, torch.ones(H)]), torch.zeros(3 * H)
+    tensors = (torch.zeros(T, 1, 1), torch.zeros(1, H), *weights, *biases)
+    exact, _ = reference.gru_forward(*tensors, None, None, False, True, Keep.NOTHING)
+    low = [t.bfloat16() for t in tensors]
+    found, _ = sequence.gru_forward(*low, None, None, False, True, Keep.NOTHING)
+    assert torch.allclose(found.float(), exact, rtol=2**-8, atol=0)
 
 
 @pytest.mark.parametrize("T", [1, 5])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given, settings
 
@@ -24,17 +25,18 @@ def test_float64_layers_agree_with_torch_to_1e12(case: Case):
         assert_close_in_float64(actual[name], exact[name], name)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @settings(max_examples=60)
 @given(case=layer_cases())
-def test_float32_layers_are_as_exact_as_torch(case: Case):
+def test_layers_are_as_exact_as_torch(dtype, case: Case):
     # one seed draws other masks in other precisions
     case.options["dropout"] = 0.0
     runs = {"ours": [], "torch": [], "exact": []}
     for seed in range(case.seed, case.seed + DRAWS):
         drawn = replace(case, seed=seed)
-        ours, theirs = drawn.modules(torch.float32)
-        runs["ours"].append(everything(ours, drawn, torch.float32))
-        runs["torch"].append(everything(theirs, drawn, torch.float32))
+        ours, theirs = drawn.modules(dtype)
+        runs["ours"].append(everything(ours, drawn, dtype))
+        runs["torch"].append(everything(theirs, drawn, dtype))
         runs["exact"].append(everything(as_double(theirs), drawn, torch.float64))
     for kind in ("values", "gradients"):
         actual, rival, exact = (

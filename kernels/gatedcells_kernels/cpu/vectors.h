@@ -141,10 +141,14 @@ INLINE Vector<float> widen(Halves halves) {
 
 // To the nearest bfloat16, ties to even; a NaN stays one.
 INLINE Halves narrow(Vector<float> value) {
+#if defined(__AVX512BF16__) && GATEDCELLS_VECTOR_BYTES == 64
+  return (Halves)_mm512_cvtneps_pbh((__m512)value);  // a subnormal becomes zero
+#else
   const Words bits = reinterpret_cast<Words>(value);
   const Words rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
   const Words is_nan = reinterpret_cast<Words>(value != value);
   return __builtin_convertvector(((is_nan & (bits | 0x400000u)) | (~is_nan & rounded)) >> 16, Halves);
+#endif
 }
 
 // The first `count` lanes; the others are zero. Never touches memory beyond them.
