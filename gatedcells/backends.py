@@ -11,7 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -148,15 +148,21 @@ def use_backend(name: str) -> Generator[None]:
         _selection.name = previous
 
 
+# The mapping inside os.environ: that itself encodes the name and raises to say that there is none.
+_environment: Any = getattr(os.environ, "_data", os.environ)
+_KEY: Any = ENVIRONMENT_VARIABLE if _environment is os.environ else os.environ.encodekey(ENVIRONMENT_VARIABLE)
+
+
 def requested(own: str = AUTO) -> tuple[str, str]:
     """The backend asked for and by whom, for a call that itself says ``own``."""
     if own != AUTO:
         return check_name(own), "backend"
     if _selection.name is not None:
         return _selection.name, "use_backend"
-    named = os.environ.get(ENVIRONMENT_VARIABLE, "")
-    if named:
-        return check_name(named, ENVIRONMENT_VARIABLE), ENVIRONMENT_VARIABLE
+    if _KEY in _environment:
+        named = os.environ[ENVIRONMENT_VARIABLE]
+        if named:
+            return check_name(named, ENVIRONMENT_VARIABLE), ENVIRONMENT_VARIABLE
     return AUTO, AUTO
 
 

@@ -65,12 +65,12 @@ class GRUCell(RecurrentCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Run one step; see the class for shapes."""
-        repeats = not torch.compiler.is_compiling() and hx is not None and self.reset_after
+        repeats = hx is not None and self.reset_after and not torch.compiler.is_compiling()
         if repeats:
             assert hx is not None
-            again = self._again.run(self.backend, (input, hx), tuple(self._parameters.values()))
+            again = self._again.run(self.backend, (input, hx), self._parameters.values())
             if again is not None:
-                return again[-1]
+                return again[0]
         batched = self._batched(input, None if hx is None else (hx,), ("hidden",))
         if not batched:
             input = input.unsqueeze(0)

@@ -57,12 +57,12 @@ class LSTMCell(RecurrentCell):
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Run one step; see the class for shapes."""
-        repeats = not torch.compiler.is_compiling() and hx is not None
+        repeats = hx is not None and not torch.compiler.is_compiling()
         if repeats:
             assert hx is not None
-            again = self._again.run(self.backend, (input, hx[0], hx[1]), tuple(self._parameters.values()))
+            again = self._again.run(self.backend, (input, hx[0], hx[1]), self._parameters.values())
             if again is not None:
-                return again[-2], again[-1]
+                return again[0], again[2]
         batched = self._batched(input, None if hx is None else (hx[0], hx[1]), ("hx[0]", "hx[1]"))
         if not batched:
             input = input.unsqueeze(0)

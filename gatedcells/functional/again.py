@@ -6,7 +6,7 @@ dtype and the backend that was chosen. A later call is made at once if nothing o
 checked in full if anything has. The numbers come from the same kernel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -19,14 +19,20 @@ from gatedcells.backends import requested, resolve
 
 _PLAIN = (Tensor, Parameter)
 
+# Asked at every call, without looking them up in modules: together this takes longer than a small step.
+_is_grad_enabled = torch.is_grad_enabled
+_is_autocast_enabled = torch.is_autocast_enabled
+_sees_every_call = _ops.sees_every_call
+_are_transforms_active = torch._C._are_functorch_transforms_active
+
 
 def _undisturbed() -> bool:
     """Whether nothing is going on that a call would have to know of: no gradient, autocast or transform."""
     return not (
-        torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
-        or _ops.sees_every_call()
-        or torch._C._are_functorch_transforms_active()
+        _is_grad_enabled()
+        or _is_autocast_enabled("cpu")
+        or _sees_every_call()
+        or _are_transforms_active()
         or forward_ad._current_level >= 0
     )
 
@@ -34,32 +40,36 @@ def _undisturbed() -> bool:
 class Again:
     """What a module remembers of its last inference call; it is not copied or pickled with the module."""
 
-    __slots__ = ("_addresses", "_asked", "_expected", "_kernel", "_weights")
+    __slots__ = ("_addresses", "_asked", "_dtype", "_kernel", "_shapes", "_weights", "zeros")
 
     def __init__(self) -> None:
         self._kernel: Callable[..., tuple[Tensor, ...]] | None = None
-        self._expected: list[tuple[torch.Size, torch.dtype]] = []
+        self._dtype: torch.dtype | None = None
+        self._shapes: list[torch.Size] = []
         self._weights: tuple[Tensor | None, ...] = ()
         self._addresses: list[int] = []
         self._asked: tuple[str, str] | None = None
+        # initial states for a call that gives none; kernels only read them
+        self.zeros: tuple[Tensor, ...] = ()
 
     def __reduce__(self) -> tuple[type["Again"], tuple[()]]:
         return Again, ()
 
     def run(
-        self, backend: str, tensors: tuple[Tensor, ...], weights: tuple[Tensor | None, ...]
+        self, backend: str, tensors: tuple[Tensor, ...], weights: Collection[Tensor | None]
     ) -> tuple[Tensor, ...] | None:
         """The kernel's outputs if the call is like the remembered one, else None.
 
         Args:
             backend: what the module asks for.
-            tensors: the input (``[T, B, I]``, or ``[B, I]`` of a step) and the states.
+            tensors: the input and the states, as the module was given them.
             weights: the module's parameters, in the order of the kernel's arguments.
         """
         kernel = self._kernel
         if kernel is None or not _undisturbed() or len(weights) != len(self._weights):
             return None
-        for tensor, (shape, dtype) in zip(tensors, self._expected):  # noqa: B905 (a module has its states)
+        dtype = self._dtype
+        for tensor, shape in zip(tensors, self._shapes):  # noqa: B905 (a module has its states)
             if (
                 type(tensor) not in _PLAIN
                 or tensor.dtype is not dtype
@@ -74,7 +84,7 @@ class Again:
                 return None
         if requested(backend) != self._asked:
             return None
-        return kernel(*tensors, *weights)
+        return kernel(*tensors)
 
     def remember(
         self,
@@ -84,19 +94,28 @@ class Again:
         tensors: tuple[Tensor, ...],
         weights: tuple[Tensor | None, ...],
     ) -> None:
-        """Note a call that was checked in full and has run; arguments as for `run`."""
+        """Note a call that was checked in full and has run.
+
+        Args:
+            cell: "GRU" or "LSTM".
+            form: "step" or "sequence".
+            backend, tensors, weights: as for `run`. A step's input is ``[B, I]`` and its states ``[B, H]``; a
+                sequence's ``[T, B, I]`` and ``[1, B, H]``.
+        """
         self._kernel = None
         given = [t for t in (*tensors, *weights) if t is not None]
         if not _undisturbed() or any(type(t) not in _PLAIN or not t.is_contiguous() for t in given):
             return
-        input, state = tensors[0], tensors[1]
+        input, *states = tensors
         kernels: Any = _ops.inference_kernels(resolve(cell, form, (*tensors, *weights), backend).backend)
-        if kernels is None or input.numel() == 0 or state.numel() == 0:
+        if kernels is None or input.numel() == 0 or states[0].numel() == 0:
             return
         T = input.shape[0] if form == "sequence" else 1
         kind = kernels.GRUInference if cell == "GRU" else kernels.LSTMInference
-        self._kernel = kind(T, *input.shape[-2:], state.shape[-1], input.dtype)
-        self._expected = [(t.shape, t.dtype) for t in tensors]
+        self._kernel = kind(T, *input.shape[-2:], states[0].shape[-1], weights)
+        self._dtype = input.dtype
+        self._shapes = [t.shape for t in tensors]
         self._weights = weights
         self._addresses = [0 if w is None else w.data_ptr() for w in weights]
         self._asked = requested(backend)
+        self.zeros = tuple(torch.zeros_like(state) for state in states)

@@ -169,9 +169,8 @@ class RecurrentLayer(nn.RNNBase):
                 and self._repeats()
                 and list(self._parameters) == self._flat_weights_names
             ):
-                first = (by_time, *(part[0] for part in state))
                 weights = tuple(self._parameters.values())
-                self._again.remember(self.mode, "sequence", self.backend, first, weights)
+                self._again.remember(self.mode, "sequence", self.backend, (by_time, *state), weights)
         if self.batch_first:
             output = output.transpose(0, 1)
         if not batched:
@@ -191,17 +190,16 @@ class RecurrentLayer(nn.RNNBase):
 
     def _run_again(self, input: Tensor, given: State | None) -> tuple[Tensor, State] | None:
         """The result of a call like the last, without its checks; None if it is not like the last."""
-        if not self._repeats() or input.dim() != 3:
+        if not self._repeats():
             return None
-        state = self._zeros(input, input.shape[1]) if given is None else given
-        if any(part.dim() != 3 or len(part) != 1 for part in state):
-            return None
-        weights = tuple(self._parameters.values())
-        found = self._again.run(self.backend, (input, *[part[0] for part in state]), weights)
+        again = self._again
+        found = again.run(
+            self.backend, (input, *(again.zeros if given is None else given)), self._parameters.values()
+        )
         if found is None:
             return None
-        output, *last = found
-        return output, tuple(part.unsqueeze(0) for part in last)
+        output, last, *others = found
+        return output, (output.clone() if last is None else last, *others)
 
     def _run_packed(self, input: PackedSequence, given: State | None) -> tuple[PackedSequence, State]:
         data, batch_sizes, sorted_indices, unsorted_indices = input

@@ -49,6 +49,7 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
   const int64_t group = before ? units.count() : panels_at_once<3>(S);
 
   const Clock clock = {T, call.reverse != 0};
+  const int64_t turn = turned(T);
   const N* initial = static_cast<const N*>(call.hidden);
   N* all_states = static_cast<N*>(call.states);
   if (coarse) carry_over<N, Real>(initial + rows.first * H, carried, S, units, H);
@@ -78,7 +79,7 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
       step.states = all_states + (t * B + rows.first) * H;
       step.tape = call.tape ? static_cast<N*>(call.tape) + (t * B + rows.first) * GRU_TAPE * H : nullptr;
       step.H = H;
-      to_and_fro(units, group, i % 2 != 0, [&](int64_t p, int64_t end) {
+      to_and_fro(units, group, (i + turn) % 2 != 0, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (chunk == 1) {
           multiply<N, 3>(S, input, I, w_x, bias_x, xs, mine, p, end);

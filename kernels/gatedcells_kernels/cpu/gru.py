@@ -96,38 +96,33 @@ class GRUInference:
 
     Args:
         T, B, I, H: the shape.
-        dtype: float32, float64 or bfloat16.
+        weights: weight_ih, weight_hh and, if there are any, both biases; they may get other numbers, but not
+            in another place.
     """
 
-    def __init__(self, T: int, B: int, I: int, H: int, dtype: torch.dtype) -> None:
+    def __init__(self, T: int, B: int, I: int, H: int, weights: tuple[Tensor, ...]) -> None:
         self._native = library.load()
-        self._shape = (T, B, H)
-        self._packs = T > 1
-        changing = ("threads", "input", "hidden", "w_x", "w_h", "bias_x", "bias_h", "states")
+        self._shape = None if T == 1 else (T, B, H)
+        self._weights = weights[:2]
+        w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
         self._run = library.Prepared(
-            self._native, "GatedcellsGRU", changing,
-            T=T, B=B, I=I, H=H, reverse=False, reset_after=True, packed=self._packs,
-            dtype=library.DTYPES[dtype], w_n=None, lengths=None, resets=None, tape=None,
+            self._native, "GatedcellsGRU", ("threads", "input", "hidden", "states", "w_x", "w_h"),
+            T=T, B=B, I=I, H=H, reverse=False, reset_after=True, packed=T > 1,
+            dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h, w_n=None, bias_x=bias_x, bias_h=bias_h,
+            lengths=None, resets=None, tape=None,
         )  # fmt: skip
 
-    def __call__(
-        self,
-        input: Tensor,
-        hidden: Tensor,
-        weight_ih: Tensor,
-        weight_hh: Tensor,
-        bias_ih: Tensor | None = None,
-        bias_hh: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """All states ``[T, B, H]`` and the last ``[B, H]``; of a single step both are one tensor."""
+    def __call__(self, input: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """All states and the last one ``[1, B, H]``; of a single step the state, shaped like ``hidden``, and
+        None."""
+        if self._shape is None:
+            states = torch.empty_like(hidden)
+            self._run((torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), states.data_ptr()))
+            return states, None
         states = hidden.new_empty(self._shape)
-        w_x, w_h = weight_ih, weight_hh
-        if self._packs:
-            w_x, w_h = packed(self._native, w_x, gates=3), packed(self._native, w_h, gates=3)
-        bias_x = 0 if bias_ih is None else bias_ih.data_ptr()
-        bias_h = 0 if bias_hh is None else bias_hh.data_ptr()
+        w_x, w_h = (packed(self._native, weight, gates=3) for weight in self._weights)
         self._run((
-            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), w_x.data_ptr(), w_h.data_ptr(),
-            bias_x, bias_h, states.data_ptr(),
+            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), states.data_ptr(), w_x.data_ptr(),
+            w_h.data_ptr(),
         ))  # fmt: skip
-        return states, states[-1].clone() if self._packs else states[0]
+        return states, states[-1:].clone()

@@ -28,6 +28,11 @@ class Unavailable(RuntimeError):
     """The library cannot be used; the message says why."""
 
 
+def _number(value: Any) -> int:
+    """What stands in a struct for a field: a tensor's address, null for None, a number as it is."""
+    return 0 if value is None else value.data_ptr() if isinstance(value, Tensor) else value
+
+
 class _Struct:
     """A struct of calls.h, read from that file: its fields are written once."""
 
@@ -47,13 +52,8 @@ class _Struct:
         self.pack = struct.Struct(format).pack
 
     def __call__(self, fields: dict[str, Any]) -> bytes:
-        """The struct's bytes; a tensor stands for its address, None for null."""
-        return self.pack(
-            *[
-                0 if value is None else value.data_ptr() if isinstance(value, Tensor) else value
-                for value in map(fields.__getitem__, self.fields)
-            ]
-        )
+        """The struct's bytes, fields given as for `_number`."""
+        return self.pack(*map(_number, map(fields.__getitem__, self.fields)))
 
 
 class Library:
@@ -166,21 +166,21 @@ class Prepared:
     Args:
         library: the loaded library.
         call: the struct that the kernel takes.
-        changing: the names of the fields that are given each time.
-        fields: all others.
+        changing: the names of the fields that are given each time, the last of them at will.
+        fields: all others, and what those fields are that are not given.
     """
 
     def __init__(self, library: Library, call: str, changing: tuple[str, ...], **fields: Any) -> None:
         self._function, layout = library.calls[call]
         self._pack = layout.pack
-        known = {"level": library.level, **dict.fromkeys(changing, 0), **fields}
-        self._values = [0 if known[name] is None else known[name] for name in layout.fields]
+        known = {"level": library.level, **dict.fromkeys(changing), **fields}
+        self._values = [_number(known[name]) for name in layout.fields]
         self._at = tuple(layout.fields.index(name) for name in changing)
 
     def __call__(self, changed: tuple[int, ...]) -> None:
         """Run with these numbers and addresses in the places of ``changing``."""
         values = self._values.copy()
-        for at, value in zip(self._at, changed):  # noqa: B905 (the kernels' wrappers give all)
+        for at, value in zip(self._at, changed):  # noqa: B905 (the last may be missing)
             values[at] = value
         if self._function(self._pack(*values)) != 0:
             raise MemoryError("no memory for a sequence of this size")

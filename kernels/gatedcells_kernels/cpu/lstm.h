@@ -46,6 +46,7 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
   carry_over<N, Real>(static_cast<const N*>(call.cell) + rows.first * H, cell, S, units, H);
   const int64_t group = panels_at_once<4>(S);
   const Clock clock = {T, call.reverse != 0};
+  const int64_t turn = turned(T);
   const N* initial = static_cast<const N*>(call.hidden);
   N* all_states = static_cast<N*>(call.states);
 
@@ -73,7 +74,7 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
       step.cells = call.cells ? static_cast<N*>(call.cells) + at * H : nullptr;
       step.H = H;
       step.projected = projects;
-      to_and_fro(units, group, i % 2 != 0, [&](int64_t p, int64_t end) {
+      to_and_fro(units, group, (i + turn) % 2 != 0, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (chunk == 1) {
           multiply<N, 4>(S, input, I, w_x, bias_x, xs, mine, p, end);

@@ -104,42 +104,37 @@ class LSTMInference:
 
     Args:
         T, B, I, H: the shape.
-        dtype: float32, float64 or bfloat16.
+        weights: weight_ih, weight_hh and, if there are any, both biases; they may get other numbers, but not
+            in another place.
     """
 
-    def __init__(self, T: int, B: int, I: int, H: int, dtype: torch.dtype) -> None:
+    def __init__(self, T: int, B: int, I: int, H: int, weights: tuple[Tensor, ...]) -> None:
         self._native = library.load()
-        self._shape = (T, B, H)
-        self._packs = T > 1
-        changing = (
-            "threads", "input", "hidden", "cell", "w_x", "w_h", "bias_x", "bias_h", "states", "last_cell",
-        )  # fmt: skip
+        self._shape = None if T == 1 else (T, B, H)
+        self._weights = weights[:2]
+        w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
         self._run = library.Prepared(
-            self._native, "GatedcellsLSTM", changing,
-            T=T, B=B, I=I, H=H, P=H, reverse=False, packed=self._packs, dtype=library.DTYPES[dtype],
-            w_p=None, lengths=None, resets=None, tape=None, cells=None,
+            self._native, "GatedcellsLSTM",
+            ("threads", "input", "hidden", "cell", "states", "last_cell", "w_x", "w_h"),
+            T=T, B=B, I=I, H=H, P=H, reverse=False, packed=T > 1, dtype=library.DTYPES[w_x.dtype], w_x=w_x,
+            w_h=w_h, w_p=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, tape=None, cells=None,
         )  # fmt: skip
 
-    def __call__(
-        self,
-        input: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
-        weight_ih: Tensor,
-        weight_hh: Tensor,
-        bias_ih: Tensor | None = None,
-        bias_hh: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """All hidden states ``[T, B, H]``, the last and the last cell state ``[B, H]``; of a single step the
-        first two are one tensor."""
-        states, last_cell = hidden.new_empty(self._shape), torch.empty_like(cell)
-        w_x, w_h = weight_ih, weight_hh
-        if self._packs:
-            w_x, w_h = packed(self._native, w_x, gates=4), packed(self._native, w_h, gates=4)
-        bias_x = 0 if bias_ih is None else bias_ih.data_ptr()
-        bias_h = 0 if bias_hh is None else bias_hh.data_ptr()
+    def __call__(self, input: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """All hidden states, the last one ``[1, B, H]`` and the last cell state, shaped like ``cell``; of a
+        single step the first is shaped like ``hidden`` and the second None."""
+        last_cell = torch.empty_like(cell)
+        if self._shape is None:
+            states = torch.empty_like(hidden)
+            self._run((
+                torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), cell.data_ptr(),
+                states.data_ptr(), last_cell.data_ptr(),
+            ))  # fmt: skip
+            return states, None, last_cell
+        states = hidden.new_empty(self._shape)
+        w_x, w_h = (packed(self._native, weight, gates=4) for weight in self._weights)
         self._run((
-            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), cell.data_ptr(), w_x.data_ptr(),
-            w_h.data_ptr(), bias_x, bias_h, states.data_ptr(), last_cell.data_ptr(),
+            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), cell.data_ptr(), states.data_ptr(),
+            last_cell.data_ptr(), w_x.data_ptr(), w_h.data_ptr(),
         ))  # fmt: skip
-        return states, states[-1].clone() if self._packs else states[0], last_cell
+        return states, states[-1:].clone(), last_cell

@@ -145,31 +145,31 @@ INLINE void multiply_packed(int64_t rows, const N* a, int64_t a_stride, const We
   }
 }
 
-// R rows of A by four rows of W: each sum is LANES partial sums along k, added up as a tree at the end.
-template <class N, int R>
-INLINE void dot_tile(const N* a, int64_t a_stride, int64_t K, const N* const (&w)[4], RealOf<N>* sums,
-                     int64_t sums_stride) {
+template <class Real>
+using HalfVector = typename Short<Real, Lanes<Real>::count / 2>::V;
+
+// R rows of A by C rows of W: LANES partial sums along k for each, the one of row r and column c folded into
+// sums[r * LANES + c].
+template <class N, int R, int C>
+INLINE void dot_tile(const N* a, int64_t a_stride, int64_t K, const N* const* w, HalfVector<RealOf<N>>* sums) {
   typedef RealOf<N> Real;
-  typedef Vector<Real> V;
   typedef typename Operand<N>::V O;
-  constexpr int64_t at_once = Lanes<Real>::count * Operand<N>::numbers;
-  V sum[R][4] = {};
+  constexpr int64_t L = Lanes<Real>::count, at_once = L * Operand<N>::numbers;
+  Vector<Real> sum[R][C] = {};
   int64_t k = 0;
   for (; k + at_once <= K; k += at_once) {
     O x[R];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) x[r] = load_operand<N>(a + r * a_stride + k);
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) {
       const O weight = load_operand<N>(w[c] + k);
-      // the next four rows follow in memory, too soon for the CPU's own prefetcher to see rows this short
-      __builtin_prefetch(w[c] + 4 * K + k);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) sum[r][c] = multiply_add_operands(x[r], weight, sum[r][c]);
     }
   }
   if (k < K) {
-    for (int c = 0; c < 4; ++c) {
+    for (int c = 0; c < C; ++c) {
       const O weight = load_operand_part<N>(w[c] + k, K - k);
       for (int r = 0; r < R; ++r)
         sum[r][c] =
@@ -178,9 +178,21 @@ INLINE void dot_tile(const N* a, int64_t a_stride, int64_t K, const N* const (&w
   }
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) sums[r * sums_stride + c] = sum_of_lanes<Real>(sum[r][c]);
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) sums[r * L + c] = fold<Real>(sum[r][c]);
   }
+}
+
+// R rows of A by the rows of W that belong to LANES units of one gate, C of them at a time.
+template <class N, int R, int C>
+INLINE void dot_rows(const N* a, int64_t a_stride, int64_t K, const N* const* columns, const RealOf<N>* bias,
+                     RealOf<N>* c, int64_t c_stride) {
+  typedef RealOf<N> Real;
+  constexpr int L = Lanes<Real>::count;
+  HalfVector<Real> sums[R * L];
+  for (int column = 0; column < L; column += C)
+    dot_tile<N, R, C>(a, a_stride, K, columns + column, sums + column);
+  for (int r = 0; r < R; ++r) store_sums<Real>(sums + r * L, bias, c + r * c_stride);
 }
 
 // The product with a matrix that was not packed: for a single step, which reads it only once.
@@ -188,34 +200,21 @@ template <class N, int G>
 NOINLINE void multiply_plain(int64_t rows, const N* a, int64_t a_stride, const Weights<N>& w,
                              const RealOf<N>* bias, RealOf<N>* c, int64_t c_stride, int64_t first,
                              int64_t last) {
-  typedef RealOf<N> Real;
-  constexpr int64_t L = Lanes<Real>::count, width = G * L;
-  constexpr int64_t quad = L < 4 ? L : 4;  // columns at once
+  constexpr int64_t L = Lanes<RealOf<N>>::count, width = G * L;
+  constexpr int few = L < 4 ? L : 4, many = L < 8 ? L : 8;
   for (int64_t p = first; p < last; ++p) {
     for (int64_t g = 0; g < G; ++g) {
-      for (int64_t lane = 0; lane < L; lane += quad) {
-        const N* columns[4];
-        for (int64_t i = 0; i < 4; ++i) {
-          // lanes beyond the last unit repeat it; nobody reads them
-          const int64_t unit = least(p * L + lane + least(i, quad - 1), w.units - 1);
-          columns[i] = w.data + (g * w.units + unit) * w.K;
-        }
-        for (int64_t row = 0; row < rows;) {
-          Real sums[4][4];
-          const int64_t now = rows - row >= 4 ? 4 : 1;
-          const N* from = a + row * a_stride;
-          if (now == 4)
-            dot_tile<N, 4>(from, a_stride, w.K, columns, sums[0], 4);
-          else
-            dot_tile<N, 1>(from, a_stride, w.K, columns, sums[0], 4);
-          for (int64_t r = 0; r < now; ++r) {
-            Real* out = c + (row + r) * c_stride + (p - first) * width + g * L + lane;
-            const Real* add = bias ? bias + p * width + g * L + lane : nullptr;
-            for (int64_t i = 0; i < quad; ++i) out[i] = sums[r][i] + (add ? add[i] : Real(0));
-          }
-          row += now;
-        }
-      }
+      const N* columns[L];
+      // lanes beyond the last unit repeat it; nobody reads them
+      for (int64_t i = 0; i < L; ++i)
+        columns[i] = w.data + (g * w.units + least(p * L + i, w.units - 1)) * w.K;
+      const RealOf<N>* add = bias ? bias + p * width + g * L : nullptr;
+      RealOf<N>* out = c + (p - first) * width + g * L;
+      int64_t row = 0;
+      for (; row + 4 <= rows; row += 4)
+        dot_rows<N, 4, few>(a + row * a_stride, a_stride, w.K, columns, add, out + row * c_stride, c_stride);
+      for (; row < rows; ++row)
+        dot_rows<N, 1, many>(a + row * a_stride, a_stride, w.K, columns, add, out + row * c_stride, c_stride);
     }
   }
 }

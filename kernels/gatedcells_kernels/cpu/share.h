@@ -119,6 +119,10 @@ INLINE Rows rows_at(const int64_t* lengths, const uint8_t* resets, int64_t t, in
           rows.count()};
 }
 
+// Whether this thread's walks have made an odd number of steps before the `steps` that come now: a walk reads the
+// weights in the direction that the last one did not end in.
+INLINE bool turned(int64_t steps) { return gatedcells_steps(steps) % 2 != 0; }
+
 // This thread's working memory, handed out piece by piece.
 template <class Real>
 struct Scratch {

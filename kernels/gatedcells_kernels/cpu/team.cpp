@@ -33,6 +33,7 @@ struct Buffer {
 };
 
 thread_local Buffer scratch, shared;
+thread_local int64_t steps_made = 0;
 
 typedef void (*ParallelRegion)(void (*function)(void*), void* argument, unsigned threads, unsigned flags);
 typedef int (*Count)();
@@ -137,3 +138,9 @@ extern "C" void gatedcells_barrier(GatedcellsTeam* team) {
 }
 
 extern "C" void* gatedcells_scratch(int64_t bytes) { return scratch.at_least(bytes); }
+
+extern "C" int64_t gatedcells_steps(int64_t more) {
+  const int64_t before = steps_made;
+  steps_made += more;
+  return before;
+}

@@ -24,4 +24,7 @@ void gatedcells_barrier(GatedcellsTeam* team);
 // This thread's working memory, at least so many bytes, aligned to a cache line; null where memory ran out.
 void* gatedcells_scratch(int64_t bytes);
 
+// How many steps this thread has made so far; adds `more`.
+int64_t gatedcells_steps(int64_t more);
+
 }  // extern "C"
