@@ -7,6 +7,7 @@ computes is imported before an operator runs. The autograd rules are in `gatedce
 
 import importlib
 import sys
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -57,9 +58,7 @@ def inference_kernels(backend: str) -> ModuleType | None:
 
 
 def sees_every_call() -> bool:
-    """Whether somebody wants to see operators (a compiler, a mode, a transform). Where nobody does and no
-    gradient is asked for, calling the implementation itself saves the dispatcher's overhead, which is
-    more than a small step takes."""
+    """Whether somebody wants to see operators: a compiler, a mode, a transform."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
@@ -68,9 +67,20 @@ def sees_every_call() -> bool:
     )
 
 
-def is_plain(tensor: Tensor | None) -> bool:
-    """Whether a tensor is no subclass, which could want to see operators on it too."""
-    return tensor is None or type(tensor) is Tensor or type(tensor) is Parameter
+def _is_plain(tensor: Tensor | None) -> bool:
+    """Whether a tensor is no subclass, which could want to see operators on it too, and not batched as
+    ``torch.autograd.grad(..., is_grads_batched=True)`` does, in a way of its own."""
+    return tensor is None or (
+        (type(tensor) is Tensor or type(tensor) is Parameter) and torch._C._has_storage(tensor)
+    )
+
+
+def operator(name: str, tensors: Sequence[Tensor | None], direct: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator ``name``, or ``direct`` where nobody looks at operators: the dispatcher's way to an
+    operator written in Python takes longer than all the rest of a small layer."""
+    if sees_every_call() or not all(map(_is_plain, tensors)):
+        return getattr(torch.ops.gatedcells, name)
+    return direct
 
 
 def _last(states: Tensor, reverse: bool) -> Tensor:
@@ -128,7 +138,7 @@ def _gru_sequence_fake(
     return states, hidden.new_empty(B, H), tape
 
 
-def _gru_sequence_backward(
+def run_gru_sequence_backward(
     d_states: Tensor | None,
     d_last: Tensor | None,
     hidden: Tensor,
@@ -223,7 +233,7 @@ def _lstm_sequence_fake(
     return hidden.new_empty(T, B, P), hidden.new_empty(B, P), cell.new_empty(B, H), tape
 
 
-def _lstm_sequence_backward(
+def run_lstm_sequence_backward(
     d_states: Tensor | None,
     d_last_hidden: Tensor | None,
     d_last_cell: Tensor | None,
@@ -317,9 +327,9 @@ def _lstm_sequence(
 
 for _name, _body, _fake in (
     ("gru_sequence", _gru_sequence, _gru_sequence_fake),
-    ("gru_sequence_backward", _gru_sequence_backward, _gru_sequence_backward_fake),
+    ("gru_sequence_backward", run_gru_sequence_backward, _gru_sequence_backward_fake),
     ("lstm_sequence", _lstm_sequence, _lstm_sequence_fake),
-    ("lstm_sequence_backward", _lstm_sequence_backward, _lstm_sequence_backward_fake),
+    ("lstm_sequence_backward", run_lstm_sequence_backward, _lstm_sequence_backward_fake),
 ):
     torch.library.impl(f"gatedcells::{_name}", "default", _body)  # "default": on every device
     torch.library.register_fake(f"gatedcells::{_name}", _fake)

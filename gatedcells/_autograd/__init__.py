@@ -1,4 +1,4 @@
 """One autograd rule per operator, the same for every backend. Importing this registers them."""
 
-from gatedcells._autograd import gru as gru
-from gatedcells._autograd import lstm as lstm
+from gatedcells._autograd.gru import GRUSequence as GRUSequence
+from gatedcells._autograd.lstm import LSTMSequence as LSTMSequence

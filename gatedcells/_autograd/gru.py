@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatedcells import _ops as _ops
+from gatedcells import _ops
 from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
     kernel_cannot_differentiate,
@@ -37,13 +37,17 @@ def _backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None)
         run = partial(gru.unroll, lengths=lengths, resets=resets, reverse=reverse, reset_after=reset_after)
         grads = through_reference(run, tensors, needed, (d_states, d_last))
     elif keep == Keep.STATES:
-        found = torch.ops.gatedcells.gru_sequence_recompute(
+        recompute = _ops.operator("gru_sequence_recompute", (d_states, d_last, *tensors), _recompute)
+        found = recompute(
             d_states, d_last, *tensors, lengths, resets, states, reverse, reset_after, needed, backend
         )
         grads = only(found, needed)
     else:
         input, hidden, weight_ih, weight_hh, _, _ = tensors
-        d_gates, d_hidden = torch.ops.gatedcells.gru_sequence_backward(
+        backward = _ops.operator(
+            "gru_sequence_backward", (d_states, d_last, *tensors), _ops.run_gru_sequence_backward
+        )
+        d_gates, d_hidden = backward(
             d_states, d_last, hidden, weight_hh, lengths, resets, states, tape, reverse, reset_after,
             backend,
         )  # fmt: skip
@@ -147,3 +151,20 @@ register_recompute(
     count=_DIFFERENTIABLE,
 )
 torch.library.register_autograd("gatedcells::gru_sequence", _backward, setup_context=_setup)
+
+
+class GRUSequence(torch.autograd.Function):
+    """The operator with its rule, without the dispatcher (see `gatedcells._ops.operator`)."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        """As `gatedcells._ops.run_gru_sequence`."""
+        # not in a setup_context of its own: torch would look up this function's signature at every call
+        output = _ops.run_gru_sequence(*inputs)
+        _setup(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *d_outputs: Any) -> tuple[Tensor | None, ...]:
+        """The rule."""
+        return _backward(ctx, *d_outputs)

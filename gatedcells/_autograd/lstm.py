@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatedcells import _ops as _ops
+from gatedcells import _ops
 from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
     kernel_cannot_differentiate,
@@ -39,13 +39,21 @@ def _backward(
         run = partial(lstm.unroll, lengths=lengths, resets=resets, reverse=reverse)
         grads = through_reference(run, tensors, needed, (d_states, d_last, d_last_cell))
     elif keep == Keep.STATES:
-        found = torch.ops.gatedcells.lstm_sequence_recompute(
+        recompute = _ops.operator(
+            "lstm_sequence_recompute", (d_states, d_last, d_last_cell, *tensors), _recompute
+        )
+        found = recompute(
             d_states, d_last, d_last_cell, *tensors, lengths, resets, states, tape, reverse, needed, backend
         )
         grads = only(found, needed)
     else:
         input, hidden, cell, weight_ih, weight_hh, _, _, weight_hr = tensors
-        d_gates, d_projected, d_hidden, d_cell = torch.ops.gatedcells.lstm_sequence_backward(
+        backward = _ops.operator(
+            "lstm_sequence_backward",
+            (d_states, d_last, d_last_cell, *tensors),
+            _ops.run_lstm_sequence_backward,
+        )
+        d_gates, d_projected, d_hidden, d_cell = backward(
             d_states, d_last, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, resets,
             states, tape, reverse, backend,
         )  # fmt: skip
@@ -79,9 +87,9 @@ def gradients(
         grads[3] = weight_gradient(d_rows, rows(input))
     if needed[4]:
         grads[4] = weight_gradient(d_rows, rows(previous))
-    for bias in (5, 6):
-        if needed[bias]:
-            grads[bias] = d_rows.sum(0)
+    if needed[5] or needed[6]:
+        d_bias = d_rows.sum(0)
+        grads[5:7] = (d_bias if needed[5] else None, d_bias if needed[6] else None)
     if needed[7]:
         saved = LSTMTape(*tape.unbind(2))
         shown = saved.output * torch.tanh(saved.cell)
@@ -143,3 +151,20 @@ register_recompute(
 
 
 torch.library.register_autograd("gatedcells::lstm_sequence", _backward, setup_context=_setup)
+
+
+class LSTMSequence(torch.autograd.Function):
+    """The operator with its rule, without the dispatcher (see `gatedcells._ops.operator`)."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        """As `gatedcells._ops.run_lstm_sequence`."""
+        # not in a setup_context of its own: torch would look up this function's signature at every call
+        output = _ops.run_lstm_sequence(*inputs)
+        _setup(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *d_outputs: Any) -> tuple[Tensor | None, ...]:
+        """The rule."""
+        return _backward(ctx, *d_outputs)

@@ -1,5 +1,6 @@
 """What the rules of the GRU and of the LSTM share."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def through_reference(
 
 def rows(x: Tensor) -> Tensor:
     """``[T, B, ...]`` as ``[T*B, n]``: one row a step and sequence, ready for one matrix product."""
-    return x.flatten(0, 1).flatten(1)
+    return x.reshape(x.shape[0] * x.shape[1], math.prod(x.shape[2:]))
 
 
 def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:

@@ -3,11 +3,10 @@
 from torch import Tensor
 from torch.nn.functional import linear
 
-from gatedcells import _autograd as _autograd  # registers the operators' gradients
+from gatedcells import _autograd, _ops
 from gatedcells.backends import AUTO, resolve
 from gatedcells.functional.inputs import (
     GRUTensors,
-    operator,
     to_autocast,
     what_to_keep,
     zero_beyond_lengths,
@@ -137,6 +136,7 @@ def _run(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     keep = what_to_keep(given, recompute)
-    run = operator("gru_sequence", given, keep)
+    direct = _autograd.GRUSequence.apply if keep else _ops.run_gru_sequence
+    run = _ops.operator("gru_sequence", given, direct)
     states, last, _ = run(*given, lengths, forgets, reverse, reset_after, keep, backend)
     return states, last

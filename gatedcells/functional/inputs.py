@@ -1,12 +1,10 @@
 """What happens to the inputs of a sequence on their way to a backend."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from gatedcells import _ops
 from gatedcells.validation import is_autocast_enabled
 from gatedcells_kernels.tape import Keep
 
@@ -75,16 +73,3 @@ def what_to_keep(tensors: GRUTensors | LSTMTensors, recompute: bool) -> int:
     if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
         return _NOTHING
     return _STATES if recompute else _TAPE
-
-
-_IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
-    "gru_sequence": _ops.run_gru_sequence,
-    "lstm_sequence": _ops.run_lstm_sequence,
-}
-
-
-def operator(name: str, tensors: GRUTensors | LSTMTensors, keep: int) -> Callable[..., Any]:
-    """The operator ``name``, or what it calls in the end where nobody looks at operators."""
-    if keep or _ops.sees_every_call() or not all(map(_ops.is_plain, tensors)):
-        return getattr(torch.ops.gatedcells, name)
-    return _IMPLEMENTATIONS[name]

@@ -3,11 +3,10 @@
 from torch import Tensor
 from torch.nn.functional import linear
 
-from gatedcells import _autograd as _autograd  # registers the operators' gradients
+from gatedcells import _autograd, _ops
 from gatedcells.backends import AUTO, resolve
 from gatedcells.functional.inputs import (
     LSTMTensors,
-    operator,
     to_autocast,
     what_to_keep,
     zero_beyond_lengths,
@@ -129,6 +128,7 @@ def _run(
     backend: str,
 ) -> tuple[Tensor, LSTMState]:
     keep = what_to_keep(given, recompute)
-    run = operator("lstm_sequence", given, keep)
+    direct = _autograd.LSTMSequence.apply if keep else _ops.run_lstm_sequence
+    run = _ops.operator("lstm_sequence", given, direct)
     states, last_hidden, last_cell, _ = run(*given, lengths, forgets, reverse, keep, backend)
     return states, LSTMState(last_hidden, last_cell)

@@ -35,6 +35,7 @@ class RecurrentLayer(nn.RNNBase):
     allow_empty: bool
     recompute: bool
     _again: Again
+    _again_step: Again
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class RecurrentLayer(nn.RNNBase):
         self.allow_empty = allow_empty
         self.recompute = recompute
         self._again = Again()
+        self._again_step = Again()
 
     @property
     def _flat_weights(self) -> list[Tensor | None]:
@@ -178,15 +180,45 @@ class RecurrentLayer(nn.RNNBase):
             last = tuple(part.squeeze(1) for part in last)
         return output, last
 
-    def _repeats(self) -> bool:
+    def _run_step(self, input: Tensor, given: State | None) -> tuple[Tensor, State]:
+        """One step of `_run`, the input without its time: ``[B, I]`` or ``[I]``."""
+        if self.bidirectional:
+            raise RuntimeError(
+                "step needs one direction: the second of a bidirectional layer starts at the end"
+            )
+        repeats, again = self._is_one_kernel(), self._again_step
+        weights = self._parameters.values()
+        if repeats:
+            found = again.run(self.backend, (input, *(again.zeros if given is None else given)), weights)
+            if found is not None:
+                output, last, *others = found
+                return output[0], (last, *others)
+        if input.dim() not in (1, 2):
+            raise ValueError(
+                f"{self.mode}: Expected a step's input to be 1D or 2D, got {input.dim()}D instead"
+            )
+        batched = input.dim() == 2
+        if given is None and batched:
+            given = self._zeros(input, len(input))
+        time_axis = 1 if self.batch_first and batched else 0
+        output, last = self._run(input.unsqueeze(time_axis), given, None)
+        if batched and repeats and list(self._parameters) == self._flat_weights_names:
+            assert given is not None
+            again.remember(self.mode, "step", self.backend, (input, *given), tuple(weights))
+        return output.squeeze(time_axis), last
+
+    def _is_one_kernel(self) -> bool:
         """Whether inference is one kernel: one layer, one direction, the plain cell."""
         return (
             not torch.compiler.is_compiling()
             and self.num_layers == 1
             and not self.bidirectional
-            and not self.batch_first
             and not self.proj_size
         )
+
+    def _repeats(self) -> bool:
+        """Whether inference is one kernel on tensors that lie as it wants them."""
+        return self._is_one_kernel() and not self.batch_first
 
     def _run_again(self, input: Tensor, given: State | None) -> tuple[Tensor, State] | None:
         """The result of a call like the last, without its checks; None if it is not like the last."""
@@ -199,7 +231,8 @@ class RecurrentLayer(nn.RNNBase):
         if found is None:
             return None
         output, last, *others = found
-        return output, (output.clone() if last is None else last, *others)
+        single_step = len(output) == 1
+        return output, (output.clone() if single_step else last, *others)
 
     def _run_packed(self, input: PackedSequence, given: State | None) -> tuple[PackedSequence, State]:
         data, batch_sizes, sorted_indices, unsorted_indices = input

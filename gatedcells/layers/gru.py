@@ -129,6 +129,23 @@ class GRU(RecurrentLayer):
         output, (h_n,) = self._run(input, None if hx is None else (hx,), resets)
         return output, h_n
 
+    def step(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One step, for streams: ``output, h = gru.step(x, h)``, the same as a sequence of one step.
+
+        Args:
+            input: ``[B, I]``, or ``[I]`` unbatched.
+            hx: ``[L, B, H]`` or ``[L, H]``, the states after the step before; None: zeros.
+
+        Returns:
+            the last layer's state ``[B, H]`` or ``[H]``, and all layers' states, shaped like ``hx``. The
+            first may be a view of the second.
+
+        Raises:
+            RuntimeError: the layer is bidirectional, or a shape does not fit.
+        """
+        output, (h_n,) = self._run_step(input, None if hx is None else (hx,))
+        return output, h_n
+
     def _direction(
         self,
         input: Tensor,
@@ -155,8 +172,8 @@ class GRU(RecurrentLayer):
         self.check_input(input, batch_sizes)
         self.check_hidden_size(state[0], self.get_expected_hidden_size(input, batch_sizes))
 
-    def _repeats(self) -> bool:
-        return self.reset_after and super()._repeats()
+    def _is_one_kernel(self) -> bool:
+        return self.reset_after and super()._is_one_kernel()
 
     def _state_widths(self) -> tuple[int, ...]:
         return (self.hidden_size,)

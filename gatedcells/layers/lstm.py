@@ -123,6 +123,26 @@ class LSTM(RecurrentLayer):
         output, (h_n, c_n) = self._run(input, None if hx is None else (hx[0], hx[1]), resets)
         return output, (h_n, c_n)
 
+    def step(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One step, for streams: ``output, state = lstm.step(x, state)``, the same as a sequence of one step.
+
+        Args:
+            input: ``[B, I]``, or ``[I]`` unbatched.
+            hx: ``(h, c)``, ``[L, B, H or P]`` and ``[L, B, H]`` (without B unbatched), the states after the
+                step before; None: zeros.
+
+        Returns:
+            the last layer's hidden state ``[B, H or P]``, and all layers' states, shaped like ``hx``. The
+            first may be a view of the second.
+
+        Raises:
+            RuntimeError: the layer is bidirectional, or a shape does not fit.
+        """
+        output, (h_n, c_n) = self._run_step(input, None if hx is None else (hx[0], hx[1]))
+        return output, (h_n, c_n)
+
     def _direction(
         self,
         input: Tensor,
