@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from gatedcells import _shapes
 from gatedcells.validation import check_gru, check_lengths, check_lstm, check_resets, check_shape
-from gatedcells_kernels.tape import GRU_GATE_GRADS, LSTM_GATES, LSTM_SLOTS, GRUTape, Keep, LSTMTape
+from gatedcells_kernels.tape import GRUTape, Keep, LSTMTape
 
 # Each module defines gru_forward, gru_backward, lstm_forward and lstm_backward.
 _IMPLEMENTATIONS = {"reference": "gatedcells._reference_kernel", "cpu": "gatedcells_kernels.cpu.sequence"}
@@ -118,26 +119,6 @@ def run_gru_sequence(
     return states, _last(states, reverse), tape
 
 
-def _gru_sequence_fake(
-    input: Tensor,
-    hidden: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    reverse: bool,
-    reset_after: bool,
-    keep: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    T, B, H = *input.shape[:2], hidden.shape[-1]
-    states = hidden.new_empty(T, B, H)
-    tape = hidden.new_empty((T, B, len(GRUTape._fields), H) if keep == Keep.TAPE else (0,))
-    return states, hidden.new_empty(B, H), tape
-
-
 def run_gru_sequence_backward(
     d_states: Tensor | None,
     d_last: Tensor | None,
@@ -162,23 +143,6 @@ def run_gru_sequence_backward(
     return implementation(backend).gru_backward(
         d_states, d_last, hidden, weight_hh, lengths, resets, states, tape, reverse, reset_after
     )
-
-
-def _gru_sequence_backward_fake(
-    d_states: Tensor | None,
-    d_last: Tensor | None,
-    hidden: Tensor,
-    weight_hh: Tensor,
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    states: Tensor,
-    tape: Tensor,
-    reverse: bool,
-    reset_after: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    T, B, H = states.shape
-    return states.new_empty(T, B, len(GRU_GATE_GRADS), H), hidden.new_empty(B, H)
 
 
 def run_lstm_sequence(
@@ -213,26 +177,6 @@ def run_lstm_sequence(
     return states, _last(states, reverse), last_cell, tape
 
 
-def _lstm_sequence_fake(
-    input: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    weight_hr: Tensor | None,
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    reverse: bool,
-    keep: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    T, B, H, P = *input.shape[:2], cell.shape[-1], hidden.shape[-1]
-    tape = hidden.new_empty((T, B, LSTM_SLOTS[Keep(keep)], H) if keep else (0,))
-    return hidden.new_empty(T, B, P), hidden.new_empty(B, P), cell.new_empty(B, H), tape
-
-
 def run_lstm_sequence_backward(
     d_states: Tensor | None,
     d_last_hidden: Tensor | None,
@@ -264,27 +208,6 @@ def run_lstm_sequence_backward(
         d_states, d_last_hidden, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, resets, states,
         tape, reverse,
     )  # fmt: skip
-
-
-def _lstm_sequence_backward_fake(
-    d_states: Tensor | None,
-    d_last_hidden: Tensor | None,
-    d_last_cell: Tensor | None,
-    hidden: Tensor,
-    cell: Tensor,
-    weight_hh: Tensor,
-    weight_hr: Tensor | None,
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    states: Tensor,
-    tape: Tensor,
-    reverse: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    T, B, H = *states.shape[:2], cell.shape[-1]
-    d_gates = states.new_empty(T, B, len(LSTM_GATES), H)
-    d_projected = states.new_empty(states.shape if weight_hr is not None else (0,))
-    return d_gates, d_projected, torch.empty_like(hidden), torch.empty_like(cell)
 
 
 def _gru_sequence(
@@ -326,10 +249,10 @@ def _lstm_sequence(
 
 
 for _name, _body, _fake in (
-    ("gru_sequence", _gru_sequence, _gru_sequence_fake),
-    ("gru_sequence_backward", run_gru_sequence_backward, _gru_sequence_backward_fake),
-    ("lstm_sequence", _lstm_sequence, _lstm_sequence_fake),
-    ("lstm_sequence_backward", run_lstm_sequence_backward, _lstm_sequence_backward_fake),
+    ("gru_sequence", _gru_sequence, _shapes.gru_sequence),
+    ("gru_sequence_backward", run_gru_sequence_backward, _shapes.gru_sequence_backward),
+    ("lstm_sequence", _lstm_sequence, _shapes.lstm_sequence),
+    ("lstm_sequence_backward", run_lstm_sequence_backward, _shapes.lstm_sequence_backward),
 ):
     torch.library.impl(f"gatedcells::{_name}", "default", _body)  # "default": on every device
     torch.library.register_fake(f"gatedcells::{_name}", _fake)

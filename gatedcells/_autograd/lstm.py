@@ -89,7 +89,7 @@ def gradients(
         grads[4] = weight_gradient(d_rows, rows(previous))
     if needed[5] or needed[6]:
         d_bias = d_rows.sum(0)
-        grads[5:7] = (d_bias if needed[5] else None, d_bias if needed[6] else None)
+        grads[5:7] = (d_bias if needed[5] else None, d_bias.clone() if needed[6] else None)
     if needed[7]:
         saved = LSTMTape(*tape.unbind(2))
         shown = saved.output * torch.tanh(saved.cell)

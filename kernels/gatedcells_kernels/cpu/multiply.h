@@ -12,7 +12,7 @@
 // number of C is the sum over k = 0, 1, 2, ... in that order, whatever the tile: a row's result does not
 // depend on which rows or threads are beside it.
 #pragma once
-#include "vectors.h"
+#include "sums.h"
 
 namespace GATEDCELLS_LEVEL {
 

@@ -1,0 +1,84 @@
+"""What the operators return, without computing it: for torch's compiler. Arguments as the operators'."""
+
+import torch
+from torch import Tensor
+
+from gatedcells_kernels.tape import GRU_GATE_GRADS, LSTM_GATES, LSTM_SLOTS, GRUTape, Keep
+
+
+def gru_sequence(
+    input: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+    reset_after: bool,
+    keep: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    T, B, H = *input.shape[:2], hidden.shape[-1]
+    states = hidden.new_empty(T, B, H)
+    tape = hidden.new_empty((T, B, len(GRUTape._fields), H) if keep == Keep.TAPE else (0,))
+    return states, hidden.new_empty(B, H), tape
+
+
+def gru_sequence_backward(
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+    hidden: Tensor,
+    weight_hh: Tensor,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    states: Tensor,
+    tape: Tensor,
+    reverse: bool,
+    reset_after: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    T, B, H = states.shape
+    return states.new_empty(T, B, len(GRU_GATE_GRADS), H), hidden.new_empty(B, H)
+
+
+def lstm_sequence(
+    input: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+    keep: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    T, B, H, P = *input.shape[:2], cell.shape[-1], hidden.shape[-1]
+    tape = hidden.new_empty((T, B, LSTM_SLOTS[Keep(keep)], H) if keep else (0,))
+    return hidden.new_empty(T, B, P), hidden.new_empty(B, P), cell.new_empty(B, H), tape
+
+
+def lstm_sequence_backward(
+    d_states: Tensor | None,
+    d_last_hidden: Tensor | None,
+    d_last_cell: Tensor | None,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_hh: Tensor,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    states: Tensor,
+    tape: Tensor,
+    reverse: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    T, B, H = *states.shape[:2], cell.shape[-1]
+    d_gates = states.new_empty(T, B, len(LSTM_GATES), H)
+    d_projected = states.new_empty(states.shape if weight_hr is not None else (0,))
+    return d_gates, d_projected, torch.empty_like(hidden), torch.empty_like(cell)
