@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 OPS = ("gru", "lstm")
 MODES = ("inference", "training", "step")
+DTYPES = ("float32", "bfloat16")
 
 # T, B, I, H: latency, medium and large batches, long hidden states, and sizes that fit no tile.
 SHAPES = (
@@ -34,6 +35,15 @@ SHAPES = (
     (60, 64, 50, 100),
     (33, 7, 13, 37),
 )
+# Of the shapes above, those that have bfloat16 rows too.
+BFLOAT16_SHAPES = (
+    (90, 1, 5, 256),
+    (90, 32, 64, 128),
+    (90, 256, 64, 256),
+    (90, 1, 256, 1024),
+    (90, 64, 512, 512),
+    (60, 64, 50, 100),
+)
 STEP_SHAPES = ((1, 1, 5, 64), (1, 1, 64, 128), (1, 1, 64, 256), (1, 1, 256, 512), (1, 8, 64, 128))
 
 
@@ -46,9 +56,14 @@ class Case(NamedTuple):
     B: int
     I: int
     H: int
+    dtype: str = "float32"
 
     def __str__(self) -> str:
-        return f"{self.op} {self.mode} T={self.T} B={self.B} I={self.I} H={self.H}"
+        return f"{self.op} {self.mode} {self.dtype} T={self.T} B={self.B} I={self.I} H={self.H}"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
 
     @property
     def gates(self) -> int:
@@ -61,34 +76,42 @@ class Case(NamedTuple):
 
     def weight_bytes(self) -> int:
         """Bytes of the weights that the case reads at least: W_x once, W_h once a step."""
-        return 4 * self.gates * self.H * (self.I + self.T * self.H)
+        return self.torch_dtype.itemsize * self.gates * self.H * (self.I + self.T * self.H)
 
     def module(self) -> nn.Module:
         """torch's layer or cell with this case's weights, the same every time."""
         torch.manual_seed(0)
         name = self.op.upper() + ("Cell" if self.mode == "step" else "")
-        return getattr(nn, name)(self.I, self.H)
+        return getattr(nn, name)(self.I, self.H).to(self.torch_dtype)
 
     def input(self) -> Tensor:
         """The case's input, ``[T, B, I]``, or ``[B, I]`` for a step."""
         generator = torch.Generator().manual_seed(1)
-        x = torch.randn(self.T, self.B, self.I, generator=generator)
+        x = torch.randn(self.T, self.B, self.I, generator=generator).to(self.torch_dtype)
         return x[0] if self.mode == "step" else x
 
     def state(self) -> tuple[Tensor, ...]:
         """Initial states for a step, ``[B, H]`` each."""
         generator = torch.Generator().manual_seed(2)
-        return tuple(torch.randn(self.B, self.H, generator=generator) for _ in range(self.gates - 2))
+        states = (torch.randn(self.B, self.H, generator=generator) for _ in range(self.gates - 2))
+        return tuple(state.to(self.torch_dtype) for state in states)
 
 
-def cases(ops: tuple[str, ...], modes: tuple[str, ...]) -> list[Case]:
-    """All cases of these ops and modes."""
+def cases(ops: tuple[str, ...], modes: tuple[str, ...], dtypes: tuple[str, ...]) -> list[Case]:
+    """All cases of these ops, modes and dtypes; steps are measured in float32 alone."""
     return [
-        Case(op, mode, *shape)
+        Case(op, mode, *shape, dtype=dtype)
+        for dtype in dtypes
         for op in ops
         for mode in modes
-        for shape in (STEP_SHAPES if mode == "step" else SHAPES)
+        for shape in _shapes(mode, dtype)
     ]
+
+
+def _shapes(mode: str, dtype: str) -> tuple[tuple[int, int, int, int], ...]:
+    if dtype == "bfloat16":
+        return () if mode == "step" else BFLOAT16_SHAPES
+    return STEP_SHAPES if mode == "step" else SHAPES
 
 
 class Run(NamedTuple):

@@ -79,12 +79,14 @@ Shape = tuple[str, ...]
 PEERS = ("torch", "onnxruntime")
 
 
-def _times(op: str, mode: str) -> tuple[Path, Row, dict[Shape, dict[tuple[str, str], Row]]]:
-    """Rows of one op and mode: by shape, then by threads and who."""
+def _times(
+    op: str, mode: str, dtype: str = "float32"
+) -> tuple[Path, Row, dict[Shape, dict[tuple[str, str], Row]]]:
+    """Rows of one op, mode and dtype: by shape, then by threads and who."""
     source, rows = newest("cells")
     found: dict[Shape, dict[tuple[str, str], Row]] = {}
     for row in rows:
-        if (row["op"], row["mode"]) == (op, mode):
+        if (row["op"], row["mode"], row["dtype"]) == (op, mode, dtype):
             shape = tuple(row[key] for key in "TBIH")
             found.setdefault(shape, {})[row["threads"], row["who"]] = row
     return source, rows[0], found
@@ -130,6 +132,35 @@ def _cells_in_short() -> str:
     return _table(columns, lines, source, about)
 
 
+def _bfloat16() -> str:
+    lines = []
+    for op in ("gru", "lstm"):
+        for mode in ("inference", "training"):
+            _, _, wide = _times(op, mode)
+            source, about, times = _times(op, mode, "bfloat16")
+            for shape, by_who in times.items():
+                cells = [f"{op.upper()} {mode}, {', '.join(shape)}"]
+                for threads in ("1", "2"):
+                    ours = float(by_who[threads, "gatedcells"]["p50_ms"])
+                    float32 = float(wide[shape][threads, "gatedcells"]["p50_ms"])
+                    cells += [f"{ours:.3g}", f"{float32 / ours:.2f}"]
+                    cells += [f"{r:.2f}" for r in _ratios(by_who, threads, "torch")]
+                lines.append(cells)
+    columns = ["T, B, I, H"]
+    for threads in ("1 thread", "2 threads"):
+        columns += [f"ms, {threads}", "float32", "torch's bfloat16"]
+    return _table(columns, lines, source, about)
+
+
+def _memory() -> str:
+    source, rows = newest("memory")
+    lines = [
+        [f"{row['op'].upper()}, {row['who']}", row["peak_mb"], f"{float(row['p50_ms']):.0f}"] for row in rows
+    ]
+    shape = ", ".join(rows[0][key] for key in "TBIH")
+    return _table([f"a training step of {shape}", "MB at the peak", "ms"], lines, source, rows[0])
+
+
 def _forecast_speed() -> str:
     source, rows = newest("forecast-speed")
     ours = {row["cell"]: float(row["p50_ms"]) for row in rows if row["who"].endswith("cpu")}
@@ -164,6 +195,8 @@ TABLES: dict[str, Callable[[], str]] = {
         for op in ("gru", "lstm")
         for mode in ("inference", "training", "step")
     },
+    "bfloat16": _bfloat16,
+    "memory": _memory,
     "forecast-speed": _forecast_speed,
     "compile-time": _compile,
 }

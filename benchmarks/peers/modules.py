@@ -19,7 +19,7 @@ def run_torch(case: Case) -> Run:
 def run_gatedcells(case: Case) -> Run:
     """Our module of the same name, on the backend that it chooses itself."""
     theirs = case.module()
-    ours: Any = getattr(gatedcells, type(theirs).__name__)(case.I, case.H)
+    ours: Any = getattr(gatedcells, type(theirs).__name__)(case.I, case.H, dtype=case.torch_dtype)
     ours.load_state_dict(theirs.state_dict())
     x = case.input()
     chosen = next(line for line in gatedcells.explain_backend(ours, x).splitlines() if "CHOSEN" in line)

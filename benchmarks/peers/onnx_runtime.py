@@ -18,6 +18,8 @@ def run_onnxruntime(case: Case) -> Run:
     """A model of the one node, its weights constants of the model, with as many threads as torch."""
     if case.mode == "training":
         raise Unsupported("ONNX Runtime does not train")
+    if case.dtype != "float32":
+        raise Unsupported("ONNX Runtime's GRU and LSTM on the CPU take float32")
     module = case.module()
     weights = {name.removesuffix("_l0"): p.detach().numpy() for name, p in module.named_parameters()}
     H, order = case.H, ORDER[case.op]
