@@ -51,6 +51,14 @@ def test_a_library_of_other_sources_is_refused(native, tmp_path):
     assert "was built from other sources" in ask(GATEDCELLS_CPU_LIBRARY=str(stale))
 
 
+def test_a_library_too_old_for_a_function_is_refused(native, tmp_path):
+    old = tmp_path / "_native.so"
+    content = Path(native.path).read_bytes()
+    assert b"gatedcells_large_pages" in content
+    old.write_bytes(content.replace(b"gatedcells_large_pages", b"gatedcells_large_sheets"[:22]))
+    assert "was built from other sources" in ask(GATEDCELLS_CPU_LIBRARY=str(old))
+
+
 def test_an_instruction_set_can_be_asked_for(native):
     assert "cpu        CHOSEN" in ask(GATEDCELLS_CPU_LEVEL="baseline")
     assert "this CPU runs baseline" in ask(GATEDCELLS_CPU_LEVEL="avx9000")

@@ -24,6 +24,15 @@ struct GatedcellsPack {
   void* packed;           // gatedcells_packed_size elements
 };
 
+// What a call's packed weights were made from. If it has another hash now, the call does nothing and returns
+// GATEDCELLS_STALE. A null pointer is not checked.
+struct GatedcellsOrigin {
+  const void* matrix;
+  int64_t bytes, hash;
+};
+
+enum { GATEDCELLS_STALE = 1 };
+
 struct GatedcellsGRU {
   int64_t T, B, I, H;
   int32_t reverse, reset_after, packed, dtype, level, threads;
@@ -38,6 +47,8 @@ struct GatedcellsGRU {
   const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   void* states;           // [T, B, H]
   void* tape;             // [T, B, 4, H] or null
+  const void* origin_x;   // a GatedcellsOrigin of w_x, or null
+  const void* origin_h;   // of w_h
 };
 
 struct GatedcellsGRUBackward {
@@ -73,6 +84,8 @@ struct GatedcellsLSTM {
   void* last_cell;        // [B, H]
   void* tape;             // [T, B, 5, H] or null
   void* cells;            // [T, B, H], the cell states alone, or null
+  const void* origin_x;   // a GatedcellsOrigin of w_x, or null
+  const void* origin_h;   // of w_h
 };
 
 struct GatedcellsLSTMBackward {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gatedcells_kernels.cpu import library
-from gatedcells_kernels.cpu.packing import as_it_is, packed
+from gatedcells_kernels.cpu.packing import PackedPair, as_it_is, packed
 from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
 
@@ -102,29 +102,28 @@ class GRUInference:
 
     def __init__(self, T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...]) -> None:
         self._native = library.load()
-        self._shape = None if T == 1 else (T, B, H)
+        self._shape = (T, B, H)
         w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
         assert w_x is not None
         assert w_h is not None
         self._run = library.Prepared(
-            self._native, "GatedcellsGRU", ("threads", "input", "hidden", "states", "w_x", "w_h"),
+            self._native, "GatedcellsGRU",
+            ("threads", "input", "hidden", "states", "w_x", "w_h", "origin_x", "origin_h"),
             T=T, B=B, I=I, H=H, reverse=False, reset_after=True, packed=T > 1,
             dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h, w_n=None, bias_x=bias_x, bias_h=bias_h,
             lengths=None, resets=None, tape=None,
         )  # fmt: skip
-        self._weights = w_x, w_h
+        self._packed = PackedPair(self._native, (w_x, w_h), 3) if T > 1 else None
 
     def __call__(self, input: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """All states and the last one ``[1, B, H]``; of a single step both are one tensor, shaped like
         ``hidden``."""
-        if self._shape is None:
+        pair = self._packed
+        if pair is None:
             states = torch.empty_like(hidden)
             self._run((torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), states.data_ptr()))
             return states, states
         states = hidden.new_empty(self._shape)
-        w_x, w_h = (packed(self._native, weight, gates=3) for weight in self._weights)
-        self._run((
-            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), states.data_ptr(), w_x.data_ptr(),
-            w_h.data_ptr(),
-        ))  # fmt: skip
+        changed = torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), states.data_ptr()
+        pair.run(self._run, changed)
         return states, states[-1:].clone()

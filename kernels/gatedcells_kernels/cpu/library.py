@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gatedcells_kernels.cpu import build
 
+STALE = 1  # GATEDCELLS_STALE in calls.h
 LEVEL_VARIABLE = "GATEDCELLS_CPU_LEVEL"
 LIBRARY_VARIABLE = "GATEDCELLS_CPU_LIBRARY"
 # The numbers of GatedcellsDtype in calls.h.
@@ -52,8 +53,8 @@ class _Struct:
         self.pack = struct.Struct(format).pack
 
     def __call__(self, fields: dict[str, Any]) -> bytes:
-        """The struct's bytes, fields given as for `_number`."""
-        return self.pack(*map(_number, map(fields.__getitem__, self.fields)))
+        """The struct's bytes, fields given as for `_number`; those that are not given are null."""
+        return self.pack(*map(_number, map(fields.get, self.fields)))
 
 
 class Library:
@@ -65,10 +66,11 @@ class Library:
         self.c.gatedcells_sources.restype = ctypes.c_char_p
         self.c.gatedcells_level_name.restype = ctypes.c_char_p
         self.c.gatedcells_packed_size.restype = ctypes.c_int64
-        self.c.gatedcells_hash.restype = ctypes.c_uint64
+        self.c.gatedcells_hash.restype = ctypes.c_int64
         self.c.gatedcells_hash.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64]
         self.c.gatedcells_large_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
         self.pack = _Struct("GatedcellsPack")
+        self.origin = _Struct("GatedcellsOrigin")
         self.calls = {
             name: (getattr(self.c, function), _Struct(name))
             for name, function in (
@@ -167,23 +169,26 @@ class Prepared:
         library: the loaded library.
         call: the struct that the kernel takes.
         changing: the names of the fields that are given each time, the last of them at will.
-        fields: all others, and what those fields are that are not given.
+        fields: all others that are not null, and what those fields are that are not given.
     """
 
     def __init__(self, library: Library, call: str, changing: tuple[str, ...], **fields: Any) -> None:
         self._function, layout = library.calls[call]
         self._pack = layout.pack
         known = {"level": library.level, **dict.fromkeys(changing), **fields}
-        self._values = [_number(known[name]) for name in layout.fields]
+        self._values = [_number(known.get(name)) for name in layout.fields]
         self._at = tuple(layout.fields.index(name) for name in changing)
 
-    def __call__(self, changed: tuple[int, ...]) -> None:
-        """Run with these numbers and addresses in the places of ``changing``."""
+    def __call__(self, changed: tuple[int, ...]) -> bool:
+        """Run with these numbers and addresses in the places of ``changing``; False if nothing was computed,
+        because packed weights were stale."""
         values = self._values.copy()
         for at, value in zip(self._at, changed):  # noqa: B905 (the last may be missing)
             values[at] = value
-        if self._function(self._pack(*values)) != 0:
+        outcome = self._function(self._pack(*values))
+        if outcome not in (0, STALE):
             raise MemoryError("no memory for a sequence of this size")
+        return outcome == 0
 
 
 def run(library: Library, call: str, **fields: Any) -> None:

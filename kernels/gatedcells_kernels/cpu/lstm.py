@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gatedcells_kernels.cpu import library
-from gatedcells_kernels.cpu.packing import as_it_is, packed
+from gatedcells_kernels.cpu.packing import PackedPair, as_it_is, packed
 from gatedcells_kernels.tape import LSTM_GATES, LSTM_SLOTS, Keep
 
 
@@ -110,33 +110,31 @@ class LSTMInference:
 
     def __init__(self, T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...]) -> None:
         self._native = library.load()
-        self._shape = None if T == 1 else (T, B, H)
+        self._shape = (T, B, H)
         w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
         assert w_x is not None
         assert w_h is not None
         self._run = library.Prepared(
             self._native, "GatedcellsLSTM",
-            ("threads", "input", "hidden", "cell", "states", "last_cell", "w_x", "w_h"),
+            ("threads", "input", "hidden", "cell", "states", "last_cell", "w_x", "w_h", "origin_x",
+             "origin_h"),
             T=T, B=B, I=I, H=H, P=H, reverse=False, packed=T > 1, dtype=library.DTYPES[w_x.dtype], w_x=w_x,
             w_h=w_h, w_p=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, tape=None, cells=None,
         )  # fmt: skip
-        self._weights = w_x, w_h
+        self._packed = PackedPair(self._native, (w_x, w_h), 4) if T > 1 else None
 
     def __call__(self, input: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All hidden states, the last one ``[1, B, H]`` and the last cell state, shaped like ``cell``; of a
         single step the first two are one tensor, shaped like ``hidden``."""
+        pair = self._packed
         last_cell = torch.empty_like(cell)
-        if self._shape is None:
-            states = torch.empty_like(hidden)
-            self._run((
-                torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), cell.data_ptr(),
-                states.data_ptr(), last_cell.data_ptr(),
-            ))  # fmt: skip
+        states = torch.empty_like(hidden) if pair is None else hidden.new_empty(self._shape)
+        changed = (
+            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), cell.data_ptr(),
+            states.data_ptr(), last_cell.data_ptr(),
+        )  # fmt: skip
+        if pair is None:
+            self._run(changed)
             return states, states, last_cell
-        states = hidden.new_empty(self._shape)
-        w_x, w_h = (packed(self._native, weight, gates=4) for weight in self._weights)
-        self._run((
-            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), cell.data_ptr(), states.data_ptr(),
-            last_cell.data_ptr(), w_x.data_ptr(), w_h.data_ptr(),
-        ))  # fmt: skip
+        pair.run(self._run, changed)
         return states, states[-1:].clone(), last_cell

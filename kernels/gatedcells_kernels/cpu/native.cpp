@@ -35,6 +35,12 @@ bool runs_here(int level) {
   return level >= 0 && level < COUNT;
 }
 
+bool is_stale(int level, const void* given) {
+  if (given == nullptr) return false;
+  const GatedcellsOrigin& origin = *static_cast<const GatedcellsOrigin*>(given);
+  return LEVELS[level]->hash(origin.matrix, origin.bytes) != static_cast<uint64_t>(origin.hash);
+}
+
 }  // namespace
 
 extern "C" {
@@ -53,8 +59,8 @@ GATEDCELLS_EXPORT int64_t gatedcells_packed_size(const GatedcellsPack* call) {
 }
 GATEDCELLS_EXPORT void gatedcells_pack(const GatedcellsPack* call) { LEVELS[call->level]->pack(*call); }
 
-GATEDCELLS_EXPORT uint64_t gatedcells_hash(int level, const void* memory, int64_t bytes) {
-  return LEVELS[level]->hash(memory, bytes);
+GATEDCELLS_EXPORT int64_t gatedcells_hash(int level, const void* memory, int64_t bytes) {
+  return static_cast<int64_t>(LEVELS[level]->hash(memory, bytes));
 }
 // Ask for pages of 2 MB under memory that is about to be written for the first time: a page fault for each
 // 4 KB of a tape can take longer than computing it.
@@ -71,12 +77,14 @@ GATEDCELLS_EXPORT void gatedcells_large_pages(void* memory, int64_t bytes) {
 }
 
 GATEDCELLS_EXPORT int gatedcells_gru_forward(const GatedcellsGRU* call) {
+  if (is_stale(call->level, call->origin_x) || is_stale(call->level, call->origin_h)) return GATEDCELLS_STALE;
   return LEVELS[call->level]->gru_forward(*call);
 }
 GATEDCELLS_EXPORT int gatedcells_gru_backward(const GatedcellsGRUBackward* call) {
   return LEVELS[call->level]->gru_backward(*call);
 }
 GATEDCELLS_EXPORT int gatedcells_lstm_forward(const GatedcellsLSTM* call) {
+  if (is_stale(call->level, call->origin_x) || is_stale(call->level, call->origin_h)) return GATEDCELLS_STALE;
   return LEVELS[call->level]->lstm_forward(*call);
 }
 GATEDCELLS_EXPORT int gatedcells_lstm_backward(const GatedcellsLSTMBackward* call) {

@@ -7,12 +7,13 @@ and gradient checks make; a stale weight would be a wrong result without a word.
 
 from __future__ import annotations
 
+import ctypes
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from gatedcells_kernels.cpu.library import Library, hash_of, pack
+from gatedcells_kernels.cpu.library import Library, Prepared, hash_of, pack
 
 
 class _Form(NamedTuple):
@@ -67,6 +68,49 @@ def packed(
         known = _Packed(hash, pack(library, weight.detach()[first:last], gates=gates, by_rows=by_rows))
         forms[form] = known
     return known.panels
+
+
+class Panels(NamedTuple):
+    """A layer's weights in panels and what they were made from, as a call is told; ``addresses`` hold only for
+    as long as this is held."""
+
+    addresses: tuple[int, ...]  # of w_x, w_h, origin_x, origin_h
+    memory: tuple[Any, ...]
+
+
+class PackedPair:
+    """Both weights of a layer in panels, for calls that look themselves whether these are still right.
+
+    Args:
+        library: the loaded library.
+        weights: weight_ih and weight_hh, contiguous.
+        gates: of the cell.
+    """
+
+    def __init__(self, library: Library, weights: tuple[Tensor, Tensor], gates: int) -> None:
+        self._library = library
+        self._weights = weights
+        self._gates = gates
+        self.panels = self._pack()
+
+    def run(self, call: Prepared, changed: tuple[int, ...]) -> None:
+        """Make a call; if the weights are no longer what was packed, pack them first."""
+        panels = self.panels  # held here: another thread may pack anew meanwhile
+        if not call((*changed, *panels.addresses)):
+            panels = self.panels = self._pack()
+            call((*changed, *panels.addresses[:2]))
+
+    def _pack(self) -> Panels:
+        origins: list[Any] = []
+        panels: list[Tensor] = []
+        for weight in self._weights:
+            # the hash first, so that a change in between shows at the next call
+            origin = {"matrix": weight, "bytes": weight.nbytes, "hash": hash_of(self._library, weight)}
+            content = self._library.origin(origin)
+            origins.append(ctypes.create_string_buffer(content, len(content)))
+            panels.append(packed(self._library, weight, gates=self._gates))
+        addresses = (*(panel.data_ptr() for panel in panels), *map(ctypes.addressof, origins))
+        return Panels(addresses, (panels, origins))
 
 
 def as_it_is(weight: Tensor, *, gates: int = 1, rows: tuple[int, int] | None = None) -> Tensor:
