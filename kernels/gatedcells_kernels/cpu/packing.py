@@ -71,7 +71,7 @@ def packed(
 
 
 class Panels(NamedTuple):
-    """A layer's weights in panels and what they were made from, as a call is told; ``addresses`` hold only for
+    """A layer's weights in panels and what they were made from, as a call is told; the addresses are good for
     as long as this is held."""
 
     addresses: tuple[int, ...]  # of w_x, w_h, origin_x, origin_h
