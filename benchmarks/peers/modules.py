@@ -38,11 +38,11 @@ def _run(case: Case, module: nn.Module, x: Tensor, backend: str) -> Run:
     hx = state if case.op == "lstm" else state[0]
 
     def call() -> Any:
-        with torch.no_grad():
-            return module(x, hx) if case.mode == "step" else module(x)
+        return module(x, hx) if case.mode == "step" else module(x)
 
     def numbers() -> list[Tensor]:
-        result = call()
+        with torch.no_grad():
+            result = call()
         first = result if isinstance(result, Tensor) else result[0]
         return [first]
 

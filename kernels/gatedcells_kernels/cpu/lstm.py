@@ -116,10 +116,12 @@ class LSTMInference:
         assert w_h is not None
         self._run = library.Prepared(
             self._native, "GatedcellsLSTM",
-            ("threads", "input", "hidden", "cell", "states", "last_cell", "w_x", "w_h", "origin_x", "origin_h"),
+            (
+                "threads", "input", "hidden", "cell", "states", "last_cell", "w_x", "w_h",
+                "origin_x", "origin_h",
+            ),
             T=T, B=B, I=I, H=H, P=H, reverse=False, packed=T > 1, dtype=library.DTYPES[w_x.dtype], w_x=w_x,
-            w_h=w_h, w_p=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None,
-            tape=None, cells=None,
+            w_h=w_h, w_p=None, bias_x=bias_x, bias_h=bias_h,
         )  # fmt: skip
         self._packed = PackedPair(self._native, (w_x, w_h), 4) if T > 1 else None
 
