@@ -47,7 +47,7 @@ def main() -> None:
         runs = {name: run for name, make in makers.items() if (run := _made(make, case)) is not None}
         _gate(case, runs)
         calls = {name: run.call for name, run in runs.items()}
-        # once around them all, as where a model serves: entering it takes a quarter of a small step
+        # once around them all, as where a model serves: entering it takes a good part of a small step
         with torch.set_grad_enabled(case.mode == "training"):
             taken = interleaved(calls, budget_s=options.budget, pause=options.threads > 1)
         times = {name: quantiles(seconds) for name, seconds in taken.items()}

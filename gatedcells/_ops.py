@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from gatedcells import _shapes
-from gatedcells.validation import check_gru, check_lengths, check_lstm, check_resets, check_shape
+from gatedcells.validation import check_gru, check_lengths, check_lstm, check_resets, check_rows, check_shape
 from gatedcells_kernels.tape import GRUTape, Keep, LSTMTape
 
 # Each module defines gru_forward, gru_backward, lstm_forward and lstm_backward.
@@ -49,6 +49,7 @@ torch.library.define(
 
 
 def implementation(backend: str) -> ModuleType:
+    """The module that computes for a backend."""
     name = _IMPLEMENTATIONS[backend]
     return sys.modules.get(name) or importlib.import_module(name)
 
@@ -134,6 +135,7 @@ def run_gru_sequence_backward(
 ) -> tuple[Tensor, Tensor]:
     T, B, H = states.shape
     check_shape("tape", tape, "T B slots H", (T, B, len(GRUTape._fields), H))
+    check_rows(lengths, resets, T, B)
     check_shape("weight_hh", weight_hh, "3H H", (3 * H, H))
     check_shape("hidden", hidden, "B H", (B, H))
     if d_states is not None:
@@ -195,6 +197,7 @@ def run_lstm_sequence_backward(
     T, B, P = states.shape
     H = cell.shape[-1]
     check_shape("tape", tape, "T B slots H", (T, B, len(LSTMTape._fields), H))
+    check_rows(lengths, resets, T, B)
     check_shape("weight_hh", weight_hh, "4H P", (4 * H, P))
     for name, state, width in (("hidden", hidden, P), ("cell", cell, H), ("d_last_hidden", d_last_hidden, P),
                                ("d_last_cell", d_last_cell, H)):  # fmt: skip

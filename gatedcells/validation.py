@@ -140,6 +140,16 @@ def check_resets(resets: Tensor | None, input: Tensor) -> None:
         raise RuntimeError(f"resets and input must be on one device, got {resets.device} and {input.device}")
 
 
+def check_rows(lengths: Tensor | None, resets: Tensor | None, T: int, B: int) -> None:
+    """Raise unless what a forward pass was told of its rows fits a backward pass of T steps and B rows."""
+    if lengths is not None:
+        check_shape("lengths", lengths, "B", (B,))
+    if resets is not None:
+        check_shape("resets", resets, "T B", (T, B))
+        if resets.dtype != torch.bool:
+            raise ValueError(f"resets must be bool, got {resets.dtype}")
+
+
 def check_sequence_input(input: Tensor) -> None:
     """Raise RuntimeError unless ``input`` is ``[T, B, I]`` with at least one step."""
     if input.dim() != 3:

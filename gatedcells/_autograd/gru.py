@@ -17,6 +17,7 @@ from gatedcells._autograd.rules import (
 )
 from gatedcells.reference import gru
 from gatedcells.reference.time import previous_states
+from gatedcells.validation import check_gru, check_rows, check_shape
 from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
 _DIFFERENTIABLE = 6  # input, hidden, weight_ih, weight_hh, bias_ih, bias_hh
@@ -120,8 +121,16 @@ def _recompute(
     backend: str,
 ) -> tuple[Tensor, ...]:
     """The gradients of the operator's inputs (empty where not needed) from its states alone."""
-    kernels = _ops.implementation(backend)
+    T, B, H = *input.shape[:2], hidden.shape[-1]
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    check_gru(input, hidden, *weights)
+    check_rows(lengths, resets, T, B)
+    check_shape("states", states, "T B H", (T, B, H))
+    if d_states is not None:
+        check_shape("d_states", d_states, "T B H", (T, B, H))
+    if d_last is not None:
+        check_shape("d_last", d_last, "B H", (B, H))
+    kernels = _ops.implementation(backend)
     totals = Totals((input, hidden, *weights), needed, states=1)
     d_hidden = d_last
     for span in spans(input, len(GRUTape._fields) + len(GRU_GATE_GRADS), hidden.shape[-1], reverse):

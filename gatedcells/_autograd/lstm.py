@@ -17,6 +17,7 @@ from gatedcells._autograd.rules import (
 )
 from gatedcells.reference import lstm
 from gatedcells.reference.time import previous_states
+from gatedcells.validation import check_lstm, check_rows, check_shape
 from gatedcells_kernels.tape import LSTM_GATES, Keep, LSTMTape
 
 _DIFFERENTIABLE = 8  # input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr
@@ -118,8 +119,19 @@ def _recompute(
     backend: str,
 ) -> tuple[Tensor, ...]:
     """The gradients of the operator's inputs (empty where not needed) from its states and cell states."""
-    kernels = _ops.implementation(backend)
+    T, B, P, H = *input.shape[:2], hidden.shape[-1], cell.shape[-1]
     weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
+    check_lstm(input, hidden, cell, *weights)
+    check_rows(lengths, resets, T, B)
+    check_shape("states", states, "T B P", (T, B, P))
+    check_shape("cells", cells, "T B slots H", (T, B, 1, H))
+    if d_states is not None:
+        check_shape("d_states", d_states, "T B P", (T, B, P))
+    if d_last_hidden is not None:
+        check_shape("d_last_hidden", d_last_hidden, "B P", (B, P))
+    if d_last_cell is not None:
+        check_shape("d_last_cell", d_last_cell, "B H", (B, H))
+    kernels = _ops.implementation(backend)
     totals = Totals((input, hidden, cell, *weights), needed, states=2)
     d_hidden, d_cell = d_last_hidden, d_last_cell
     for span in spans(input, len(LSTMTape._fields) + len(LSTM_GATES), cell.shape[-1], reverse):

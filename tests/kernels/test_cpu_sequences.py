@@ -284,3 +284,27 @@ def test_wrong_shapes_are_caught_before_the_kernel_runs(native):
     message = "has kernels for float32, float64, bfloat16, got float16"
     with pytest.raises(gatedcells.BackendUnavailable, match=message):
         gatedcells.GRU(7, 21, dtype=torch.float16, backend="cpu")(tensors[0].half())
+
+
+def test_wrong_shapes_of_a_backward_pass_are_caught_before_the_kernel_runs(native):
+    T, B, H = 3, 5, 21
+    tensors = gru_tensors(T, B, 7, H)
+    ops = torch.ops.gatedcells
+    states, last, tape = ops.gru_sequence(*tensors, None, None, False, True, Keep.TAPE, "cpu")
+    short = torch.zeros(T - 1, B, dtype=torch.bool)
+    options = (False, True, [True] * 6, "cpu")
+    with pytest.raises(RuntimeError, match=r"resets must be \[T=3, B=5\], got \[2, 5\]"):
+        ops.gru_sequence_backward(
+            states, last, tensors[1], tensors[3], None, short, states, tape, False, True, "cpu"
+        )
+    with pytest.raises(RuntimeError, match=r"lengths must be \[B=5\], got \[4\]"):
+        ops.gru_sequence_backward(
+            states, last, tensors[1], tensors[3], torch.ones(4, dtype=torch.int64), None, states, tape,
+            False, True, "cpu",
+        )  # fmt: skip
+    with pytest.raises(RuntimeError, match=r"resets must be \[T=3, B=5\], got \[2, 5\]"):
+        ops.gru_sequence_recompute(states, last, *tensors, None, short, states, *options)
+    with pytest.raises(RuntimeError, match=r"states must be \[T=3, B=5, H=21\], got \[2, 5, 21\]"):
+        ops.gru_sequence_recompute(states, last, *tensors, None, None, states[1:], *options)
+    with pytest.raises(RuntimeError, match=r"d_last must be \[B=5, H=21\], got \[4, 21\]"):
+        ops.gru_sequence_recompute(states, last[1:], *tensors, None, None, states, *options)

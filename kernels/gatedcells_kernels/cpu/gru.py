@@ -50,7 +50,7 @@ def gru_forward(
         T=T, B=B, I=I, H=H, reverse=reverse, reset_after=reset_after, packed=pack,
         dtype=library.DTYPES[input.dtype], input=input, hidden=hidden, w_x=w_x, w_h=w_h, w_n=w_n,
         bias_x=bias_x, bias_h=bias_h, lengths=rows, resets=resets, states=states,
-        tape=tape if keep == Keep.TAPE else None,
+        tape=tape if keep == Keep.TAPE else None, origin_x=None, origin_h=None,
     )  # fmt: skip
     return states, tape
 
@@ -110,7 +110,8 @@ class GRUInference:
             self._native, "GatedcellsGRU",
             ("threads", "input", "hidden", "states", "w_x", "w_h", "origin_x", "origin_h"),
             T=T, B=B, I=I, H=H, reverse=False, reset_after=True, packed=T > 1,
-            dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h, bias_x=bias_x, bias_h=bias_h,
+            dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h, w_n=None, bias_x=bias_x, bias_h=bias_h,
+            lengths=None, resets=None, tape=None,
         )  # fmt: skip
         self._packed = PackedPair(self._native, (w_x, w_h), 3) if T > 1 else None
 

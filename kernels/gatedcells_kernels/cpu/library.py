@@ -53,8 +53,8 @@ class _Struct:
         self.pack = struct.Struct(format).pack
 
     def __call__(self, fields: dict[str, Any]) -> bytes:
-        """The struct's bytes, fields given as for `_number`; those that are not given are null."""
-        return self.pack(*map(_number, map(fields.get, self.fields)))
+        """The struct's bytes, all fields given as for `_number`."""
+        return self.pack(*map(_number, map(fields.__getitem__, self.fields)))
 
 
 class Library:
@@ -169,14 +169,14 @@ class Prepared:
         library: the loaded library.
         call: the struct that the kernel takes.
         changing: the names of the fields that are given each time, the last of them at will.
-        fields: all others that are not null, and what those fields are that are not given.
+        fields: all others, and what those fields are that are not given.
     """
 
     def __init__(self, library: Library, call: str, changing: tuple[str, ...], **fields: Any) -> None:
         self._function, layout = library.calls[call]
         self._pack = layout.pack
         known = {"level": library.level, **dict.fromkeys(changing), **fields}
-        self._values = [_number(known.get(name)) for name in layout.fields]
+        self._values = [_number(known[name]) for name in layout.fields]
         self._at = tuple(layout.fields.index(name) for name in changing)
 
     def __call__(self, changed: tuple[int, ...]) -> bool:

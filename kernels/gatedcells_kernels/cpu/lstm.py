@@ -52,6 +52,7 @@ def lstm_forward(
         input=input, hidden=hidden, cell=cell, w_x=w_x, w_h=w_h, w_p=w_p, bias_x=bias_x, bias_h=bias_h,
         lengths=rows, resets=resets, states=states, last_cell=last_cell,
         tape=tape if keep == Keep.TAPE else None, cells=tape if keep == Keep.STATES else None,
+        origin_x=None, origin_h=None,
     )  # fmt: skip
     return states, last_cell, tape
 
@@ -121,7 +122,8 @@ class LSTMInference:
                 "origin_x", "origin_h",
             ),
             T=T, B=B, I=I, H=H, P=H, reverse=False, packed=T > 1, dtype=library.DTYPES[w_x.dtype], w_x=w_x,
-            w_h=w_h, w_p=None, bias_x=bias_x, bias_h=bias_h,
+            w_h=w_h, w_p=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None,
+            tape=None, cells=None,
         )  # fmt: skip
         self._packed = PackedPair(self._native, (w_x, w_h), 4) if T > 1 else None
 
