@@ -9,6 +9,7 @@ from torch import Tensor
 from gatedcells import _ops
 from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
+    has_few,
     kernel_cannot_differentiate,
     rows,
     save,
@@ -75,15 +76,18 @@ def gradients(
     H = previous.shape[-1]
     d_rows = rows(d_gates)  # [T*B, 4H]: n (input half), r, z, n (hidden half)
     d_x, d_h = d_rows[:, : 3 * H], d_rows[:, H:]
-    # d_x has the candidate first, the weights have it last
-    to_weight_order = partial(torch.roll, shifts=-H, dims=0)
+    # d_x has the candidate first, the weights have it last: of few rows they are turned, else the weights
+    few = has_few(d_rows)
+    if few:
+        d_x = d_x.roll(-H, 1)
     grads: list[Tensor | None] = [None] * _DIFFERENTIABLE
     if needed[0]:
-        grads[0] = (d_x @ weight_ih.roll(H, 0)).reshape(input.shape)
+        grads[0] = (d_x @ (weight_ih if few else weight_ih.roll(H, 0))).reshape(input.shape)
     if needed[1]:
         grads[1] = d_hidden
     if needed[2]:
-        grads[2] = to_weight_order(weight_gradient(d_x, rows(input)))
+        found = weight_gradient(d_x, rows(input))
+        grads[2] = found if few else found.roll(-H, 0)
     if needed[3]:
         before = rows(previous)
         if reset_after:
@@ -96,10 +100,10 @@ def gradients(
                     weight_gradient(d_h[:, 2 * H :], reset * before),
                 ]
             )
-    if needed[4]:
-        grads[4] = to_weight_order(d_x.sum(0))
-    if needed[5]:
-        grads[5] = d_h.sum(0)
+    if needed[4] or needed[5]:
+        total = d_rows.sum(0)
+        grads[4] = total[: 3 * H].roll(-H, 0) if needed[4] else None
+        grads[5] = total[H:] if needed[5] else None
     return grads
 
 

@@ -52,6 +52,11 @@ def rows(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0] * x.shape[1], math.prod(x.shape[2:]))
 
 
+def has_few(x: Tensor) -> bool:
+    """Whether ``[n, ...]`` has so few rows that what is done to weights costs more than the products."""
+    return not torch.compiler.is_compiling() and len(x) < 256
+
+
 def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
     """``d_gates.T @ read`` for ``[n, G]`` and ``[n, K]``: what a weight ``[G, K]`` gets from n rows.
 
@@ -59,7 +64,7 @@ def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
     where the right side has few columns, and K, the input's features, is often a handful. With few rows that
     would cost more than it saves, because autograd lays the transposed result out anew.
     """
-    if len(read) < 256 and not torch.compiler.is_compiling():
+    if has_few(read):
         return d_gates.T @ read
     return (read.T @ d_gates).T
 

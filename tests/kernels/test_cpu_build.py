@@ -1,5 +1,6 @@
 """What happens where the library cannot be built or loaded."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -78,3 +79,24 @@ def test_a_failing_compiler_leaves_the_old_library(monkeypatch, tmp_path):
         build.build(target)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_old_compiler_builds_all_but_the_instruction_sets_it_does_not_know(tmp_path):
+    old = tmp_path / "old-c++"
+    old.write_text(
+        "#!/bin/sh\ncase \"$*\" in *avx512bf16*) echo 'unrecognized -mavx512bf16' >&2; exit 1;; esac\n"
+        f'exec {build.compiler()} "$@"\n'
+    )
+    old.chmod(0o755)
+    library = tmp_path / "_native.so"
+    command = [sys.executable, "-m", "gatedcells_kernels.cpu.build", "--target", str(library)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT / "kernels", env=os.environ | {"CXX": str(old)}
+    )
+    assert done.returncode == 0, done.stderr
+    levels = ctypes.CDLL(str(library))
+    levels.gatedcells_level_name.restype = ctypes.c_char_p
+    names = [levels.gatedcells_level_name(i).decode() for i in range(levels.gatedcells_levels())]
+    assert "avx512_bf16" not in names
+    assert names[0] == "baseline"
+    assert "cpu        CHOSEN" in ask(GATEDCELLS_CPU_LIBRARY=str(library))

@@ -308,3 +308,33 @@ def test_wrong_shapes_of_a_backward_pass_are_caught_before_the_kernel_runs(nativ
         ops.gru_sequence_recompute(states, last, *tensors, None, None, states[1:], *options)
     with pytest.raises(RuntimeError, match=r"d_last must be \[B=5, H=21\], got \[4, 21\]"):
         ops.gru_sequence_recompute(states, last[1:], *tensors, None, None, states, *options)
+
+
+LSTM_BACKWARD = (
+    "d_states d_last_hidden d_last_cell hidden cell weight_hh weight_hr lengths resets states tape"
+)
+LSTM_RECOMPUTE = (
+    "d_states d_last_hidden d_last_cell input hidden cell weight_ih weight_hh bias_ih bias_hh weight_hr"
+    " lengths resets states cells"
+)
+
+
+@pytest.mark.parametrize("operator", ["lstm_sequence_backward", "lstm_sequence_recompute"])
+def test_each_wrong_shape_of_an_lstm_backward_pass_is_caught_before_the_kernel_runs(native, operator):
+    T, B, H, P = 3, 5, 21, 4
+    names = ["input", "hidden", "cell", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"]
+    given = dict(zip(names, lstm_tensors(T, B, 7, H, P=P), strict=True))
+    ops = torch.ops.gatedcells
+    given["lengths"], given["resets"] = torch.full((B,), T), torch.zeros(T, B, dtype=torch.bool)
+    *last, tape = ops.lstm_sequence(*given.values(), False, Keep.TAPE, "cpu")
+    given |= dict(zip(("d_states", "d_last_hidden", "d_last_cell"), last, strict=True))
+    given |= {"states": last[0], "tape": tape, "cells": tape[:, :, 4:].contiguous()}
+    recomputes = operator == "lstm_sequence_recompute"
+    order = (LSTM_RECOMPUTE if recomputes else LSTM_BACKWARD).split()
+    options = (False, [True] * 8, "cpu") if recomputes else (False, "cpu")
+    getattr(ops, operator)(*map(given.get, order), *options)
+    for name in order:
+        axis = given[name].dim() - 1
+        short = given[name].narrow(axis, 0, given[name].shape[axis] - 1)
+        with pytest.raises((ValueError, RuntimeError), match=r"must be \["):
+            getattr(ops, operator)(*map((given | {name: short}).get, order), *options)

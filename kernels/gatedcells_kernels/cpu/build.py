@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import os
 import platform
 import shutil
@@ -70,6 +71,8 @@ def compiler() -> str:
 def build(target: Path | None = None, *, sanitize: bool = False) -> Path:
     """Compile and link the library, beside its target first, so that a failure leaves the old one.
 
+    From the first instruction set on that the compiler does not know, the library goes without.
+
     Raises:
         NoCompiler: see `compiler`.
         RuntimeError: the compiler failed; with what it said.
@@ -77,7 +80,8 @@ def build(target: Path | None = None, *, sanitize: bool = False) -> Path:
     target = target or FOLDER / LIBRARY
     cxx = compiler()
     x86 = platform.machine().lower() in X86
-    levels = [BASELINE["x86" if x86 else "other"], *(WIDER if x86 else [])]
+    wider = [*itertools.takewhile(lambda level: _knows(cxx, level[3]), WIDER if x86 else [])]
+    levels = [BASELINE["x86" if x86 else "other"], *wider]
     flags = [*COMMON, *(["-DGATEDCELLS_X86"] if x86 else []), *(SANITIZE if sanitize else [])]
     with tempfile.TemporaryDirectory() as scratch:
         jobs = [
@@ -85,7 +89,8 @@ def build(target: Path | None = None, *, sanitize: bool = False) -> Path:
              f"-DGATEDCELLS_VECTOR_BYTES={width}", f"-DGATEDCELLS_REGISTERS={registers}", *extra])
             for name, width, registers, extra in levels
         ] + [
-            ("native.o", "native.cpp", [f'-DGATEDCELLS_SOURCES="{digest()}"']),
+            ("native.o", "native.cpp", [f'-DGATEDCELLS_SOURCES="{digest()}"',
+             f"-DGATEDCELLS_LEVELS={len(levels)}"]),
             ("team.o", "team.cpp", []),
         ]  # fmt: skip
         objects = [str(Path(scratch) / name) for name, _, _ in jobs]
@@ -102,6 +107,15 @@ def build(target: Path | None = None, *, sanitize: bool = False) -> Path:
         _run([cxx, *flags, "-shared", *objects, *dl, "-o", str(beside)])
         os.replace(beside, target)
     return target
+
+
+def _knows(cxx: str, flags: list[str]) -> bool:
+    """Whether the compiler takes these flags: an old one does not know the newest instruction sets."""
+    with tempfile.TemporaryDirectory() as scratch:
+        empty = Path(scratch) / "empty.cpp"
+        empty.touch()
+        command = [cxx, *flags, "-fsyntax-only", str(empty)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _run(command: list[str]) -> None:

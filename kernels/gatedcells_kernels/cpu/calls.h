@@ -53,12 +53,12 @@ struct GatedcellsGRU {
 
 struct GatedcellsGRUBackward {
   int64_t T, B, H;
-  int32_t reverse, reset_after, dtype, level, threads;
+  int32_t reverse, reset_after, packed, dtype, level, threads;
   const void* d_states;   // [T, B, H] or null
   const void* d_last;     // [B, H] or null
   const void* hidden;     // [B, H]
-  const void* w_h;        // packed for d W: all of weight_hh (reset after), its first 2H rows (before)
-  const void* w_n;        // packed for d W: the candidate's rows (reset before), else null
+  const void* w_h;        // packed for d W or as it is: weight_hh (reset after), its first 2H rows (before)
+  const void* w_n;        // likewise: the candidate's rows (reset before), else null
   const int64_t* lengths; // [B] or null
   const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   const void* states;     // [T, B, H]
@@ -90,13 +90,13 @@ struct GatedcellsLSTM {
 
 struct GatedcellsLSTMBackward {
   int64_t T, B, H, P;
-  int32_t reverse, dtype, level, threads;
+  int32_t reverse, packed, dtype, level, threads;
   const void* d_states;   // [T, B, P] or null
   const void* d_last_hidden;  // [B, P] or null
   const void* d_last_cell;    // [B, H] or null
   const void* cell;       // [B, H]
-  const void* w_h;        // packed for d W: weight_hh
-  const void* w_p;        // packed for d W: weight_hr, or null
+  const void* w_h;        // likewise: weight_hh
+  const void* w_p;        // likewise: weight_hr, or null
   const int64_t* lengths; // [B] or null
   const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   const void* tape;       // [T, B, 5, H]

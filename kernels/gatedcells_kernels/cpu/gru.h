@@ -111,8 +111,8 @@ void gru_walk_backward(const GatedcellsGRUBackward& call, const Share& share) {
   const Range rows = share.rows, units = share.panels(panel_count<Real>(H));
   const int64_t mine = units.count() * L;
   const bool before = !call.reset_after;
-  const Weights<N> w_h = {static_cast<const N*>(call.w_h), before ? 2 * H : 3 * H, H, true},
-                   w_n = {static_cast<const N*>(call.w_n), H, H, true};
+  const Weights<N> w_h = {static_cast<const N*>(call.w_h), before ? 2 * H : 3 * H, H, call.packed != 0},
+                   w_n = {static_cast<const N*>(call.w_n), H, H, call.packed != 0};
   Scratch<Real> scratch(S * mine + (coarse ? S * H : 0));
   if (!share.agree(scratch.next != nullptr)) return;
   Real* product = scratch.take(S * mine);
@@ -142,11 +142,11 @@ void gru_walk_backward(const GatedcellsGRUBackward& call, const Share& share) {
     share.meet();
     const int64_t stride = GRU_GRADS * H;
     if (before) {
-      multiply<N, 1>(S, step.d_gates + 3 * H, stride, w_n, nullptr, product, mine, units.first, units.last);
+      multiply_back<N>(S, step.d_gates + 3 * H, stride, w_n, product, mine, units.first, units.last);
       gru_reset_backward<N>(step, product, mine, units.first, units.last);
       share.meet();
     }
-    multiply<N, 1>(S, step.d_gates + H, stride, w_h, nullptr, product, mine, units.first, units.last);
+    multiply_back<N>(S, step.d_gates + H, stride, w_h, product, mine, units.first, units.last);
     for (int64_t row = 0; row < S; ++row) {
       for (int64_t p = units.first; p < units.last; ++p) {
         Real* to = d_hidden + row * H + p * L;

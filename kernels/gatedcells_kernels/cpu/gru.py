@@ -77,13 +77,16 @@ def gru_backward(
     d_states = None if d_states is None else d_states.contiguous()
     d_last = None if d_last is None else d_last.contiguous()
     hidden, states, tape = hidden.contiguous(), states.contiguous(), tape.contiguous()
-    w_h = packed(native, weight_hh, by_rows=False, rows=(0, 3 * H if reset_after else 2 * H))
-    w_n = None if reset_after else packed(native, weight_hh, by_rows=False, rows=(2 * H, 3 * H))
+    pack = T > 1
+    prepared = partial(packed, native, by_rows=False) if pack else as_it_is
+    w_h = prepared(weight_hh, rows=(0, 3 * H if reset_after else 2 * H))
+    w_n = None if reset_after else prepared(weight_hh, rows=(2 * H, 3 * H))
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
     resets = None if resets is None else resets.contiguous()
     library.run(
         native, "GatedcellsGRUBackward",
-        T=T, B=B, H=H, reverse=reverse, reset_after=reset_after, dtype=library.DTYPES[states.dtype],
+        T=T, B=B, H=H, reverse=reverse, reset_after=reset_after, packed=pack,
+        dtype=library.DTYPES[states.dtype],
         d_states=d_states, d_last=d_last, hidden=hidden, w_h=w_h, w_n=w_n, lengths=rows, resets=resets,
         states=states, tape=tape, d_gates=d_gates, d_hidden=d_hidden,
     )  # fmt: skip

@@ -113,8 +113,8 @@ void lstm_walk_backward(const GatedcellsLSTMBackward& call, const Share& share) 
   const Range rows = share.rows, units = share.panels(panel_count<Real>(H)),
               outputs = share.panels(panel_count<Real>(P));
   const bool projects = call.w_p != nullptr;
-  const Weights<N> w_h = {static_cast<const N*>(call.w_h), 4 * H, P, true},
-                   w_p = {static_cast<const N*>(call.w_p), P, H, true};
+  const Weights<N> w_h = {static_cast<const N*>(call.w_h), 4 * H, P, call.packed != 0},
+                   w_p = {static_cast<const N*>(call.w_p), P, H, call.packed != 0};
   const int64_t unit_stride = units.count() * L, output_stride = outputs.count() * L;
   Scratch<Real> scratch(S * (unit_stride + output_stride) + (coarse ? S * (H + P) : 0));
   if (!share.agree(scratch.next != nullptr)) return;
@@ -165,11 +165,11 @@ void lstm_walk_backward(const GatedcellsLSTMBackward& call, const Share& share) 
         }
       }
       share.meet();
-      multiply<N, 1>(S, d_projected, P, w_p, nullptr, d_shown, unit_stride, units.first, units.last);
+      multiply_back<N>(S, d_projected, P, w_p, d_shown, unit_stride, units.first, units.last);
     }
     lstm_gates_backward<N>(step, units.first, units.last);
     share.meet();
-    multiply<N, 1>(S, step.d_gates, LSTM_GRADS * H, w_h, nullptr, product, output_stride, outputs.first,
+    multiply_back<N>(S, step.d_gates, LSTM_GRADS * H, w_h, product, output_stride, outputs.first,
                    outputs.last);
     for (int64_t row = 0; row < S; ++row) {
       if (step.rows.ended(row)) continue;

@@ -85,13 +85,15 @@ def lstm_backward(
     d_last_hidden = None if d_last_hidden is None else d_last_hidden.contiguous()
     d_last_cell = None if d_last_cell is None else d_last_cell.contiguous()
     cell, tape = cell.contiguous(), tape.contiguous()
-    w_h = packed(native, weight_hh, by_rows=False)
-    w_p = None if weight_hr is None else packed(native, weight_hr, by_rows=False)
+    pack = T > 1
+    prepared = partial(packed, native, by_rows=False) if pack else as_it_is
+    w_h = prepared(weight_hh)
+    w_p = None if weight_hr is None else prepared(weight_hr)
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
     resets = None if resets is None else resets.contiguous()
     library.run(
         native, "GatedcellsLSTMBackward",
-        T=T, B=B, H=H, P=P, reverse=reverse, dtype=library.DTYPES[states.dtype],
+        T=T, B=B, H=H, P=P, reverse=reverse, packed=pack, dtype=library.DTYPES[states.dtype],
         d_states=d_states, d_last_hidden=d_last_hidden, d_last_cell=d_last_cell, cell=cell, w_h=w_h, w_p=w_p,
         lengths=rows, resets=resets, tape=tape, d_gates=d_gates,
         d_projected=d_projected if w_p is not None else None, d_hidden=d_hidden, d_cell=d_cell,

@@ -32,7 +32,7 @@ struct Weights {
   const N* data;
   int64_t K;      // length of the sums
   int64_t units;
-  bool packed;    // else the matrix as it is, [gates * units, K], for a product with its transpose
+  bool packed;    // else the matrix as it is: [gates * units, K] (forward) or [K, units] (backward)
 };
 
 // Numbers of a panel with one gate and K terms to a sum.
@@ -217,6 +217,69 @@ NOINLINE void multiply_plain(int64_t rows, const N* a, int64_t a_stride, const W
         dot_rows<N, 1, many>(a + row * a_stride, a_stride, w.K, columns, add, out + row * c_stride, c_stride);
     }
   }
+}
+
+// R rows of A by P vectors of W's columns, W [K, units] as it is; `lanes` columns are left from `w` on.
+template <class N, int R, int P>
+INLINE void across_tile(const N* a, int64_t a_stride, const Weights<N>& of, const N* w, int64_t lanes,
+                        RealOf<N>* c, int64_t c_stride) {
+  typedef RealOf<N> Real;
+  constexpr int64_t L = Lanes<Real>::count;
+  Vector<Real> sum[R][P] = {};
+  for (int64_t k = 0; k < of.K; ++k) {
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) {
+      const Vector<Real> weight = load_part<N>(w + k * of.units + p * L, P == 1 ? lanes : L);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r)
+        sum[r][p] = multiply_add(splat<Real>(widen(a[r * a_stride + k])), weight, sum[r][p]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) store<Real>(c + r * c_stride + p * L, sum[r][p]);
+  }
+}
+
+// C = A W with W [K, units] as it is: for the backward of a single step, which reads it only once.
+template <class N>
+NOINLINE void multiply_across(int64_t rows, const N* a, int64_t a_stride, const Weights<N>& w, RealOf<N>* c,
+                              int64_t c_stride, int64_t first, int64_t last) {
+  constexpr int64_t L = Lanes<RealOf<N>>::count;
+  constexpr int together = REGISTERS == 32 ? 8 : 4, row_group = REGISTERS == 32 ? 3 : 2;
+  for (int64_t p = first; p < last;) {
+    const bool whole = p + together <= last && (p + together) * L <= w.units;
+    const N* columns = w.data + p * L;
+    RealOf<N>* out = c + (p - first) * L;
+    const int64_t lanes = w.units - p * L;
+    int64_t row = 0;
+    for (; row + row_group <= rows; row += row_group) {
+      const N* of = a + row * a_stride;
+      if (whole)
+        across_tile<N, row_group, together>(of, a_stride, w, columns, lanes, out + row * c_stride, c_stride);
+      else
+        across_tile<N, row_group, 1>(of, a_stride, w, columns, lanes, out + row * c_stride, c_stride);
+    }
+    for (; row < rows; ++row) {
+      const N* of = a + row * a_stride;
+      if (whole)
+        across_tile<N, 1, together>(of, a_stride, w, columns, lanes, out + row * c_stride, c_stride);
+      else
+        across_tile<N, 1, 1>(of, a_stride, w, columns, lanes, out + row * c_stride, c_stride);
+    }
+    p += whole ? together : 1;
+  }
+}
+
+// C = A W for one gate, W packed by its columns or as it is.
+template <class N>
+INLINE void multiply_back(int64_t rows, const N* a, int64_t a_stride, const Weights<N>& w, RealOf<N>* c,
+                          int64_t c_stride, int64_t first, int64_t last) {
+  if (w.packed)
+    multiply_packed<N, 1>(rows, a, a_stride, w, nullptr, c, c_stride, first, last);
+  else
+    multiply_across<N>(rows, a, a_stride, w, c, c_stride, first, last);
 }
 
 // C[rows, panels] = bias + A[rows, K] W, for the panels first <= p < last. A row of C is laid out

@@ -10,13 +10,21 @@
 #define GATEDCELLS_SOURCES "unknown"
 #endif
 
+#ifndef GATEDCELLS_LEVELS
+#define GATEDCELLS_LEVELS 1  // how many of the list below were compiled
+#endif
+
 namespace {
 
 const GatedcellsLevel* const LEVELS[] = {
     &gatedcells_baseline,
-#ifdef GATEDCELLS_X86
+#if GATEDCELLS_LEVELS > 1
     &gatedcells_avx2,
+#endif
+#if GATEDCELLS_LEVELS > 2
     &gatedcells_avx512,
+#endif
+#if GATEDCELLS_LEVELS > 3
     &gatedcells_avx512_bf16,
 #endif
 };
@@ -30,7 +38,9 @@ bool runs_here(int level) {
       !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")))
     return false;
+#if GATEDCELLS_LEVELS > 3  // a compiler without the instruction set does not know its name either
   if (level >= 3 && !__builtin_cpu_supports("avx512bf16")) return false;
+#endif
 #endif
   return level >= 0 && level < COUNT;
 }

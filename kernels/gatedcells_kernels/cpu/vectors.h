@@ -110,6 +110,15 @@ typedef uint16_t UnalignedHalves
     __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES / 2), aligned(2), may_alias));
 typedef uint32_t Words __attribute__((vector_size(GATEDCELLS_VECTOR_BYTES)));
 
+INLINE float widen(Bfloat16 number) {
+  const uint32_t bits = static_cast<uint32_t>(number.bits) << 16;
+  float wide;
+  memcpy(&wide, &bits, 4);
+  return wide;
+}
+INLINE float widen(float number) { return number; }
+INLINE double widen(double number) { return number; }
+
 INLINE Vector<float> widen(Halves halves) {
   return reinterpret_cast<Vector<float>>(__builtin_convertvector(halves, Words) << 16);
 }
