@@ -1,0 +1,110 @@
+"""From tensors to launches: what the GRU's and the LSTM's kernels share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from gatedcells_kernels.triton import launch
+from gatedcells_kernels.triton.library import interprets
+
+
+def contiguous(tensor: Tensor | None) -> Tensor | None:
+    """The tensor, or None, in order in memory."""
+    return None if tensor is None else tensor.contiguous()
+
+
+def as_lengths(lengths: Tensor | None) -> Tensor | None:
+    """Lengths in the kernels' integers."""
+    return None if lengths is None else lengths.to(torch.int32).contiguous()
+
+
+def as_bytes(resets: Tensor | None) -> Tensor | None:
+    """Booleans as the bytes that they are in memory."""
+    return None if resets is None else resets.contiguous().view(torch.uint8)
+
+
+def numerics(like: Tensor) -> dict[str, Any]:
+    """The constants of activations.py for tensors of this kind.
+
+    float32 is multiplied as torch multiplies matrices: in tf32 if `torch.set_float32_matmul_precision` (or
+    ``torch.backends.cuda.matmul.allow_tf32``) allows it, which by default it does not.
+    """
+    nvidia = not interprets() and torch.version.hip is None
+    single = like.dtype == torch.float32
+    tf32 = nvidia and single and torch.backends.cuda.matmul.allow_tf32
+    return {
+        "PRECISION": "tf32" if tf32 else "ieee",
+        "APPROXIMATE": nvidia and (tf32 or not single),
+        "INTERPRETED": interprets(),
+    }
+
+
+def time_of(visit: int, given: dict[str, Any]) -> int:
+    """The time that a walk visits as its ``visit``-th."""
+    return given["T"] - 1 - visit if given["REVERSE"] else visit
+
+
+def as_found(state: Tensor, given: dict[str, Any], visit: int = 0) -> Tensor:
+    """A copy of a state ``[B, ...]``, or of its gradient, as the ``visit``-th step finds it: zeros in the rows
+    that forget it."""
+    if given["resets"] is None:
+        return state.clone()
+    t = time_of(visit, given)
+    forgets = given["resets"][t] != 0
+    if given["lengths"] is not None:
+        forgets = forgets & (t < given["lengths"])
+    return state.masked_fill(forgets[:, None], 0)
+
+
+def unless_ended(new: Tensor, old: Tensor, t: int, given: dict[str, Any]) -> Tensor:
+    """``new`` in the rows that have a step ``t``, ``old`` in the others."""
+    if given["lengths"] is None:
+        return new
+    return torch.where((t < given["lengths"])[:, None], new, old)
+
+
+def run_whole(kernel: Any, plan: launch.Plan, given: dict[str, Any]) -> None:
+    """Launch a kernel of which one program has all hidden units of its rows."""
+    entry = plan.entry
+    assert entry is not None
+    tiles = {"UNITS": launch.padded(given["H"]), "ROWS": entry.rows}
+    if "P" in given:
+        tiles["OUTPUTS"] = launch.padded(given["P"])
+    grid = (triton.cdiv(given["B"], entry.rows),)
+    kernel[grid](**given, **tiles, num_warps=entry.warps, **_options())
+
+
+def run_slices(kernel: Any, plan: launch.Plan, given: dict[str, Any], *, visits: int) -> None:
+    """Launch a kernel that has the hidden units cut up: once, or (``steps``) once a visit."""
+    entry = plan.entry
+    assert entry is not None
+    grid = (triton.cdiv(given["H"], entry.units), triton.cdiv(given["B"], entry.rows))
+    meet = plan.kernel == "slices"
+    # one a tile of rows; zeros, because each launch counts from there
+    counters = given["hidden" if "hidden" in given else "cell"].new_zeros(grid[1], dtype=torch.int32)
+    options = _options()
+    if meet and not interprets():
+        options["launch_cooperative_grid"] = True
+    spans = [(0, visits)] if meet else [(visit, visit + 1) for visit in range(visits)]
+    for first, last in spans:
+        kernel[grid](
+            **given, counters=counters, first=first, last=last, UNITS=entry.units, ROWS=entry.rows,
+            DEPTH=entry.depth, MEET=meet, num_warps=entry.warps, **options,
+        )  # fmt: skip
+
+
+def run_pointwise(kernel: Any, given: dict[str, Any], **more: Any) -> None:
+    """Launch a kernel over the B x H numbers of a state."""
+    names = set(kernel.arg_names)
+    given = {name: value for name, value in (given | more).items() if name in names}
+    grid = (triton.cdiv(given["B"] * given["H"], launch.POINTWISE),)
+    kernel[grid](**given, SIZE=launch.POINTWISE, num_warps=4, **_options())
+
+
+def _options() -> dict[str, Any]:
+    # stated, because a default is about to change in Triton; one stage: nothing here is a pipelined loop
+    return {} if interprets() else {"num_stages": 1, "enable_fp_fusion": True}

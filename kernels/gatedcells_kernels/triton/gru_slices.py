@@ -1,0 +1,244 @@
+"""A GRU sequence with the hidden units cut into slices, a program for each slice and tile of rows.
+
+A program keeps its slice's weights on the chip, its part of the state in registers, and reads all units of
+the state before from where the others have written it: the output itself. So the programs of a tile meet
+once a step (MEET), or there is one launch a step. A single step is the fused cell. Letters: T times, B rows,
+H hidden units; a tile is ROWS x UNITS, the sums over hidden units go DEPTH at a time.
+"""
+
+import triton
+import triton.language as tl
+
+from gatedcells_kernels.triton.activations import load, multiply_add, operand, store
+from gatedcells_kernels.triton.gru_gates import (
+    candidate_after,
+    combine,
+    combine_backward,
+    reset_and_update,
+    reset_backward,
+)
+from gatedcells_kernels.triton.meeting import arrive, wait_for
+from gatedcells_kernels.triton.walk import forgets, has_ended, time_of
+
+
+@triton.jit(do_not_specialize=["T", "B", "first", "last"])
+def gru_slices_forward(
+    x_projection,  # [T, B, 3H]: W x + b_i
+    hidden,  # [B, H]
+    weight_hh,  # [3H, H]
+    bias_hh,  # [3H] or None
+    lengths,  # [B] int32 or None
+    resets,  # [T, B] uint8 or None
+    states,  # out [T, B, H]
+    tape,  # out [T, B, 4, H] or None
+    counters,  # zeros, one for each tile of rows; read with MEET only
+    T,
+    B,
+    first,  # the first visit of this launch
+    last,  # one past its last
+    H: tl.constexpr,
+    UNITS: tl.constexpr,
+    ROWS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    REVERSE: tl.constexpr,
+    MEET: tl.constexpr,
+    PRECISION: tl.constexpr,
+    APPROXIMATE: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    CHUNKS: tl.constexpr = (H + DEPTH - 1) // DEPTH
+    unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    counter = counters + tl.program_id(1)
+    present = row < B
+    inside = present[:, None] & (unit < H)[None, :]
+    far = row[:, None].to(tl.int64)
+    number: tl.constexpr = weight_hh.dtype.element_ty
+
+    # W^T by chunks of k; reset and update side by side, so that one product yields both
+    pair = tl.arange(0, 2 * UNITS)
+    paired = tl.program_id(0) * UNITS + pair // 2
+    w_gates = ()
+    w_candidate = ()
+    for chunk in tl.static_range(CHUNKS):
+        k = chunk * DEPTH + tl.arange(0, DEPTH)
+        of_pair = weight_hh + ((pair % 2) * H + paired)[None, :] * H + k[:, None]
+        there = (k < H)[:, None] & (paired < H)[None, :]
+        w_gates = w_gates + (
+            operand(tl.load(of_pair, mask=there, other=0.0), number, PRECISION, INTERPRETED),
+        )
+        of_candidate = weight_hh + (2 * H + unit)[None, :] * H + k[:, None]
+        there = (k < H)[:, None] & (unit < H)[None, :]
+        w_candidate = w_candidate + (
+            operand(tl.load(of_candidate, mask=there, other=0.0), number, PRECISION, INTERPRETED),
+        )
+    b_reset = tl.zeros((1, UNITS), tl.float32)
+    b_update = b_reset
+    b_candidate = b_reset
+    if bias_hh is not None:
+        b_reset = load(bias_hh + unit, unit < H)[None, :]
+        b_update = load(bias_hh + H + unit, unit < H)[None, :]
+        b_candidate = load(bias_hh + 2 * H + unit, unit < H)[None, :]
+
+    source = hidden
+    if first > 0:
+        source = states + time_of(first - 1, T, REVERSE).to(tl.int64) * B * H
+    state = load(source + far * H + unit[None, :], inside)
+    visit = first
+    while visit < last:
+        t = time_of(visit, T, REVERSE)
+        # under way while the program waits
+        x = x_projection + (t * B + far) * (3 * H) + unit[None, :]
+        x_reset = load(x, inside)
+        x_update = load(x + H, inside)
+        x_candidate = load(x + 2 * H, inside)
+        found = state
+        if resets is not None:
+            forgotten = forgets(resets, lengths, row, present, t, B)[:, None]
+            found = tl.where(forgotten, 0.0, state)
+        if MEET:
+            wait_for(counter, (visit - first) * tl.num_programs(0))
+        h_gates = tl.zeros((ROWS, 2 * UNITS), tl.float32)
+        h_candidate = tl.zeros((ROWS, UNITS), tl.float32)
+        for chunk in tl.static_range(CHUNKS):
+            k = chunk * DEPTH + tl.arange(0, DEPTH)
+            # past the first-level cache, which does not see what other programs write
+            h = tl.load(
+                source + far * H + k[None, :],
+                mask=present[:, None] & (k < H)[None, :],
+                other=0.0,
+                cache_modifier=".cg",
+            )
+            if resets is not None:
+                h = tl.where(forgotten, 0.0, h)
+            h = operand(h, number, PRECISION, INTERPRETED)
+            h_gates = multiply_add(h, w_gates[chunk], h_gates, PRECISION, INTERPRETED)
+            h_candidate = multiply_add(h, w_candidate[chunk], h_candidate, PRECISION, INTERPRETED)
+        h_reset, h_update = tl.split(tl.reshape(h_gates, (ROWS, UNITS, 2)))
+        h_candidate += b_candidate
+        reset, update = reset_and_update(
+            x_reset, x_update, h_reset + b_reset, h_update + b_update, APPROXIMATE
+        )
+        candidate = candidate_after(x_candidate, h_candidate, reset, APPROXIMATE)
+        now = combine(candidate, found, update)
+        if lengths is not None:
+            now = tl.where(has_ended(lengths, row, present, t)[:, None], state, now)
+        state = now
+        source = states + t.to(tl.int64) * B * H
+        store(source + far * H + unit[None, :], state, inside)
+        if MEET:
+            arrive(counter)
+        if tape is not None:
+            slot = tape + (t * B + far) * (4 * H) + unit[None, :]
+            store(slot, reset, inside)
+            store(slot + H, update, inside)
+            store(slot + 2 * H, candidate, inside)
+            store(slot + 3 * H, h_candidate, inside)
+        visit += 1
+
+
+@triton.jit(do_not_specialize=["T", "B", "first", "last"])
+def gru_slices_backward(
+    d_states,  # [T, B, H] or None
+    d_last,  # [B, H] or None
+    hidden,  # [B, H]
+    weight_hh,  # [3H, H]
+    lengths,  # [B] int32 or None
+    resets,  # [T, B] uint8 or None
+    states,  # [T, B, H]
+    tape,  # [T, B, 4, H]
+    d_gates,  # out [T, B, 4, H]: candidate (input's half), reset, update, candidate (state's half)
+    d_hidden,  # out [B, H]
+    carry,  # [B, H] float32: the direct part of dL/dh between launches
+    counters,  # zeros, one for each tile of rows; read with MEET only
+    T,
+    B,
+    first,  # the first visit of this launch, counted from the last step: T + 1 in all
+    last,  # one past its last
+    H: tl.constexpr,
+    UNITS: tl.constexpr,
+    ROWS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    REVERSE: tl.constexpr,
+    MEET: tl.constexpr,
+    PRECISION: tl.constexpr,
+    APPROXIMATE: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    CHUNKS: tl.constexpr = (3 * H + DEPTH - 1) // DEPTH
+    unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    counter = counters + tl.program_id(1)
+    present = row < B
+    inside = present[:, None] & (unit < H)[None, :]
+    far = row[:, None].to(tl.int64)
+    number: tl.constexpr = weight_hh.dtype.element_ty
+
+    # W's columns of this slice, by chunks of the 3H gates
+    weights = ()
+    for chunk in tl.static_range(CHUNKS):
+        k = chunk * DEPTH + tl.arange(0, DEPTH)
+        there = (k < 3 * H)[:, None] & (unit < H)[None, :]
+        weight = tl.load(weight_hh + k[:, None] * H + unit[None, :], mask=there, other=0.0)
+        weights = weights + (operand(weight, number, PRECISION, INTERPRETED),)
+
+    direct = tl.zeros((ROWS, UNITS), tl.float32)
+    if first > 0:
+        direct += load(carry + far * H + unit[None, :], inside)
+    elif d_last is not None:
+        direct += load(d_last + far * H + unit[None, :], inside)
+    visit = first
+    while visit < last:
+        # dL/dh after the step: what the step visited before passes on through its gates, and directly
+        d = direct
+        if visit > 0:
+            t = time_of(T - visit, T, REVERSE)
+            if MEET:
+                wait_for(counter, (visit - first) * tl.num_programs(0))
+            for chunk in tl.static_range(CHUNKS):
+                k = chunk * DEPTH + tl.arange(0, DEPTH)
+                through = tl.load(
+                    d_gates + (t * B + far) * (4 * H) + H + k[None, :],
+                    mask=present[:, None] & (k < 3 * H)[None, :],
+                    other=0.0,
+                    cache_modifier=".cg",
+                )
+                through = operand(through, number, PRECISION, INTERPRETED)
+                d = multiply_add(through, weights[chunk], d, PRECISION, INTERPRETED)
+            if resets is not None:
+                d = tl.where(forgets(resets, lengths, row, present, t, B)[:, None], 0.0, d)
+        if visit < T:
+            t = time_of(T - 1 - visit, T, REVERSE)
+            if d_states is not None:
+                d += load(d_states + (t * B + far) * H + unit[None, :], inside)
+            slot = tape + (t * B + far) * (4 * H) + unit[None, :]
+            reset = load(slot, inside)
+            update = load(slot + H, inside)
+            candidate = load(slot + 2 * H, inside)
+            h_candidate = load(slot + 3 * H, inside)
+            # the state that the step found: of the step before, or the initial one
+            begins = visit == T - 1
+            before = states + (time_of(T - 2 - visit, T, REVERSE) * B + far) * H + unit[None, :]
+            found = load(before, inside & (visit < T - 1))
+            found += load(hidden + far * H + unit[None, :], inside & begins)
+            if resets is not None:
+                found = tl.where(forgets(resets, lengths, row, present, t, B)[:, None], 0.0, found)
+            d_candidate, d_update, direct = combine_backward(d, update, candidate, found)
+            if lengths is not None:
+                ended = has_ended(lengths, row, present, t)[:, None]
+                d_candidate = tl.where(ended, 0.0, d_candidate)
+                d_update = tl.where(ended, 0.0, d_update)
+                direct = tl.where(ended, d, direct)
+            d_reset = reset_backward(d_candidate * h_candidate, reset)
+            slot = d_gates + (t * B + far) * (4 * H) + unit[None, :]
+            store(slot, d_candidate, inside)
+            store(slot + H, d_reset, inside)
+            store(slot + 2 * H, d_update, inside)
+            store(slot + 3 * H, d_candidate * reset, inside)
+            if MEET:
+                arrive(counter)
+        else:
+            store(d_hidden + far * H + unit[None, :], d, inside)
+        visit += 1
+    if last <= T:
+        store(carry + far * H + unit[None, :], direct, inside)

@@ -1,0 +1,204 @@
+"""A whole GRU sequence in one program for each tile of rows: few hidden units, all weights stay on the chip.
+
+No program waits for another: each has all hidden units of its rows, and the state never leaves the
+registers but for being written out. Letters: T times, B rows, H hidden units; a tile is ROWS x UNITS,
+UNITS the next power of two from H on.
+"""
+
+import triton
+import triton.language as tl
+
+from gatedcells_kernels.triton.activations import load, multiply_add, operand, store
+from gatedcells_kernels.triton.gru_gates import (
+    candidate_after,
+    candidate_before,
+    combine,
+    combine_backward,
+    reset_and_update,
+    reset_backward,
+)
+from gatedcells_kernels.triton.walk import forgets, has_ended, time_of
+
+
+@triton.jit(do_not_specialize=["T", "B"])
+def gru_whole_forward(
+    x_projection,  # [T, B, 3H]: W x + b_i
+    hidden,  # [B, H]
+    weight_hh,  # [3H, H]
+    bias_hh,  # [3H] or None
+    lengths,  # [B] int32 or None
+    resets,  # [T, B] uint8 or None
+    states,  # out [T, B, H]
+    tape,  # out [T, B, 4, H] or None
+    T,
+    B,
+    H: tl.constexpr,
+    UNITS: tl.constexpr,
+    ROWS: tl.constexpr,
+    REVERSE: tl.constexpr,
+    RESET_AFTER: tl.constexpr,
+    PRECISION: tl.constexpr,
+    APPROXIMATE: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    unit = tl.arange(0, UNITS)
+    present = row < B
+    inside = present[:, None] & (unit < H)[None, :]
+    far = row[:, None].to(tl.int64)
+    number: tl.constexpr = weight_hh.dtype.element_ty
+
+    # W^T of each gate, [k, unit]
+    square = (unit < H)[:, None] & (unit < H)[None, :]
+    of_reset = weight_hh + unit[None, :] * H + unit[:, None]
+    w_reset = operand(tl.load(of_reset, mask=square, other=0.0), number, PRECISION, INTERPRETED)
+    w_update = operand(tl.load(of_reset + H * H, mask=square, other=0.0), number, PRECISION, INTERPRETED)
+    w_candidate = operand(
+        tl.load(of_reset + 2 * H * H, mask=square, other=0.0), number, PRECISION, INTERPRETED
+    )
+    b_reset = tl.zeros((1, UNITS), tl.float32)
+    b_update = b_reset
+    b_candidate = b_reset
+    if bias_hh is not None:
+        b_reset = load(bias_hh + unit, unit < H)[None, :]
+        b_update = load(bias_hh + H + unit, unit < H)[None, :]
+        b_candidate = load(bias_hh + 2 * H + unit, unit < H)[None, :]
+
+    state = load(hidden + far * H + unit[None, :], inside)
+    x = x_projection + (time_of(0, T, REVERSE) * B + far) * (3 * H) + unit[None, :]
+    x_reset = load(x, inside)
+    x_update = load(x + H, inside)
+    x_candidate = load(x + 2 * H, inside)
+    visit = 0
+    while visit < T:
+        t = time_of(visit, T, REVERSE)
+        # what the next step reads is under way while this one computes
+        follows = inside & (visit + 1 < T)
+        x = x_projection + (time_of(visit + 1, T, REVERSE) * B + far) * (3 * H) + unit[None, :]
+        next_reset = load(x, follows)
+        next_update = load(x + H, follows)
+        next_candidate = load(x + 2 * H, follows)
+
+        found = state
+        if resets is not None:
+            found = tl.where(forgets(resets, lengths, row, present, t, B)[:, None], 0.0, state)
+        h = operand(found, number, PRECISION, INTERPRETED)
+        zeros = tl.zeros((ROWS, UNITS), tl.float32)
+        h_reset = multiply_add(h, w_reset, zeros, PRECISION, INTERPRETED) + b_reset
+        h_update = multiply_add(h, w_update, zeros, PRECISION, INTERPRETED) + b_update
+        reset, update = reset_and_update(x_reset, x_update, h_reset, h_update, APPROXIMATE)
+        if RESET_AFTER:
+            h_candidate = multiply_add(h, w_candidate, zeros, PRECISION, INTERPRETED) + b_candidate
+            candidate = candidate_after(x_candidate, h_candidate, reset, APPROXIMATE)
+        else:
+            gated = operand(reset * found, number, PRECISION, INTERPRETED)
+            h_candidate = multiply_add(gated, w_candidate, zeros, PRECISION, INTERPRETED) + b_candidate
+            candidate = candidate_before(x_candidate, h_candidate, APPROXIMATE)
+        now = combine(candidate, found, update)
+        if lengths is not None:
+            now = tl.where(has_ended(lengths, row, present, t)[:, None], state, now)
+        state = now
+        store(states + (t * B + far) * H + unit[None, :], state, inside)
+        if tape is not None:
+            slot = tape + (t * B + far) * (4 * H) + unit[None, :]
+            store(slot, reset, inside)
+            store(slot + H, update, inside)
+            store(slot + 2 * H, candidate, inside)
+            store(slot + 3 * H, h_candidate, inside)
+        x_reset = next_reset
+        x_update = next_update
+        x_candidate = next_candidate
+        visit += 1
+
+
+@triton.jit(do_not_specialize=["T", "B"])
+def gru_whole_backward(
+    d_states,  # [T, B, H] or None
+    d_last,  # [B, H] or None
+    hidden,  # [B, H]
+    weight_hh,  # [3H, H]
+    lengths,  # [B] int32 or None
+    resets,  # [T, B] uint8 or None
+    states,  # [T, B, H]
+    tape,  # [T, B, 4, H]
+    d_gates,  # out [T, B, 4, H]: candidate (input's half), reset, update, candidate (state's half)
+    d_hidden,  # out [B, H]
+    T,
+    B,
+    H: tl.constexpr,
+    UNITS: tl.constexpr,
+    ROWS: tl.constexpr,
+    REVERSE: tl.constexpr,
+    RESET_AFTER: tl.constexpr,
+    PRECISION: tl.constexpr,
+    APPROXIMATE: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    unit = tl.arange(0, UNITS)
+    present = row < B
+    inside = present[:, None] & (unit < H)[None, :]
+    far = row[:, None].to(tl.int64)
+    number: tl.constexpr = weight_hh.dtype.element_ty
+
+    # W of each gate, [k, unit] with k the gate's unit
+    square = (unit < H)[:, None] & (unit < H)[None, :]
+    of_reset = weight_hh + unit[:, None] * H + unit[None, :]
+    w_reset = operand(tl.load(of_reset, mask=square, other=0.0), number, PRECISION, INTERPRETED)
+    w_update = operand(tl.load(of_reset + H * H, mask=square, other=0.0), number, PRECISION, INTERPRETED)
+    w_candidate = operand(
+        tl.load(of_reset + 2 * H * H, mask=square, other=0.0), number, PRECISION, INTERPRETED
+    )
+    d_state = tl.zeros((ROWS, UNITS), tl.float32)
+    if d_last is not None:
+        d_state = load(d_last + far * H + unit[None, :], inside)
+    visit = T - 1
+    while visit >= 0:
+        t = time_of(visit, T, REVERSE)
+        at = (t * B + far) * H + unit[None, :]
+        d = d_state
+        if d_states is not None:
+            d += load(d_states + at, inside)
+        slot = tape + (t * B + far) * (4 * H) + unit[None, :]
+        reset = load(slot, inside)
+        update = load(slot + H, inside)
+        candidate = load(slot + 2 * H, inside)
+        # the state that the step found: of the visit before, or the initial one
+        before = states + (time_of(visit - 1, T, REVERSE) * B + far) * H + unit[None, :]
+        found = load(before, inside & (visit > 0))
+        found += load(hidden + far * H + unit[None, :], inside & (visit == 0))
+        if resets is not None:
+            forgotten = forgets(resets, lengths, row, present, t, B)[:, None]
+            found = tl.where(forgotten, 0.0, found)
+        d_candidate, d_update, direct = combine_backward(d, update, candidate, found)
+        zeros = tl.zeros((ROWS, UNITS), tl.float32)
+        if lengths is not None:
+            ended = has_ended(lengths, row, present, t)[:, None]
+            d_candidate = tl.where(ended, 0.0, d_candidate)
+            d_update = tl.where(ended, 0.0, d_update)
+            direct = tl.where(ended, d, direct)
+        if RESET_AFTER:
+            h_candidate = load(slot + 3 * H, inside)
+            d_reset = reset_backward(d_candidate * h_candidate, reset)
+            d_h_candidate = d_candidate * reset
+            through = operand(d_h_candidate, number, PRECISION, INTERPRETED)
+            d_state = multiply_add(through, w_candidate, direct, PRECISION, INTERPRETED)
+        else:
+            d_h_candidate = d_candidate
+            through = operand(d_candidate, number, PRECISION, INTERPRETED)
+            d_gated = multiply_add(through, w_candidate, zeros, PRECISION, INTERPRETED)
+            d_reset = reset_backward(d_gated * found, reset)
+            d_state = direct + d_gated * reset
+        through = operand(d_reset, number, PRECISION, INTERPRETED)
+        d_state = multiply_add(through, w_reset, d_state, PRECISION, INTERPRETED)
+        through = operand(d_update, number, PRECISION, INTERPRETED)
+        d_state = multiply_add(through, w_update, d_state, PRECISION, INTERPRETED)
+        if resets is not None:
+            d_state = tl.where(forgotten, 0.0, d_state)
+        slot = d_gates + (t * B + far) * (4 * H) + unit[None, :]
+        store(slot, d_candidate, inside)
+        store(slot + H, d_reset, inside)
+        store(slot + 2 * H, d_update, inside)
+        store(slot + 3 * H, d_h_candidate, inside)
+        visit -= 1
+    store(d_hidden + far * H + unit[None, :], d_state, inside)

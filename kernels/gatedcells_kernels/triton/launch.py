@@ -1,0 +1,199 @@
+"""Which kernel runs a call, and in which tiles: one table, read from the top.
+
+Four kernels do the same (docs/kernels.md):
+
+whole    one program for each tile of rows, all of time in one launch, weights on the chip
+slices   the hidden units cut up, all of time in one cooperative launch, one meeting a step
+steps    the same kernel with one launch a step and no meeting; of one step, the fused cell
+library  a library's matrix product and a kernel for the gates, twice a step or more
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from gatedcells_kernels.triton.library import interprets
+
+KERNELS = ("whole", "slices", "steps", "library")
+GATES = {"GRU": 3, "LSTM": 4}
+LEAST_TILE = 16  # tl.dot takes no smaller side
+POINTWISE = 1024  # numbers that a program of the gates' kernels takes
+# Bytes a step that all programs together read of the state before which meeting loses to launching: an
+# estimate (the second-level cache gives some 5 TB/s, a launch costs about 1.5 us), to be measured.
+BROADCAST = 8 << 20
+
+
+class Device(NamedTuple):
+    """What the choice depends on of a device."""
+
+    name: str
+    processors: int  # programs that certainly run at once
+    shared_memory: int  # bytes a program may have
+
+
+class Request(NamedTuple):
+    """What is to be computed: one direction of one layer."""
+
+    cell: str  # "GRU" or "LSTM"
+    T: int
+    B: int
+    H: int
+    P: int  # H without a projection
+    dtype: torch.dtype
+    reset_after: bool = True
+
+
+class Entry(NamedTuple):
+    """A row of the table: the tiles of one kernel for a range of sizes."""
+
+    cell: str
+    bytes: int  # of a number: 2 for float16 and bfloat16, 4 for float32
+    largest: int  # H, and P, up to here
+    kernel: str  # "whole" or "slices" (which also serves "steps")
+    rows: int
+    units: int
+    depth: int  # of a chunk of a sum; "whole" has one
+    warps: int
+
+    def shared_memory(self, H: int, P: int) -> int:
+        """Bytes of weights that a program keeps on the chip."""
+        if self.kernel == "whole":
+            units, outputs = padded(H), padded(P)
+            return self.bytes * units * outputs * (GATES[self.cell] + (P != H))
+        chunks = -(-H // self.depth)
+        return self.bytes * self.units * chunks * self.depth * GATES[self.cell]
+
+
+class Plan(NamedTuple):
+    """The outcome: a kernel, its tiles (None for the library), and why not those before it."""
+
+    kernel: str
+    entry: Entry | None
+    refused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """In words, one kernel a line."""
+        tiles = "" if self.entry is None else f", {self.entry.rows} rows by {self.entry.units} units a program"
+        return "\n".join([*self.refused, f"{self.kernel}: chosen{tiles}"])
+
+
+def padded(size: int) -> int:
+    """The next power of two, at least what a product of tiles takes."""
+    return max(LEAST_TILE, 1 << (size - 1).bit_length())
+
+
+# Of the entries that fit, the first one runs. Small tiles of rows first: they spread a batch over more
+# of the device, and larger ones follow for the batches that they no longer fit.
+TABLE = (
+    *(Entry(cell, 2, H, "whole", 16, H, H, 4 if H < 128 else 8)
+      for cell in ("GRU", "LSTM") for H in (16, 32, 64, 128)),
+    *(Entry("GRU", 4, H, "whole", 16, H, H, 4 if H < 128 else 8) for H in (16, 32, 64, 128)),
+    *(Entry("LSTM", 4, H, "whole", 16, H, H, 4) for H in (16, 32, 64)),
+    Entry("GRU", 2, 256, "slices", 16, 16, 128, 4),
+    Entry("GRU", 2, 256, "slices", 64, 32, 64, 4),
+    Entry("GRU", 2, 512, "slices", 16, 16, 128, 4),
+    Entry("GRU", 2, 512, "slices", 64, 16, 64, 4),
+    Entry("GRU", 2, 1024, "slices", 16, 16, 128, 8),
+    Entry("GRU", 2, 1024, "slices", 64, 16, 64, 4),
+    Entry("LSTM", 2, 256, "slices", 16, 16, 128, 4),
+    Entry("LSTM", 2, 256, "slices", 64, 16, 64, 4),
+    Entry("LSTM", 2, 512, "slices", 16, 16, 128, 4),
+    Entry("LSTM", 2, 512, "slices", 64, 16, 64, 4),
+    Entry("LSTM", 2, 1024, "slices", 16, 16, 128, 8),
+    Entry("LSTM", 2, 1024, "slices", 64, 16, 64, 4),
+    Entry("GRU", 4, 256, "slices", 16, 16, 64, 4),
+    Entry("GRU", 4, 256, "slices", 64, 16, 64, 4),
+    Entry("GRU", 4, 512, "slices", 16, 16, 64, 4),
+    Entry("GRU", 4, 512, "slices", 64, 16, 32, 4),
+    Entry("GRU", 4, 1024, "slices", 16, 8, 64, 8),
+    Entry("GRU", 4, 1024, "slices", 32, 8, 64, 8),
+    Entry("LSTM", 4, 256, "slices", 16, 16, 64, 4),
+    Entry("LSTM", 4, 256, "slices", 64, 16, 32, 4),
+    Entry("LSTM", 4, 512, "slices", 16, 16, 64, 4),
+    Entry("LSTM", 4, 512, "slices", 32, 16, 32, 8),
+    Entry("LSTM", 4, 1024, "slices", 16, 8, 64, 8),
+    Entry("LSTM", 4, 1024, "slices", 32, 8, 64, 8),
+)  # fmt: skip
+
+
+@functools.cache
+def device(index: int | None) -> Device:
+    """The device of a tensor; the interpreter runs one program after another."""
+    if interprets():
+        return Device("Triton's interpreter", 1, 1 << 40)
+    found = torch.cuda.get_device_properties(index)
+    shared = getattr(found, "shared_memory_per_block_optin", 64 << 10)
+    return Device(found.name, found.multi_processor_count, shared)
+
+
+def _why_not(entry: Entry, kernel: str, request: Request, device: Device) -> str | None:
+    needed = entry.shared_memory(request.H, request.P)
+    if needed > device.shared_memory:
+        return f"weights of {needed} bytes a program, {device.shared_memory} fit"
+    if kernel == "slices":
+        slices = -(-request.H // entry.units)
+        programs = slices * -(-request.B // entry.rows)
+        if programs > device.processors:
+            return f"{programs} programs of {entry.rows} rows, {device.processors} run at once"
+        broadcast = slices * request.B * request.H * entry.bytes
+        if broadcast > BROADCAST:
+            return f"{broadcast} bytes of states read a step, from {BROADCAST} on other kernels are better"
+    return None
+
+
+def _refusal(kernel: str, request: Request) -> str | None:
+    """Why a kernel does not do this at all."""
+    if kernel in ("slices", "steps"):
+        if not request.reset_after:
+            return "has no reset gate before the matrix product"
+        if request.P != request.H:
+            return "has no projection"
+    if kernel == "slices" and request.T == 1:
+        return "one step needs no meeting"
+    return None
+
+
+# A kernel that tests and benchmarks ask for; one for the process.
+_preferred: list[str] = []
+
+
+@contextmanager
+def prefer(kernel: str) -> Generator[None]:
+    """Within the block, this kernel runs or the call raises ValueError."""
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
+    _preferred.append(kernel)
+    try:
+        yield
+    finally:
+        _preferred.pop()
+
+
+def plan(request: Request, device: Device) -> Plan:
+    """Choose a kernel.
+
+    Raises:
+        ValueError: the one asked for by `prefer` cannot run this.
+    """
+    refused: list[str] = []
+    size = request.dtype.itemsize
+    for kernel in _preferred[-1:] or KERNELS:
+        if kernel == "library":
+            return Plan(kernel, None, tuple(refused))
+        reason = _refusal(kernel, request)
+        if reason is None:
+            reason = f"no tiles for H = {request.H}"
+            for entry in TABLE:
+                same = entry.cell == request.cell and entry.bytes == size
+                serves = entry.kernel == ("whole" if kernel == "whole" else "slices")
+                if same and serves and max(request.H, request.P) <= entry.largest:
+                    reason = _why_not(entry, kernel, request, device)
+                    if reason is None:
+                        return Plan(kernel, entry, tuple(refused))
+        refused.append(f"{kernel}: {reason}")
+    raise ValueError("; ".join(refused))
