@@ -20,7 +20,11 @@ from gatedcells.validation import check_gru, check_lengths, check_lstm, check_re
 from gatedcells_kernels.tape import GRUTape, Keep, LSTMTape
 
 # Each module defines gru_forward, gru_backward, lstm_forward and lstm_backward.
-_IMPLEMENTATIONS = {"reference": "gatedcells._reference_kernel", "cpu": "gatedcells_kernels.cpu.sequence"}
+_IMPLEMENTATIONS = {
+    "reference": "gatedcells._reference_kernel",
+    "cpu": "gatedcells_kernels.cpu.sequence",
+    "triton": "gatedcells_kernels.triton.sequence",
+}
 
 torch.library.define(
     "gatedcells::gru_sequence",

@@ -48,6 +48,7 @@ class Backend(NamedTuple):
     name: str
     summary: str
     refuses: Callable[[Request], str | None]  # why it cannot run a request, None if it can
+    only_if_asked: Callable[[Request], str | None]  # why "auto" passes it by though it can
 
 
 class Choice(NamedTuple):
@@ -73,6 +74,16 @@ def _why_unusable(name: str) -> str | None:
 _why_unusable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def _triton_device() -> str:
+    """The device whose tensors Triton's kernels take."""
+    if importlib.util.find_spec(_MODULES["triton"]) is None:
+        return "cuda"
+    return importlib.import_module(f"{_MODULES['triton']}.library").device_type()
+
+
+_triton_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def _kernels_refuse(name: str, device: str, dtypes: tuple[torch.dtype, ...], request: Request) -> str | None:
     if request.device != device:
         return f"needs a tensor on {device}, got {request.device}"
@@ -91,22 +102,29 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def _triton_refuses(request: Request) -> str | None:
-    return _kernels_refuse("triton", "cuda", (torch.float32, torch.bfloat16, torch.float16), request)
+    dtypes = torch.float32, torch.bfloat16, torch.float16
+    return _kernels_refuse("triton", _triton_device(), dtypes, request)
+
+
+def _triton_only_if_asked(request: Request) -> str | None:
+    if request.device == "cpu":
+        return "Triton's interpreter runs it line by line"
+    return "its kernels were checked without a GPU and have not been timed on one"
 
 
 def _cpu_refuses(request: Request) -> str | None:
     return _kernels_refuse("cpu", "cpu", (torch.float32, torch.float64, torch.bfloat16), request)
 
 
-def _reference_refuses(_: Request) -> str | None:
+def _never(_: Request) -> str | None:
     return None
 
 
 # In the order in which "auto" asks.
 BACKENDS = (
-    Backend("triton", "fused GPU kernels", _triton_refuses),
-    Backend("cpu", "fused native CPU kernels", _cpu_refuses),
-    Backend("reference", "the equations in plain torch, on any device", _reference_refuses),
+    Backend("triton", "fused GPU kernels", _triton_refuses, _triton_only_if_asked),
+    Backend("cpu", "fused native CPU kernels", _cpu_refuses, _never),
+    Backend("reference", "the equations in plain torch, on any device", _never, _never),
 )
 NAMES = tuple(backend.name for backend in BACKENDS)
 
@@ -205,6 +223,8 @@ def _choose(request: Request, name: str, source: str) -> Choice:
     for row in BACKENDS:
         if name in (AUTO, row.name):
             refusal = row.refuses(request)
+            if refusal is None and name == AUTO and row.only_if_asked(request) is not None:
+                continue
             if refusal is None:
                 return Choice(row.name, _route(row.name, request)[0])
             if name == row.name:
@@ -226,8 +246,11 @@ def explain(cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: s
     lines = [f"{request}; {'nobody asked for a backend' if source == AUTO else f'{source}={name!r}'}"]
     for row in BACKENDS:
         refusal = row.refuses(request)
+        shy = row.only_if_asked(request)
         if refusal is not None:
             verdict = f"cannot run: {refusal}"
+        elif name == AUTO and shy is not None:
+            verdict = f"could run, if asked for: {shy}"
         elif chosen or name not in (AUTO, row.name):
             verdict = "could run"
         else:

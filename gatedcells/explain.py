@@ -1,15 +1,18 @@
 """Asking a module who would compute it, and why."""
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from gatedcells.backends import explain
+from gatedcells._ops import implementation
+from gatedcells.backends import explain, resolve
 from gatedcells.cells.base import RecurrentCell
 from gatedcells.layers.base import RecurrentLayer
 
 
 def explain_backend(module: nn.Module, input: Tensor | PackedSequence) -> str:
-    """Say which backend ``module(input)`` would use and why, one backend a line.
+    """Say which backend ``module(input)`` would use and why, a line each; of Triton's also which kernel.
 
     Args:
         module: a `gatedcells` layer or cell.
@@ -19,9 +22,46 @@ def explain_backend(module: nn.Module, input: Tensor | PackedSequence) -> str:
         TypeError: ``module`` is not one of ours.
     """
     data = input.data if isinstance(input, PackedSequence) else input
-    tensors = (data, *module.parameters())
+    asked = _call(module, input)
+    request = asked.cell, asked.form, (data, *module.parameters()), asked.backend
+    said = explain(*request)
+    if "CHOSEN" not in said or resolve(*request).backend != "triton":
+        return said
+    plan = implementation("triton").explain(
+        asked.cell, data, asked.steps, asked.rows, asked.units, asked.outputs, asked.reset_after
+    )
+    return "\n".join([said, *(f"    {line}" for line in plan.splitlines())])
+
+
+class _Call(NamedTuple):
+    """What a module would be asked to do."""
+
+    cell: str
+    form: str
+    steps: int
+    rows: int
+    units: int
+    outputs: int
+    reset_after: bool
+    backend: str
+
+
+def _call(module: nn.Module, input: Tensor | PackedSequence) -> _Call:
+    after = bool(getattr(module, "reset_after", True))
     if isinstance(module, RecurrentLayer):
-        return explain(module.mode, "sequence", tensors, module.backend)
-    if isinstance(module, RecurrentCell):
-        return explain(type(module).__name__.removesuffix("Cell"), "step", tensors, module.backend)
+        steps, rows = _steps_and_rows(module, input)
+        units, outputs = module.hidden_size, module.proj_size or module.hidden_size
+        return _Call(module.mode, "sequence", steps, rows, units, outputs, after, module.backend)
+    if isinstance(module, RecurrentCell) and isinstance(input, Tensor):
+        cell, units = type(module).__name__.removesuffix("Cell"), module.hidden_size
+        rows = 1 if input.dim() == 1 else len(input)
+        return _Call(cell, "step", 1, rows, units, units, after, module.backend)
     raise TypeError(f"module must be a gatedcells layer or cell, got {type(module).__name__}")
+
+
+def _steps_and_rows(module: RecurrentLayer, input: Tensor | PackedSequence) -> tuple[int, int]:
+    if isinstance(input, PackedSequence):
+        return len(input.batch_sizes), int(input.batch_sizes[0])
+    if input.dim() == 2:
+        return len(input), 1
+    return (input.shape[1], input.shape[0]) if module.batch_first else (input.shape[0], input.shape[1])

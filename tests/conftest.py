@@ -7,6 +7,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+# before anything imports Triton: where there is no GPU its kernels run in its interpreter
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -2,8 +2,8 @@
 
 Every kernel passes on three constants:
 
-``PRECISION``: "ieee" (float32 by ordinary multiplications) or "tf32" (tensor cores; operands rounded to
-    nearest); of no meaning for 16-bit numbers.
+``PRECISION``: "ieee" (float32 by ordinary multiplications; 16-bit numbers are exact in any case) or "tf32"
+    (float32 rounded to nearest for the tensor cores; weights come rounded, see tf32.py).
 ``APPROXIMATE``: tanh by the GPU's own instruction, right to about 11 bits, as many as tf32 and bfloat16 or
     float16 operands have. Else to a few units in the last place of float32.
 ``INTERPRETED``: in Triton's interpreter, which has neither instruction nor a product of bfloat16.
@@ -53,26 +53,25 @@ def sigmoid(x, APPROXIMATE: tl.constexpr):
 
 
 @triton.jit
-def operand(x, to: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """A tile as one side of a product: in the weights' dtype, of tf32 rounded to nearest, because the tensor
-    cores only cut the digits off, which in a recurrence adds up to one side."""
+def to_tf32(x):
+    """float32 rounded to the 10 digits of tf32, ties away from zero. The tensor cores alone would cut the
+    digits off, which in a recurrence adds up to one side."""
+    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)  # a NaN stays one
+
+
+@triton.jit
+def operand(x, to: tl.constexpr, PRECISION: tl.constexpr):
+    """A tile as one side of a product with weights of dtype ``to``."""
     x = x.to(to)
-    if PRECISION == "tf32" and to == tl.float32 and not INTERPRETED:
-        bits = tl.inline_asm_elementwise(
-            "cvt.rna.tf32.f32 $0, $1;",
-            "=r,r",
-            [x.to(tl.int32, bitcast=True)],
-            dtype=tl.int32,
-            is_pure=True,
-            pack=1,
-        )
-        x = bits.to(tl.float32, bitcast=True)
+    if PRECISION == "tf32":
+        x = to_tf32(x)
     return x
 
 
 @triton.jit
 def multiply_add(a, b, sums, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """``sums + a @ b`` in float32, for operands as `operand` makes them."""
+    """``sums + a @ b`` in float32."""
     if INTERPRETED:  # bfloat16 is a bit pattern there; widened it is exact
         sums = tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision="ieee")
     else:

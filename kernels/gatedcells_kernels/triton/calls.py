@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gatedcells_kernels.triton import launch
 from gatedcells_kernels.triton.library import interprets
+from gatedcells_kernels.triton.tf32 import rounded_to_tf32
 
 
 def contiguous(tensor: Tensor | None) -> Tensor | None:
@@ -27,20 +28,34 @@ def as_bytes(resets: Tensor | None) -> Tensor | None:
     return None if resets is None else resets.contiguous().view(torch.uint8)
 
 
+def numbers(like: Tensor) -> str:
+    """What a tensor's numbers are to the table: "half", "tf32" or "ieee"."""
+    if like.dtype != torch.float32:
+        return "half"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 and torch.version.hip is None else "ieee"
+
+
 def numerics(like: Tensor) -> dict[str, Any]:
     """The constants of activations.py for tensors of this kind.
 
     float32 is multiplied as torch multiplies matrices: in tf32 if `torch.set_float32_matmul_precision` (or
     ``torch.backends.cuda.matmul.allow_tf32``) allows it, which by default it does not.
     """
+    kind = numbers(like)
     nvidia = not interprets() and torch.version.hip is None
-    single = like.dtype == torch.float32
-    tf32 = nvidia and single and torch.backends.cuda.matmul.allow_tf32
     return {
-        "PRECISION": "tf32" if tf32 else "ieee",
-        "APPROXIMATE": nvidia and (tf32 or not single),
+        "PRECISION": "tf32" if kind == "tf32" else "ieee",
+        "APPROXIMATE": nvidia and kind != "ieee",
         "INTERPRETED": interprets(),
     }
+
+
+def _with_rounded_weights(given: dict[str, Any]) -> dict[str, Any]:
+    """What is given, with the weights as our own products take them; a library rounds for itself."""
+    if given["PRECISION"] != "tf32":
+        return given
+    names = [name for name in ("weight_hh", "weight_hr") if given.get(name) is not None]
+    return given | {name: rounded_to_tf32(given[name]) for name in names}
 
 
 def time_of(visit: int, given: dict[str, Any]) -> int:
@@ -49,8 +64,8 @@ def time_of(visit: int, given: dict[str, Any]) -> int:
 
 
 def as_found(state: Tensor, given: dict[str, Any], visit: int = 0) -> Tensor:
-    """A copy of a state ``[B, ...]``, or of its gradient, as the ``visit``-th step finds it: zeros in the rows
-    that forget it."""
+    """A copy of a state ``[B, ...]``, or of its gradient, as the ``visit``-th step finds it: zeros in the
+    rows that forget it."""
     if given["resets"] is None:
         return state.clone()
     t = time_of(visit, given)
@@ -75,7 +90,7 @@ def run_whole(kernel: Any, plan: launch.Plan, given: dict[str, Any]) -> None:
     if "P" in given:
         tiles["OUTPUTS"] = launch.padded(given["P"])
     grid = (triton.cdiv(given["B"], entry.rows),)
-    kernel[grid](**given, **tiles, num_warps=entry.warps, **_options())
+    kernel[grid](**_with_rounded_weights(given), **tiles, num_warps=entry.warps, **_options())
 
 
 def run_slices(kernel: Any, plan: launch.Plan, given: dict[str, Any], *, visits: int) -> None:
@@ -89,6 +104,7 @@ def run_slices(kernel: Any, plan: launch.Plan, given: dict[str, Any], *, visits:
     options = _options()
     if meet and not interprets():
         options["launch_cooperative_grid"] = True
+    given = _with_rounded_weights(given)
     spans = [(0, visits)] if meet else [(visit, visit + 1) for visit in range(visits)]
     for first, last in spans:
         kernel[grid](

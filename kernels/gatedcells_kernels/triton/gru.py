@@ -46,7 +46,7 @@ def gru_forward(
         "tape": tape if keep == Keep.TAPE else None,
         "T": T, "B": B, "H": H, "REVERSE": reverse,
     }  # fmt: skip
-    request = launch.Request("GRU", T, B, H, H, hidden.dtype, reset_after)
+    request = launch.Request("GRU", T, B, H, H, calls.numbers(hidden), reset_after)
     plan = launch.plan(request, launch.device(hidden.device.index))
     numerics = calls.numerics(hidden)
     if plan.kernel == "whole":
@@ -110,7 +110,7 @@ def gru_backward(
         "d_hidden": d_hidden,
         "T": T, "B": B, "H": H, "REVERSE": reverse,
     }  # fmt: skip
-    request = launch.Request("GRU", T, B, H, H, states.dtype, reset_after)
+    request = launch.Request("GRU", T, B, H, H, calls.numbers(states), reset_after)
     plan = launch.plan(request, launch.device(states.device.index))
     numerics = calls.numerics(states)
     if plan.kernel == "whole":
@@ -141,6 +141,8 @@ def _library_backward(given: dict[str, Any], reset_after: bool) -> None:
         else:
             calls.run_pointwise(gru_pointwise_backward, given, visit=visit, PHASE="candidate")
             torch.mm(d_rows[:, 3 * H :], weight_hh[2 * H :], out=d_gated)
-            calls.run_pointwise(gru_pointwise_backward, given | {"product": d_gated}, visit=visit, PHASE="reset")
+            calls.run_pointwise(
+                gru_pointwise_backward, given | {"product": d_gated}, visit=visit, PHASE="reset"
+            )
             torch.mm(d_rows[:, H : 3 * H], weight_hh[: 2 * H], out=product)
     d_hidden.copy_(calls.as_found(direct + product, given))

@@ -42,6 +42,7 @@ def gru_pointwise_forward(
     PHASE: tl.constexpr,  # "all" (reset after), "gates" and "candidate" (before)
     APPROXIMATE: tl.constexpr,
 ):
+    """One step, or one half of it, forward: x_projection, h_projection, state -> state, states, tape."""
     number = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     row = number // H
     unit = number % H
@@ -118,6 +119,7 @@ def gru_pointwise_backward(
     REVERSE: tl.constexpr,
     PHASE: tl.constexpr,  # "all" (reset after), "candidate" and "reset" (before)
 ):
+    """One step, or one half of it, backward: d_states, direct, product, tape -> d_gates, direct."""
     number = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     row = number // H
     unit = number % H

@@ -46,6 +46,7 @@ def gru_slices_forward(
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
+    """Some steps of a slice of units and a tile of rows, forward: x_projection, hidden -> states, tape."""
     CHUNKS: tl.constexpr = (H + DEPTH - 1) // DEPTH
     unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -64,14 +65,10 @@ def gru_slices_forward(
         k = chunk * DEPTH + tl.arange(0, DEPTH)
         of_pair = weight_hh + ((pair % 2) * H + paired)[None, :] * H + k[:, None]
         there = (k < H)[:, None] & (paired < H)[None, :]
-        w_gates = w_gates + (
-            operand(tl.load(of_pair, mask=there, other=0.0), number, PRECISION, INTERPRETED),
-        )
+        w_gates = w_gates + (tl.load(of_pair, mask=there, other=0.0),)
         of_candidate = weight_hh + (2 * H + unit)[None, :] * H + k[:, None]
         there = (k < H)[:, None] & (unit < H)[None, :]
-        w_candidate = w_candidate + (
-            operand(tl.load(of_candidate, mask=there, other=0.0), number, PRECISION, INTERPRETED),
-        )
+        w_candidate = w_candidate + (tl.load(of_candidate, mask=there, other=0.0),)
     b_reset = tl.zeros((1, UNITS), tl.float32)
     b_update = b_reset
     b_candidate = b_reset
@@ -111,7 +108,7 @@ def gru_slices_forward(
             )
             if resets is not None:
                 h = tl.where(forgotten, 0.0, h)
-            h = operand(h, number, PRECISION, INTERPRETED)
+            h = operand(h, number, PRECISION)
             h_gates = multiply_add(h, w_gates[chunk], h_gates, PRECISION, INTERPRETED)
             h_candidate = multiply_add(h, w_candidate[chunk], h_candidate, PRECISION, INTERPRETED)
         h_reset, h_update = tl.split(tl.reshape(h_gates, (ROWS, UNITS, 2)))
@@ -165,6 +162,7 @@ def gru_slices_backward(
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
+    """Some steps of a slice of units and a tile of rows, backward: d_states, tape -> d_gates, d_hidden."""
     CHUNKS: tl.constexpr = (3 * H + DEPTH - 1) // DEPTH
     unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -180,7 +178,7 @@ def gru_slices_backward(
         k = chunk * DEPTH + tl.arange(0, DEPTH)
         there = (k < 3 * H)[:, None] & (unit < H)[None, :]
         weight = tl.load(weight_hh + k[:, None] * H + unit[None, :], mask=there, other=0.0)
-        weights = weights + (operand(weight, number, PRECISION, INTERPRETED),)
+        weights = weights + (weight,)
 
     direct = tl.zeros((ROWS, UNITS), tl.float32)
     if first > 0:
@@ -203,7 +201,7 @@ def gru_slices_backward(
                     other=0.0,
                     cache_modifier=".cg",
                 )
-                through = operand(through, number, PRECISION, INTERPRETED)
+                through = operand(through, number, PRECISION)
                 d = multiply_add(through, weights[chunk], d, PRECISION, INTERPRETED)
             if resets is not None:
                 d = tl.where(forgets(resets, lengths, row, present, t, B)[:, None], 0.0, d)

@@ -41,6 +41,7 @@ def gru_whole_forward(
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
+    """All steps of a tile of rows, forward: x_projection, hidden -> states, tape."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     unit = tl.arange(0, UNITS)
     present = row < B
@@ -51,11 +52,9 @@ def gru_whole_forward(
     # W^T of each gate, [k, unit]
     square = (unit < H)[:, None] & (unit < H)[None, :]
     of_reset = weight_hh + unit[None, :] * H + unit[:, None]
-    w_reset = operand(tl.load(of_reset, mask=square, other=0.0), number, PRECISION, INTERPRETED)
-    w_update = operand(tl.load(of_reset + H * H, mask=square, other=0.0), number, PRECISION, INTERPRETED)
-    w_candidate = operand(
-        tl.load(of_reset + 2 * H * H, mask=square, other=0.0), number, PRECISION, INTERPRETED
-    )
+    w_reset = tl.load(of_reset, mask=square, other=0.0)
+    w_update = tl.load(of_reset + H * H, mask=square, other=0.0)
+    w_candidate = tl.load(of_reset + 2 * H * H, mask=square, other=0.0)
     b_reset = tl.zeros((1, UNITS), tl.float32)
     b_update = b_reset
     b_candidate = b_reset
@@ -82,7 +81,7 @@ def gru_whole_forward(
         found = state
         if resets is not None:
             found = tl.where(forgets(resets, lengths, row, present, t, B)[:, None], 0.0, state)
-        h = operand(found, number, PRECISION, INTERPRETED)
+        h = operand(found, number, PRECISION)
         zeros = tl.zeros((ROWS, UNITS), tl.float32)
         h_reset = multiply_add(h, w_reset, zeros, PRECISION, INTERPRETED) + b_reset
         h_update = multiply_add(h, w_update, zeros, PRECISION, INTERPRETED) + b_update
@@ -91,7 +90,7 @@ def gru_whole_forward(
             h_candidate = multiply_add(h, w_candidate, zeros, PRECISION, INTERPRETED) + b_candidate
             candidate = candidate_after(x_candidate, h_candidate, reset, APPROXIMATE)
         else:
-            gated = operand(reset * found, number, PRECISION, INTERPRETED)
+            gated = operand(reset * found, number, PRECISION)
             h_candidate = multiply_add(gated, w_candidate, zeros, PRECISION, INTERPRETED) + b_candidate
             candidate = candidate_before(x_candidate, h_candidate, APPROXIMATE)
         now = combine(candidate, found, update)
@@ -134,6 +133,7 @@ def gru_whole_backward(
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
+    """All steps of a tile of rows, backward: d_states, d_last, tape -> d_gates, d_hidden."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     unit = tl.arange(0, UNITS)
     present = row < B
@@ -144,11 +144,9 @@ def gru_whole_backward(
     # W of each gate, [k, unit] with k the gate's unit
     square = (unit < H)[:, None] & (unit < H)[None, :]
     of_reset = weight_hh + unit[:, None] * H + unit[None, :]
-    w_reset = operand(tl.load(of_reset, mask=square, other=0.0), number, PRECISION, INTERPRETED)
-    w_update = operand(tl.load(of_reset + H * H, mask=square, other=0.0), number, PRECISION, INTERPRETED)
-    w_candidate = operand(
-        tl.load(of_reset + 2 * H * H, mask=square, other=0.0), number, PRECISION, INTERPRETED
-    )
+    w_reset = tl.load(of_reset, mask=square, other=0.0)
+    w_update = tl.load(of_reset + H * H, mask=square, other=0.0)
+    w_candidate = tl.load(of_reset + 2 * H * H, mask=square, other=0.0)
     d_state = tl.zeros((ROWS, UNITS), tl.float32)
     if d_last is not None:
         d_state = load(d_last + far * H + unit[None, :], inside)
@@ -181,17 +179,17 @@ def gru_whole_backward(
             h_candidate = load(slot + 3 * H, inside)
             d_reset = reset_backward(d_candidate * h_candidate, reset)
             d_h_candidate = d_candidate * reset
-            through = operand(d_h_candidate, number, PRECISION, INTERPRETED)
+            through = operand(d_h_candidate, number, PRECISION)
             d_state = multiply_add(through, w_candidate, direct, PRECISION, INTERPRETED)
         else:
             d_h_candidate = d_candidate
-            through = operand(d_candidate, number, PRECISION, INTERPRETED)
+            through = operand(d_candidate, number, PRECISION)
             d_gated = multiply_add(through, w_candidate, zeros, PRECISION, INTERPRETED)
             d_reset = reset_backward(d_gated * found, reset)
             d_state = direct + d_gated * reset
-        through = operand(d_reset, number, PRECISION, INTERPRETED)
+        through = operand(d_reset, number, PRECISION)
         d_state = multiply_add(through, w_reset, d_state, PRECISION, INTERPRETED)
-        through = operand(d_update, number, PRECISION, INTERPRETED)
+        through = operand(d_update, number, PRECISION)
         d_state = multiply_add(through, w_update, d_state, PRECISION, INTERPRETED)
         if resets is not None:
             d_state = tl.where(forgotten, 0.0, d_state)

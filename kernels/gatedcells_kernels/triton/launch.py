@@ -44,7 +44,7 @@ class Request(NamedTuple):
     B: int
     H: int
     P: int  # H without a projection
-    dtype: torch.dtype
+    numbers: str  # "half" (float16, bfloat16), "tf32" or "ieee" (float32)
     reset_after: bool = True
 
 
@@ -52,13 +52,18 @@ class Entry(NamedTuple):
     """A row of the table: the tiles of one kernel for a range of sizes."""
 
     cell: str
-    bytes: int  # of a number: 2 for float16 and bfloat16, 4 for float32
+    numbers: str  # as in Request
     largest: int  # H, and P, up to here
     kernel: str  # "whole" or "slices" (which also serves "steps")
     rows: int
     units: int
     depth: int  # of a chunk of a sum; "whole" has one
     warps: int
+
+    @property
+    def bytes(self) -> int:
+        """Of a number."""
+        return 2 if self.numbers == "half" else 4
 
     def shared_memory(self, H: int, P: int) -> int:
         """Bytes of weights that a program keeps on the chip."""
@@ -78,7 +83,9 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         """In words, one kernel a line."""
-        tiles = "" if self.entry is None else f", {self.entry.rows} rows by {self.entry.units} units a program"
+        tiles = (
+            "" if self.entry is None else f", {self.entry.rows} rows by {self.entry.units} units a program"
+        )
         return "\n".join([*self.refused, f"{self.kernel}: chosen{tiles}"])
 
 
@@ -90,34 +97,41 @@ def padded(size: int) -> int:
 # Of the entries that fit, the first one runs. Small tiles of rows first: they spread a batch over more
 # of the device, and larger ones follow for the batches that they no longer fit.
 TABLE = (
-    *(Entry(cell, 2, H, "whole", 16, H, H, 4 if H < 128 else 8)
+    *(Entry(cell, "half", H, "whole", 16, H, H, 4 if H < 128 else 8)
       for cell in ("GRU", "LSTM") for H in (16, 32, 64, 128)),
-    *(Entry("GRU", 4, H, "whole", 16, H, H, 4 if H < 128 else 8) for H in (16, 32, 64, 128)),
-    *(Entry("LSTM", 4, H, "whole", 16, H, H, 4) for H in (16, 32, 64)),
-    Entry("GRU", 2, 256, "slices", 16, 16, 128, 4),
-    Entry("GRU", 2, 256, "slices", 64, 32, 64, 4),
-    Entry("GRU", 2, 512, "slices", 16, 16, 128, 4),
-    Entry("GRU", 2, 512, "slices", 64, 16, 64, 4),
-    Entry("GRU", 2, 1024, "slices", 16, 16, 128, 8),
-    Entry("GRU", 2, 1024, "slices", 64, 16, 64, 4),
-    Entry("LSTM", 2, 256, "slices", 16, 16, 128, 4),
-    Entry("LSTM", 2, 256, "slices", 64, 16, 64, 4),
-    Entry("LSTM", 2, 512, "slices", 16, 16, 128, 4),
-    Entry("LSTM", 2, 512, "slices", 64, 16, 64, 4),
-    Entry("LSTM", 2, 1024, "slices", 16, 16, 128, 8),
-    Entry("LSTM", 2, 1024, "slices", 64, 16, 64, 4),
-    Entry("GRU", 4, 256, "slices", 16, 16, 64, 4),
-    Entry("GRU", 4, 256, "slices", 64, 16, 64, 4),
-    Entry("GRU", 4, 512, "slices", 16, 16, 64, 4),
-    Entry("GRU", 4, 512, "slices", 64, 16, 32, 4),
-    Entry("GRU", 4, 1024, "slices", 16, 8, 64, 8),
-    Entry("GRU", 4, 1024, "slices", 32, 8, 64, 8),
-    Entry("LSTM", 4, 256, "slices", 16, 16, 64, 4),
-    Entry("LSTM", 4, 256, "slices", 64, 16, 32, 4),
-    Entry("LSTM", 4, 512, "slices", 16, 16, 64, 4),
-    Entry("LSTM", 4, 512, "slices", 32, 16, 32, 8),
-    Entry("LSTM", 4, 1024, "slices", 16, 8, 64, 8),
-    Entry("LSTM", 4, 1024, "slices", 32, 8, 64, 8),
+    *(Entry("GRU", "tf32", H, "whole", 16, H, H, 4 if H < 128 else 8) for H in (16, 32, 64, 128)),
+    *(Entry("LSTM", "tf32", H, "whole", 16, H, H, 4) for H in (16, 32, 64)),
+    *(Entry("GRU", "ieee", H, "whole", 16, H, H, 4) for H in (16, 32)),
+    *(Entry("LSTM", "ieee", H, "whole", 16, H, H, 8) for H in (16, 32)),
+    Entry("GRU", "half", 256, "slices", 16, 16, 128, 4),
+    Entry("GRU", "half", 256, "slices", 64, 32, 64, 4),
+    Entry("GRU", "half", 512, "slices", 16, 16, 128, 4),
+    Entry("GRU", "half", 512, "slices", 64, 16, 64, 4),
+    Entry("GRU", "half", 1024, "slices", 16, 16, 128, 8),
+    Entry("GRU", "half", 1024, "slices", 64, 8, 64, 4),
+    Entry("GRU", "half", 1024, "slices", 64, 16, 64, 4),
+    Entry("LSTM", "half", 256, "slices", 16, 16, 128, 4),
+    Entry("LSTM", "half", 256, "slices", 64, 16, 64, 4),
+    Entry("LSTM", "half", 512, "slices", 16, 16, 128, 4),
+    Entry("LSTM", "half", 512, "slices", 64, 16, 64, 4),
+    Entry("LSTM", "half", 1024, "slices", 16, 16, 128, 8),
+    Entry("LSTM", "half", 1024, "slices", 64, 8, 64, 4),
+    Entry("LSTM", "half", 1024, "slices", 64, 16, 64, 4),
+    Entry("GRU", "tf32", 256, "slices", 64, 16, 64, 4),
+    Entry("GRU", "tf32", 512, "slices", 64, 8, 64, 4),
+    Entry("GRU", "tf32", 512, "slices", 64, 16, 32, 4),
+    Entry("GRU", "tf32", 1024, "slices", 64, 8, 32, 4),
+    Entry("LSTM", "tf32", 256, "slices", 64, 16, 32, 4),
+    Entry("LSTM", "tf32", 512, "slices", 64, 8, 64, 4),
+    Entry("LSTM", "tf32", 1024, "slices", 64, 8, 32, 4),
+    Entry("GRU", "ieee", 256, "slices", 16, 16, 64, 4),
+    Entry("GRU", "ieee", 512, "slices", 16, 16, 64, 4),
+    Entry("GRU", "ieee", 1024, "slices", 16, 8, 64, 8),
+    Entry("GRU", "ieee", 1024, "slices", 32, 8, 64, 8),
+    Entry("LSTM", "ieee", 256, "slices", 16, 16, 64, 4),
+    Entry("LSTM", "ieee", 512, "slices", 16, 8, 64, 4),
+    Entry("LSTM", "ieee", 1024, "slices", 16, 8, 64, 8),
+    Entry("LSTM", "ieee", 1024, "slices", 32, 8, 64, 8),
 )  # fmt: skip
 
 
@@ -181,7 +195,6 @@ def plan(request: Request, device: Device) -> Plan:
         ValueError: the one asked for by `prefer` cannot run this.
     """
     refused: list[str] = []
-    size = request.dtype.itemsize
     for kernel in _preferred[-1:] or KERNELS:
         if kernel == "library":
             return Plan(kernel, None, tuple(refused))
@@ -189,7 +202,7 @@ def plan(request: Request, device: Device) -> Plan:
         if reason is None:
             reason = f"no tiles for H = {request.H}"
             for entry in TABLE:
-                same = entry.cell == request.cell and entry.bytes == size
+                same = entry.cell == request.cell and entry.numbers == request.numbers
                 serves = entry.kernel == ("whole" if kernel == "whole" else "slices")
                 if same and serves and max(request.H, request.P) <= entry.largest:
                     reason = _why_not(entry, kernel, request, device)

@@ -51,7 +51,7 @@ def lstm_forward(
         "tape": tape if keep else None,
         "T": T, "B": B, "H": H, "SLOTS": LSTM_SLOTS[keep], "REVERSE": reverse,
     }  # fmt: skip
-    request = launch.Request("LSTM", T, B, H, P, hidden.dtype)
+    request = launch.Request("LSTM", T, B, H, P, calls.numbers(hidden))
     plan = launch.plan(request, launch.device(hidden.device.index))
     numerics = calls.numerics(hidden)
     if plan.kernel == "whole":
@@ -124,7 +124,7 @@ def lstm_backward(
         "T": T, "B": B, "H": H, "REVERSE": reverse,
     }  # fmt: skip
     plan = launch.plan(
-        launch.Request("LSTM", T, B, H, P, states.dtype), launch.device(states.device.index)
+        launch.Request("LSTM", T, B, H, P, calls.numbers(states)), launch.device(states.device.index)
     )
     numerics = calls.numerics(states)
     projected = d_projected if weight_hr is not None else None

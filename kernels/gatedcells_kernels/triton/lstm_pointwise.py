@@ -33,6 +33,7 @@ def lstm_pointwise_forward(
     REVERSE: tl.constexpr,
     APPROXIMATE: tl.constexpr,
 ):
+    """One step, forward: x_projection, h_projection, cell -> cell, states, tape."""
     number = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     row = number // H
     unit = number % H
@@ -97,6 +98,7 @@ def lstm_pointwise_backward(
     REVERSE: tl.constexpr,
     APPROXIMATE: tl.constexpr,
 ):
+    """One step, backward: d_shown, d_cell, tape -> d_gates, d_cell."""
     number = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     row = number // H
     unit = number % H

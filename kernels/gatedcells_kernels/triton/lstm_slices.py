@@ -42,6 +42,7 @@ def lstm_slices_forward(
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
+    """Some steps of a slice of units and a tile of rows, forward: x_projection, cell -> states, tape."""
     CHUNKS: tl.constexpr = (H + DEPTH - 1) // DEPTH
     unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -61,9 +62,9 @@ def lstm_slices_forward(
         there = (k < H)[:, None] & (paired < H)[None, :]
         of_pair = weight_hh + ((pair % 2) * H + paired)[None, :] * H + k[:, None]
         weight = tl.load(of_pair, mask=there, other=0.0)
-        w_written = w_written + (operand(weight, number, PRECISION, INTERPRETED),)
+        w_written = w_written + (weight,)
         weight = tl.load(of_pair + 2 * H * H, mask=there, other=0.0)
-        w_shown = w_shown + (operand(weight, number, PRECISION, INTERPRETED),)
+        w_shown = w_shown + (weight,)
     biases = ()
     for gate in tl.static_range(4):
         bias = tl.zeros((1, UNITS), tl.float32)
@@ -107,7 +108,7 @@ def lstm_slices_forward(
             )
             if resets is not None:
                 h = tl.where(forgotten, 0.0, h)
-            h = operand(h, number, PRECISION, INTERPRETED)
+            h = operand(h, number, PRECISION)
             written = multiply_add(h, w_written[chunk], written, PRECISION, INTERPRETED)
             shown = multiply_add(h, w_shown[chunk], shown, PRECISION, INTERPRETED)
         h_input, h_forget = tl.split(tl.reshape(written, (ROWS, UNITS, 2)))
@@ -174,6 +175,7 @@ def lstm_slices_backward(
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
+    """Some steps of a slice of units and a tile of rows, backward: d_states, tape -> d_gates, d_cell."""
     CHUNKS: tl.constexpr = (4 * H + DEPTH - 1) // DEPTH
     unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -189,7 +191,7 @@ def lstm_slices_backward(
         k = chunk * DEPTH + tl.arange(0, DEPTH)
         there = (k < 4 * H)[:, None] & (unit < H)[None, :]
         weight = tl.load(weight_hh + k[:, None] * H + unit[None, :], mask=there, other=0.0)
-        weights = weights + (operand(weight, number, PRECISION, INTERPRETED),)
+        weights = weights + (weight,)
 
     direct = tl.zeros((ROWS, UNITS), tl.float32)
     d_cell_state = tl.zeros((ROWS, UNITS), tl.float32)
@@ -218,7 +220,7 @@ def lstm_slices_backward(
                     other=0.0,
                     cache_modifier=".cg",
                 )
-                through = operand(through, number, PRECISION, INTERPRETED)
+                through = operand(through, number, PRECISION)
                 d = multiply_add(through, weights[chunk], d, PRECISION, INTERPRETED)
             if resets is not None:
                 forgotten = forgets(resets, lengths, row, present, t, B)[:, None]

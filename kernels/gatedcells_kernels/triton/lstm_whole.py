@@ -38,6 +38,7 @@ def lstm_whole_forward(
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
+    """All steps of a tile of rows, forward: x_projection, hidden, cell -> states, last_cell, tape."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     unit = tl.arange(0, UNITS)
     output_unit = tl.arange(0, OUTPUTS)
@@ -53,7 +54,7 @@ def lstm_whole_forward(
     biases = ()
     for gate in tl.static_range(4):
         of_gate = weight_hh + (gate * H + unit)[None, :] * P + output_unit[:, None]
-        weights = weights + (operand(tl.load(of_gate, mask=there, other=0.0), number, PRECISION, INTERPRETED),)
+        weights = weights + (tl.load(of_gate, mask=there, other=0.0),)
         bias = tl.zeros((1, UNITS), tl.float32)
         if bias_hh is not None:
             bias += load(bias_hh + gate * H + unit, unit < H)[None, :]
@@ -61,7 +62,6 @@ def lstm_whole_forward(
     if weight_hr is not None:
         there = (unit < H)[:, None] & (output_unit < P)[None, :]
         projection = tl.load(weight_hr + output_unit[None, :] * H + unit[:, None], mask=there, other=0.0)
-        projection = operand(projection, number, PRECISION, INTERPRETED)
 
     state = load(hidden + far * P + output_unit[None, :], output_inside)
     cell_state = load(cell + far * H + unit[None, :], inside)
@@ -75,7 +75,7 @@ def lstm_whole_forward(
             forgotten = forgets(resets, lengths, row, present, t, B)[:, None]
             found = tl.where(forgotten, 0.0, found)
             found_cell = tl.where(forgotten, 0.0, found_cell)
-        h = operand(found, number, PRECISION, INTERPRETED)
+        h = operand(found, number, PRECISION)
         input, forget, candidate, output, new_cell, shown = gates(
             multiply_add(h, weights[0], load(x, inside) + biases[0], PRECISION, INTERPRETED),
             multiply_add(h, weights[1], load(x + H, inside) + biases[1], PRECISION, INTERPRETED),
@@ -87,7 +87,7 @@ def lstm_whole_forward(
         now = shown
         if weight_hr is not None:
             zeros = tl.zeros((ROWS, OUTPUTS), tl.float32)
-            m = operand(shown, number, PRECISION, INTERPRETED)
+            m = operand(shown, number, PRECISION)
             now = multiply_add(m, projection, zeros, PRECISION, INTERPRETED)
         if lengths is not None:
             ended = has_ended(lengths, row, present, t)[:, None]
@@ -135,6 +135,7 @@ def lstm_whole_backward(
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
+    """All steps of a tile of rows, backward: d_states, d_last_*, tape -> d_gates, d_hidden, d_cell."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     unit = tl.arange(0, UNITS)
     output_unit = tl.arange(0, OUTPUTS)
@@ -149,11 +150,10 @@ def lstm_whole_backward(
     weights = ()
     for gate in tl.static_range(4):
         of_gate = weight_hh + (gate * H + unit)[:, None] * P + output_unit[None, :]
-        weights = weights + (operand(tl.load(of_gate, mask=there, other=0.0), number, PRECISION, INTERPRETED),)
+        weights = weights + (tl.load(of_gate, mask=there, other=0.0),)
     if weight_hr is not None:
         there = (output_unit < P)[:, None] & (unit < H)[None, :]
         projection = tl.load(weight_hr + output_unit[:, None] * H + unit[None, :], mask=there, other=0.0)
-        projection = operand(projection, number, PRECISION, INTERPRETED)
 
     d_state = tl.zeros((ROWS, OUTPUTS), tl.float32)
     if d_last_hidden is not None:
@@ -177,7 +177,7 @@ def lstm_whole_backward(
             found_cell = tl.where(forgotten, 0.0, found_cell)
         d_shown = d
         if weight_hr is not None:
-            m = operand(d, number, PRECISION, INTERPRETED)
+            m = operand(d, number, PRECISION)
             zeros = tl.zeros((ROWS, UNITS), tl.float32)
             d_shown = multiply_add(m, projection, zeros, PRECISION, INTERPRETED)
         d_input, d_forget, d_candidate, d_output, d_found_cell = gates_backward(
@@ -199,13 +199,13 @@ def lstm_whole_backward(
             d_output = tl.where(ended, 0.0, d_output)
             d_found_cell = tl.where(ended, d_cell_state, d_found_cell)
         sums = tl.zeros((ROWS, OUTPUTS), tl.float32)
-        through = operand(d_input, number, PRECISION, INTERPRETED)
+        through = operand(d_input, number, PRECISION)
         sums = multiply_add(through, weights[0], sums, PRECISION, INTERPRETED)
-        through = operand(d_forget, number, PRECISION, INTERPRETED)
+        through = operand(d_forget, number, PRECISION)
         sums = multiply_add(through, weights[1], sums, PRECISION, INTERPRETED)
-        through = operand(d_candidate, number, PRECISION, INTERPRETED)
+        through = operand(d_candidate, number, PRECISION)
         sums = multiply_add(through, weights[2], sums, PRECISION, INTERPRETED)
-        through = operand(d_output, number, PRECISION, INTERPRETED)
+        through = operand(d_output, number, PRECISION)
         sums = multiply_add(through, weights[3], sums, PRECISION, INTERPRETED)
         if lengths is not None:
             sums = tl.where(ended, d, sums)

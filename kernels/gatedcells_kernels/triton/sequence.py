@@ -1,6 +1,15 @@
 """The kernels under the names that every backend has."""
 
+from torch import Tensor
+
+from gatedcells_kernels.triton import calls, launch
 from gatedcells_kernels.triton.gru import gru_backward as gru_backward
 from gatedcells_kernels.triton.gru import gru_forward as gru_forward
 from gatedcells_kernels.triton.lstm import lstm_backward as lstm_backward
 from gatedcells_kernels.triton.lstm import lstm_forward as lstm_forward
+
+
+def explain(cell: str, like: Tensor, T: int, B: int, H: int, P: int, reset_after: bool) -> str:
+    """Which kernel a sequence of this size would run on, and why not those before it, one a line."""
+    request = launch.Request(cell, T, B, H, P, calls.numbers(like), reset_after)
+    return str(launch.plan(request, launch.device(like.device.index)))

@@ -1,0 +1,169 @@
+"""Compile every entry of the table for a GPU that need not be there, and say what came out.
+
+``python -m gatedcells_kernels.triton.ahead`` prints a row for each: registers, spilled bytes, shared memory,
+whether the tensor cores are used. `pytest` holds the table to the limits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from gatedcells_kernels.triton import launch
+from gatedcells_kernels.triton.gru_slices import gru_slices_backward, gru_slices_forward
+from gatedcells_kernels.triton.gru_whole import gru_whole_backward, gru_whole_forward
+from gatedcells_kernels.triton.lstm_slices import lstm_slices_backward, lstm_slices_forward
+from gatedcells_kernels.triton.lstm_whole import lstm_whole_backward, lstm_whole_forward
+
+KERNELS = {
+    ("GRU", "whole", "forward"): gru_whole_forward,
+    ("GRU", "whole", "backward"): gru_whole_backward,
+    ("GRU", "slices", "forward"): gru_slices_forward,
+    ("GRU", "slices", "backward"): gru_slices_backward,
+    ("LSTM", "whole", "forward"): lstm_whole_forward,
+    ("LSTM", "whole", "backward"): lstm_whole_backward,
+    ("LSTM", "slices", "forward"): lstm_slices_forward,
+    ("LSTM", "slices", "backward"): lstm_slices_backward,
+}
+# name, what Triton calls it, multiprocessors and shared memory of the smallest device of the kind
+TARGETS = {
+    "sm_80": (GPUTarget("cuda", 80, 32), launch.Device("A100", 108, 163 << 10)),
+    "sm_90": (GPUTarget("cuda", 90, 32), launch.Device("H100 PCIe", 114, 227 << 10)),
+    "gfx942": (GPUTarget("hip", "gfx942", 64), launch.Device("MI300X", 304, 64 << 10)),
+}
+INTEGERS = {"T": "i32", "B": "i32", "first": "i32", "last": "i32", "lengths": "*i32", "counters": "*i32",
+            "carry": "*fp32", "resets": "*u8"}  # fmt: skip
+OPTIONAL = ("lengths", "resets", "weight_hr", "d_projected")  # absent from the plainest call
+
+
+class Job(NamedTuple):
+    """One compilation."""
+
+    entry: launch.Entry
+    direction: str  # "forward" or "backward"
+    target: str
+    everything: bool = False  # lengths and resets too
+
+
+class Report(NamedTuple):
+    """What a compilation came to."""
+
+    target: str
+    triton: str
+    cell: str
+    numbers: str
+    H: int
+    kernel: str
+    direction: str
+    rows: int
+    units: int
+    depth: int
+    warps: int
+    registers: int
+    spilled_bytes: int
+    shared_memory: int
+    tensor_cores: str  # the instruction, or ""
+    meets: bool  # acquire and release are in the code
+
+
+def jobs(targets: tuple[str, ...] = ("sm_90", "sm_80")) -> Iterator[Job]:
+    """Every entry, direction and precision that fits a target."""
+    for target in targets:
+        device = TARGETS[target][1]
+        for entry in launch.TABLE:
+            if entry.shared_memory(entry.largest, entry.largest) > device.shared_memory:
+                continue
+            for direction in ("forward", "backward"):
+                yield Job(entry, direction, target)
+
+
+def compiled(job: Job) -> Any:
+    """The compiled kernel of a job."""
+    entry, target = job.entry, TARGETS[job.target][0]
+    kernel = KERNELS[entry.cell, entry.kernel, job.direction]
+    nvidia = target.backend == "cuda"
+    H = entry.largest
+    constants: dict[str, Any] = {
+        "H": H, "P": H, "SLOTS": 5, "UNITS": H if entry.kernel == "whole" else entry.units,
+        "OUTPUTS": H, "ROWS": entry.rows, "DEPTH": entry.depth, "REVERSE": False, "RESET_AFTER": True,
+        "MEET": True, "INTERPRETED": False, "PRECISION": "tf32" if entry.numbers == "tf32" else "ieee",
+        "APPROXIMATE": nvidia and entry.numbers != "ieee",
+    }  # fmt: skip
+    absent = ("weight_hr", "d_projected") if job.everything else OPTIONAL
+    constants |= dict.fromkeys(absent)
+    number = "*fp32" if entry.bytes == 4 else "*bf16"
+    signature = {
+        name: "constexpr" if name in constants else INTEGERS.get(name, number) for name in kernel.arg_names
+    }
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    pointers = [i for i, kind in enumerate(signature.values()) if kind.startswith("*")]
+    source = ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs=constants,
+        # as torch allocates; without it loads are narrow
+        attrs={(i,): [["tt.divisibility", 16]] for i in pointers},
+    )
+    options: dict[str, Any] = {"num_warps": entry.warps, "num_stages": 1, "enable_fp_fusion": True}
+    if entry.kernel == "slices":
+        options["launch_cooperative_grid"] = True
+    return triton.compile(source, target=target, options=options)
+
+
+def report(job: Job) -> Report:
+    """Compile and measure."""
+    entry, built = job.entry, compiled(job)
+    if job.target == "gfx942":
+        code = built.asm["amdgcn"]
+        registers = int(re.findall(r"\.vgpr_count:\s+(\d+)", code)[0])
+        spilled = 4 * int(re.findall(r"\.vgpr_spill_count:\s+(\d+)", code)[0])
+        instruction, meets = ("v_mfma" if "v_mfma" in code else ""), "buffer_inv" in code
+    else:
+        said = _cuobjdump(built.asm["cubin"], "-res-usage")
+        registers = int(re.findall(r"REG:(\d+)", said)[0])
+        spilled = int(re.findall(r"STACK:(\d+)", said)[0])
+        code = _cuobjdump(built.asm["cubin"], "-sass")
+        instruction = next((name for name in ("HGMMA", "HMMA") if name in code), "")
+        meets = all(word in built.asm["ptx"] for word in (".gpu.acquire", ".gpu.release"))
+    return Report(
+        job.target, triton.__version__, entry.cell, entry.numbers, entry.largest, entry.kernel, job.direction,
+        entry.rows, entry.units, entry.depth, entry.warps, registers, spilled, built.metadata.shared,
+        instruction, meets,
+    )  # fmt: skip
+
+
+def _cuobjdump(binary: bytes, what: str) -> str:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        return subprocess.run([tool, what, file.name], capture_output=True, text=True, check=True).stdout
+
+
+def reports(chosen: list[Job], processes: int = 2) -> Iterator[Report]:
+    """Compile in several processes."""
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(report, chosen)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: sm_90 and sm_80")
+    options = parser.parse_args()
+    table = csv.writer(sys.stdout)
+    table.writerow(Report._fields)
+    for row in reports(list(jobs(tuple(options.target or ("sm_90", "sm_80"))))):
+        table.writerow(row)
+        sys.stdout.flush()

@@ -1,0 +1,186 @@
+"""Triton's kernels, in its interpreter, beside the reference: every kernel, forward and all gradients."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatedcells import _reference_kernel as reference
+from gatedcells.testing import assert_within_budget
+from gatedcells_kernels.tape import Keep
+from tests.kernels.test_cpu_sequences import drawn_resets, gru_tensors, lstm_tensors
+from tests.support.interpreter import interpreted, one_program  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.usefixtures("interpreted")
+launch = pytest.importorskip("gatedcells_kernels.triton.launch")
+triton = pytest.importorskip("gatedcells_kernels.triton.sequence")
+
+# beyond 16 more than one tile of rows, or more than one slice of units; beyond 64 more than one chunk
+SIZES = st.tuples(
+    st.integers(1, 5), st.integers(0, 20), st.integers(0, 5), st.sampled_from([1, 7, 16, 17, 33, 70])
+)
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def kernels_for(T, H, P, reset_after, numbers):
+    """The kernels that can run such a sequence."""
+    names = ["library"]
+    if max(H, P) <= (32 if numbers == "ieee" else 64):
+        names.append("whole")
+    if reset_after and P == H:
+        names.append("steps")
+        if T > 1:
+            names.append("slices")
+    return names
+
+
+def run(kernel, cell, H, call, *arguments):
+    """One kernel; of ``slices`` in one program for each tile of rows, because the interpreter runs programs
+    one after another, and a program that waits for the next would wait for ever."""
+    if kernel == "slices":
+        with one_program(cell, H):
+            return call(*arguments)
+    with launch.prefer(kernel):
+        return call(*arguments)
+
+
+def as_exact(values, dtype):
+    """Drawn in float64; as numbers that ``dtype`` has, in that dtype and in float64."""
+    rounded = [None if v is None else v.to(dtype) for v in values]
+    return rounded, [None if v is None else v.double() for v in rounded]
+
+
+def assert_as_exact_as(ours, rival, exact):
+    for number, (a, r, e) in enumerate(zip(ours, rival, exact, strict=True)):
+        assert_within_budget(a, exact=e, rival=r, name=f"number {number}")
+
+
+@settings(max_examples=40)
+@given(
+    sizes=SIZES, bias=st.booleans(), reverse=st.booleans(), reset_after=st.booleans(),
+    dtype=st.sampled_from(DTYPES), data=st.data(),
+)  # fmt: skip
+def test_gru_kernels_are_as_exact_as_the_reference(sizes, bias, reverse, reset_after, dtype, data):
+    T, B, _, H = sizes
+    numbers = "ieee" if dtype == torch.float32 else "half"
+    kernel = data.draw(st.sampled_from(kernels_for(T, H, H, reset_after, numbers)))
+    lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
+    options = (lengths, drawn_resets(data, T, B), reverse, reset_after)
+    given_, exactly = as_exact(gru_tensors(*sizes, bias=bias), dtype)
+    ours = run(kernel, "GRU", H, triton.gru_forward, *given_, *options, Keep.TAPE)
+    rival = reference.gru_forward(*given_, *options, Keep.TAPE)
+    exact = reference.gru_forward(*exactly, *options, Keep.TAPE)
+    assert_as_exact_as(ours, rival, exact)
+    without = run(kernel, "GRU", H, triton.gru_forward, *given_, *options, Keep.NOTHING)
+    assert torch.equal(without[0], ours[0])
+    assert without[1].numel() == 0
+
+    some = data.draw(st.sampled_from(["both", "states", "last"]))
+    d_states = torch.randn(T, B, H) if some != "last" else None
+    d_last = torch.randn(B, H) if some != "states" else None
+    # all three go backward from the same tape
+    read = (d_states, d_last, given_[1], given_[3], *rival)
+    rounded, exactly = as_exact(read, dtype)
+    ours, rival, exact = (
+        call(*t[:4], *options[:2], *t[4:], *options[2:])
+        for call, t in (
+            (lambda *a: run(kernel, "GRU", H, triton.gru_backward, *a), rounded),
+            (reference.gru_backward, rounded),
+            (reference.gru_backward, exactly),
+        )
+    )
+    assert_as_exact_as(ours, rival, exact)
+
+
+@settings(max_examples=40)
+@given(
+    sizes=SIZES, P=st.sampled_from([0, 0, 1, 9]), bias=st.booleans(), reverse=st.booleans(),
+    dtype=st.sampled_from(DTYPES), data=st.data(),
+)  # fmt: skip
+def test_lstm_kernels_are_as_exact_as_the_reference(sizes, P, bias, reverse, dtype, data):
+    T, B, _, H = sizes
+    numbers = "ieee" if dtype == torch.float32 else "half"
+    kernel = data.draw(st.sampled_from(kernels_for(T, H, P or H, True, numbers)))
+    lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
+    resets = drawn_resets(data, T, B)
+    options = (lengths, resets, reverse)
+    given_, exactly = as_exact(lstm_tensors(*sizes, P=P, bias=bias), dtype)
+    ours = run(kernel, "LSTM", H, triton.lstm_forward, *given_, *options, Keep.TAPE)
+    rival = reference.lstm_forward(*given_, *options, Keep.TAPE)
+    assert_as_exact_as(ours, rival, reference.lstm_forward(*exactly, *options, Keep.TAPE))
+    states, last_cell, cells = run(kernel, "LSTM", H, triton.lstm_forward, *given_, *options, Keep.STATES)
+    assert torch.equal(states, ours[0])
+    assert torch.equal(last_cell, ours[1])
+    assert torch.equal(cells, ours[2][:, :, 4:])
+
+    some = data.draw(st.sampled_from(["all", "states", "last", "cell"]))
+    d_states = torch.randn(T, B, P or H) if some in ("all", "states") else None
+    d_last = torch.randn(B, P or H) if some in ("all", "last") else None
+    d_cell = torch.randn(B, H) if some in ("all", "cell") else None
+    _, hidden, cell, _, weight_hh, _, _, weight_hr = given_
+    read = (d_states, d_last, d_cell, hidden, cell, weight_hh, weight_hr, rival[0], rival[2])
+    rounded, exactly = as_exact(read, dtype)
+    ours, rival, exact = (
+        call(*t[:7], lengths, resets, *t[7:], reverse)
+        for call, t in (
+            (lambda *a: run(kernel, "LSTM", H, triton.lstm_backward, *a), rounded),
+            (reference.lstm_backward, rounded),
+            (reference.lstm_backward, exactly),
+        )
+    )
+    assert_as_exact_as(ours, rival, exact)
+
+
+@pytest.mark.parametrize("kernel", ["whole", "slices", "steps", "library"])
+@pytest.mark.parametrize("cell", ["GRU", "LSTM"])
+def test_every_number_is_written(cell, kernel):
+    """New memory is NaN, see conftest.py."""
+    T, B, H = 3, 18, 17
+    lengths = torch.randint(0, T + 1, (B,))
+    tensors = [
+        t.float() for t in (gru_tensors if cell == "GRU" else lstm_tensors)(T, B, 2, H) if t is not None
+    ]
+    if cell == "GRU":
+        options = (lengths, None, False, True)
+        states, tape = run(kernel, cell, H, triton.gru_forward, *tensors, *options, Keep.TAPE)
+        found = run(kernel, cell, H, triton.gru_backward, states, states[-1], tensors[1], tensors[3],
+                    lengths, None, states, tape, False, True)  # fmt: skip
+    else:
+        states, last, tape = run(
+            kernel, cell, H, triton.lstm_forward, *tensors, None, lengths, None, False, Keep.TAPE
+        )
+        d_gates, _, *found = run(
+            kernel, cell, H, triton.lstm_backward, states, states[-1], last, tensors[1], tensors[2],
+            tensors[4], None, lengths, None, states, tape, False,
+        )  # fmt: skip
+        found += [d_gates, last]
+    for number in (states, tape, *found):
+        assert torch.isfinite(number).all()
+
+
+@pytest.fixture
+def _tf32_is_allowed():
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, True
+    yield
+    matmul.allow_tf32 = before
+
+
+def forward_error(kernel, H):
+    given_, exactly = as_exact(gru_tensors(4, 3, 2, H), torch.float32)
+    options = (None, None, False, True, Keep.TAPE)
+    found = run(kernel, "GRU", H, triton.gru_forward, *given_, *options)[0]
+    return float((found.double() - reference.gru_forward(*exactly, *options)[0]).abs().max())
+
+
+@pytest.mark.parametrize("kernel", ["whole", "slices", "steps"])
+@pytest.mark.usefixtures("_tf32_is_allowed")
+def test_tf32_has_the_error_of_ten_digits_where_torch_is_allowed_it(kernel):
+    assert 2**-16 < forward_error(kernel, 24) < 2**-9
+
+
+@pytest.mark.parametrize("kernel", ["whole", "slices", "steps"])
+def test_float32_has_its_own_digits_where_tf32_is_not_allowed(kernel):
+    assert forward_error(kernel, 24) < 2**-20

@@ -1,0 +1,151 @@
+"""Layers and cells on Triton's kernels, in its interpreter: what they promise on every backend."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import nn
+
+import gatedcells
+from gatedcells.testing import assert_within_budget
+from tests.support.inputs import OURS, Case, as_double, layer_cases, pair
+from tests.support.interpreter import interpreted as interpreted
+from tests.support.run import everything, pooled
+
+pytestmark = pytest.mark.usefixtures("interpreted")
+
+
+@pytest.fixture
+def backend():
+    """Instead of this folder's fixture, which runs a test on the other backends."""
+
+
+def on_triton(module):
+    module.backend = "triton"
+    return module
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@settings(max_examples=15)
+@given(case=layer_cases())
+def test_layers_are_as_exact_as_torch(dtype, case: Case):
+    case.options["dropout"] = 0.0  # one seed draws other masks in other precisions
+    runs = {"ours": [], "torch": [], "exact": []}
+    for seed in range(case.seed, case.seed + 3):
+        drawn = replace(case, seed=seed)
+        ours, theirs = drawn.modules(dtype)
+        runs["ours"].append(everything(on_triton(ours), drawn, dtype))
+        runs["torch"].append(everything(theirs, drawn, dtype))
+        runs["exact"].append(everything(as_double(theirs), drawn, torch.float64))
+    for kind in ("values", "gradients"):
+        actual, rival, exact = (
+            torch.cat([pooled(run, kind) for run in runs[who]]) for who in ("ours", "torch", "exact")
+        )
+        assert_within_budget(actual, exact=exact, rival=rival, name=kind)
+
+
+@pytest.mark.parametrize("name", ["GRUCell", "LSTMCell"])
+def test_cells_are_as_exact_as_torch(name):
+    ours, theirs = pair(name, 5, 19)
+    x = torch.randn(17, 5)
+    found, rival, exact = (
+        torch.cat([*torch.utils._pytree.tree_leaves(module(value))])
+        for module, value in ((on_triton(ours), x), (theirs, x), (as_double(theirs), x.double()))
+    )
+    assert_within_budget(found, exact=exact, rival=rival)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_a_layer_compiles_as_one_graph_and_gives_the_same(name):
+    layer = on_triton(OURS[name](3, 20, num_layers=2, bidirectional=True))
+    x = torch.randn(4, 3, 3, requires_grad=True)
+    torch._dynamo.reset()
+    for run in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+        x.grad = None
+        output, _ = run(x)
+        output.square().sum().backward()
+        found = output.detach(), x.grad
+        if run is layer:
+            expected = found
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2])
+def test_the_operators_are_what_torch_expects(keep):
+    ops = torch.ops.gatedcells
+    T, B, I, H = 3, 2, 2, 17
+    x, h, c = torch.randn(T, B, I), torch.randn(B, H), torch.randn(B, H)
+    gru = x, h, torch.randn(3 * H, I), torch.randn(3 * H, H) / 4, None, None
+    torch.library.opcheck(ops.gru_sequence.default, (*gru, None, None, False, True, keep, "triton"))
+    lstm = x, h, c, torch.randn(4 * H, I), torch.randn(4 * H, H) / 4, None, None, None
+    torch.library.opcheck(ops.lstm_sequence.default, (*lstm, None, None, True, keep, "triton"))
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_second_derivatives_come_from_the_reference(name):
+    layer = on_triton(OURS[name](2, 3))
+    other = OURS[name](2, 3, backend="reference")
+    other.load_state_dict(layer.state_dict())
+    x = torch.randn(3, 2, 2, requires_grad=True)
+    found = []
+    for module in (layer, other):
+        (d,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(d.square().sum(), x)[0])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_recomputing_gives_the_same_gradients(name):
+    given_, x = {}, torch.randn(5, 18, 3)
+    for recompute in (False, True):
+        torch.manual_seed(1)
+        layer = on_triton(OURS[name](3, 17, recompute=recompute))
+        layer(x)[0].square().sum().backward()
+        given_[recompute] = [p.grad for p in layer.parameters()]
+    for kept, recomputed in zip(given_[False], given_[True], strict=True):
+        torch.testing.assert_close(recomputed, kept)
+
+
+def test_forward_derivatives_are_refused_and_not_zero():
+    layer = on_triton(gatedcells.GRU(2, 3))
+    x = torch.randn(3, 2, 2)
+    with pytest.raises(gatedcells.BackendUnavailable, match="needs plain torch"):
+        torch.func.jvp(lambda x: layer(x)[0], (x,), (x,))
+    with pytest.raises(gatedcells.BackendUnavailable, match="has kernels for float32, bfloat16, float16"):
+        layer.double()(x.double())
+
+
+def test_autocast_gives_its_dtype():
+    layer = on_triton(gatedcells.LSTM(2, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = layer(torch.randn(3, 2, 2))
+    assert output.dtype == torch.bfloat16
+    output.float().sum().backward()
+    assert layer.weight_hh_l0.grad.dtype == torch.float32
+
+
+def test_auto_leaves_the_interpreter_to_those_who_ask():
+    x = torch.randn(3, 2, 2)
+    layer = gatedcells.GRU(2, 40)
+    said = gatedcells.explain_backend(layer, x)
+    assert "triton     could run, if asked for: Triton's interpreter runs it line by line" in said
+    said = gatedcells.explain_backend(on_triton(layer), x)
+    assert "triton     CHOSEN" in said
+    assert "slices: 5 programs" in said
+    assert said.endswith("steps: chosen, 16 rows by 16 units a program")
+
+
+def test_a_step_and_resets_run_on_it():
+    torch.manual_seed(3)
+    layer, theirs = pair("GRU", 2, 5)
+    on_triton(layer)
+    x = torch.randn(4, 3, 2)
+    resets = torch.zeros(4, 3, dtype=torch.bool)
+    resets[2, 1] = True
+    output, _ = layer(x, resets=resets)
+    torch.testing.assert_close(output[2:, 1], nn.GRU.forward(theirs, x[2:, 1])[0])
+    state = None
+    for t in range(4):
+        y, state = layer.step(x[t], state)
+    torch.testing.assert_close(y, theirs(x)[0][-1])
