@@ -25,7 +25,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 def kernels_for(T, H, P, reset_after, numbers):
     """The kernels that can run such a sequence."""
     names = ["library"]
-    if max(H, P) <= (32 if numbers == "ieee" else 64):
+    if max(H, P) <= 64:
         names.append("whole")
     if reset_after and P == H:
         names.append("steps")

@@ -68,7 +68,9 @@ def test_a_layer_compiles_as_one_graph_and_gives_the_same(name):
         found = output.detach(), x.grad
         if run is layer:
             expected = found
-    assert all(map(torch.equal, found, expected))
+    # the compiler sums the weights' gradients in another order
+    for number, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(number, other)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2])

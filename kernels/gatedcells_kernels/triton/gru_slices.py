@@ -97,20 +97,23 @@ def gru_slices_forward(
             wait_for(counter, (visit - first) * tl.num_programs(0))
         h_gates = tl.zeros((ROWS, 2 * UNITS), tl.float32)
         h_candidate = tl.zeros((ROWS, UNITS), tl.float32)
-        for chunk in tl.static_range(CHUNKS):
-            k = chunk * DEPTH + tl.arange(0, DEPTH)
-            # past the first-level cache, which does not see what other programs write
-            h = tl.load(
-                source + far * H + k[None, :],
-                mask=present[:, None] & (k < H)[None, :],
-                other=0.0,
-                cache_modifier=".cg",
-            )
-            if resets is not None:
-                h = tl.where(forgotten, 0.0, h)
-            h = operand(h, number, PRECISION)
-            h_gates = multiply_add(h, w_gates[chunk], h_gates, PRECISION, INTERPRETED)
-            h_candidate = multiply_add(h, w_candidate[chunk], h_candidate, PRECISION, INTERPRETED)
+        # In a branch, always taken: else the weights are fetched from the chip into registers before the loop
+        # and from there spilled.
+        if visit < T:
+            for chunk in tl.static_range(CHUNKS):
+                k = chunk * DEPTH + tl.arange(0, DEPTH)
+                # past the first-level cache, which does not see what other programs write
+                h = tl.load(
+                    source + far * H + k[None, :],
+                    mask=present[:, None] & (k < H)[None, :],
+                    other=0.0,
+                    cache_modifier=".cg",
+                )
+                if resets is not None:
+                    h = tl.where(forgotten, 0.0, h)
+                h = operand(h, number, PRECISION)
+                h_gates = multiply_add(h, w_gates[chunk], h_gates, PRECISION, INTERPRETED)
+                h_candidate = multiply_add(h, w_candidate[chunk], h_candidate, PRECISION, INTERPRETED)
         h_reset, h_update = tl.split(tl.reshape(h_gates, (ROWS, UNITS, 2)))
         h_candidate += b_candidate
         reset, update = reset_and_update(

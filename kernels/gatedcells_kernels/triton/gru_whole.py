@@ -82,16 +82,27 @@ def gru_whole_forward(
         if resets is not None:
             found = tl.where(forgets(resets, lengths, row, present, t, B)[:, None], 0.0, state)
         h = operand(found, number, PRECISION)
-        zeros = tl.zeros((ROWS, UNITS), tl.float32)
-        h_reset = multiply_add(h, w_reset, zeros, PRECISION, INTERPRETED) + b_reset
-        h_update = multiply_add(h, w_update, zeros, PRECISION, INTERPRETED) + b_update
-        reset, update = reset_and_update(x_reset, x_update, h_reset, h_update, APPROXIMATE)
+        h_reset = tl.zeros((ROWS, UNITS), tl.float32)
+        h_update = h_reset
+        h_candidate = h_reset
+        # In a branch, always taken: else the weights are fetched from the chip into registers before the loop
+        # and from there spilled.
+        if visit >= 0:
+            h_reset = multiply_add(h, w_reset, h_reset, PRECISION, INTERPRETED)
+            h_update = multiply_add(h, w_update, h_update, PRECISION, INTERPRETED)
+            if RESET_AFTER:
+                h_candidate = multiply_add(h, w_candidate, h_candidate, PRECISION, INTERPRETED)
+        reset, update = reset_and_update(
+            x_reset, x_update, h_reset + b_reset, h_update + b_update, APPROXIMATE
+        )
         if RESET_AFTER:
-            h_candidate = multiply_add(h, w_candidate, zeros, PRECISION, INTERPRETED) + b_candidate
+            h_candidate += b_candidate
             candidate = candidate_after(x_candidate, h_candidate, reset, APPROXIMATE)
         else:
-            gated = operand(reset * found, number, PRECISION)
-            h_candidate = multiply_add(gated, w_candidate, zeros, PRECISION, INTERPRETED) + b_candidate
+            if visit >= 0:
+                gated = operand(reset * found, number, PRECISION)
+                h_candidate = multiply_add(gated, w_candidate, h_candidate, PRECISION, INTERPRETED)
+            h_candidate += b_candidate
             candidate = candidate_before(x_candidate, h_candidate, APPROXIMATE)
         now = combine(candidate, found, update)
         if lengths is not None:
@@ -169,7 +180,6 @@ def gru_whole_backward(
             forgotten = forgets(resets, lengths, row, present, t, B)[:, None]
             found = tl.where(forgotten, 0.0, found)
         d_candidate, d_update, direct = combine_backward(d, update, candidate, found)
-        zeros = tl.zeros((ROWS, UNITS), tl.float32)
         if lengths is not None:
             ended = has_ended(lengths, row, present, t)[:, None]
             d_candidate = tl.where(ended, 0.0, d_candidate)
@@ -179,18 +189,23 @@ def gru_whole_backward(
             h_candidate = load(slot + 3 * H, inside)
             d_reset = reset_backward(d_candidate * h_candidate, reset)
             d_h_candidate = d_candidate * reset
-            through = operand(d_h_candidate, number, PRECISION)
-            d_state = multiply_add(through, w_candidate, direct, PRECISION, INTERPRETED)
         else:
             d_h_candidate = d_candidate
-            through = operand(d_candidate, number, PRECISION)
-            d_gated = multiply_add(through, w_candidate, zeros, PRECISION, INTERPRETED)
+            d_gated = tl.zeros((ROWS, UNITS), tl.float32)
+            if visit < T:  # see above
+                through = operand(d_candidate, number, PRECISION)
+                d_gated = multiply_add(through, w_candidate, d_gated, PRECISION, INTERPRETED)
             d_reset = reset_backward(d_gated * found, reset)
-            d_state = direct + d_gated * reset
-        through = operand(d_reset, number, PRECISION)
-        d_state = multiply_add(through, w_reset, d_state, PRECISION, INTERPRETED)
-        through = operand(d_update, number, PRECISION)
-        d_state = multiply_add(through, w_update, d_state, PRECISION, INTERPRETED)
+            direct += d_gated * reset
+        d_state = direct
+        if visit < T:  # see above
+            if RESET_AFTER:
+                through = operand(d_h_candidate, number, PRECISION)
+                d_state = multiply_add(through, w_candidate, d_state, PRECISION, INTERPRETED)
+            through = operand(d_reset, number, PRECISION)
+            d_state = multiply_add(through, w_reset, d_state, PRECISION, INTERPRETED)
+            through = operand(d_update, number, PRECISION)
+            d_state = multiply_add(through, w_update, d_state, PRECISION, INTERPRETED)
         if resets is not None:
             d_state = tl.where(forgotten, 0.0, d_state)
         slot = d_gates + (t * B + far) * (4 * H) + unit[None, :]

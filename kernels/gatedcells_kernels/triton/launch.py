@@ -101,8 +101,8 @@ TABLE = (
       for cell in ("GRU", "LSTM") for H in (16, 32, 64, 128)),
     *(Entry("GRU", "tf32", H, "whole", 16, H, H, 4 if H < 128 else 8) for H in (16, 32, 64, 128)),
     *(Entry("LSTM", "tf32", H, "whole", 16, H, H, 4) for H in (16, 32, 64)),
-    *(Entry("GRU", "ieee", H, "whole", 16, H, H, 4) for H in (16, 32)),
-    *(Entry("LSTM", "ieee", H, "whole", 16, H, H, 8) for H in (16, 32)),
+    *(Entry(cell, "ieee", H, "whole", 16, H, H, 4 if H < 64 else 8)
+      for cell in ("GRU", "LSTM") for H in (16, 32, 64)),
     Entry("GRU", "half", 256, "slices", 16, 16, 128, 4),
     Entry("GRU", "half", 256, "slices", 64, 32, 64, 4),
     Entry("GRU", "half", 512, "slices", 16, 16, 128, 4),
@@ -117,12 +117,17 @@ TABLE = (
     Entry("LSTM", "half", 1024, "slices", 16, 16, 128, 8),
     Entry("LSTM", "half", 1024, "slices", 64, 8, 64, 4),
     Entry("LSTM", "half", 1024, "slices", 64, 16, 64, 4),
+    Entry("GRU", "tf32", 256, "slices", 16, 16, 64, 4),
     Entry("GRU", "tf32", 256, "slices", 64, 16, 64, 4),
-    Entry("GRU", "tf32", 512, "slices", 64, 8, 64, 4),
+    Entry("GRU", "tf32", 512, "slices", 16, 16, 64, 4),
     Entry("GRU", "tf32", 512, "slices", 64, 16, 32, 4),
+    Entry("GRU", "tf32", 1024, "slices", 16, 8, 64, 8),
     Entry("GRU", "tf32", 1024, "slices", 64, 8, 32, 4),
+    Entry("LSTM", "tf32", 256, "slices", 16, 16, 64, 4),
     Entry("LSTM", "tf32", 256, "slices", 64, 16, 32, 4),
+    Entry("LSTM", "tf32", 512, "slices", 16, 16, 64, 4),
     Entry("LSTM", "tf32", 512, "slices", 64, 8, 64, 4),
+    Entry("LSTM", "tf32", 1024, "slices", 16, 8, 64, 8),
     Entry("LSTM", "tf32", 1024, "slices", 64, 8, 32, 4),
     Entry("GRU", "ieee", 256, "slices", 16, 16, 64, 4),
     Entry("GRU", "ieee", 512, "slices", 16, 16, 64, 4),
@@ -130,6 +135,7 @@ TABLE = (
     Entry("GRU", "ieee", 1024, "slices", 32, 8, 64, 8),
     Entry("LSTM", "ieee", 256, "slices", 16, 16, 64, 4),
     Entry("LSTM", "ieee", 512, "slices", 16, 8, 64, 4),
+    Entry("LSTM", "ieee", 512, "slices", 16, 16, 64, 8),
     Entry("LSTM", "ieee", 1024, "slices", 16, 8, 64, 8),
     Entry("LSTM", "ieee", 1024, "slices", 32, 8, 64, 8),
 )  # fmt: skip
@@ -145,13 +151,16 @@ def device(index: int | None) -> Device:
     return Device(found.name, found.multi_processor_count, shared)
 
 
+def _programs(entry: Entry, request: Request) -> int:
+    return -(-request.H // entry.units) * -(-request.B // entry.rows)
+
+
 def _why_not(entry: Entry, kernel: str, request: Request, device: Device) -> str | None:
     needed = entry.shared_memory(request.H, request.P)
     if needed > device.shared_memory:
         return f"weights of {needed} bytes a program, {device.shared_memory} fit"
     if kernel == "slices":
-        slices = -(-request.H // entry.units)
-        programs = slices * -(-request.B // entry.rows)
+        slices, programs = -(-request.H // entry.units), _programs(entry, request)
         if programs > device.processors:
             return f"{programs} programs of {entry.rows} rows, {device.processors} run at once"
         broadcast = slices * request.B * request.H * entry.bytes
@@ -200,13 +209,34 @@ def plan(request: Request, device: Device) -> Plan:
             return Plan(kernel, None, tuple(refused))
         reason = _refusal(kernel, request)
         if reason is None:
-            reason = f"no tiles for H = {request.H}"
-            for entry in TABLE:
-                same = entry.cell == request.cell and entry.numbers == request.numbers
-                serves = entry.kernel == ("whole" if kernel == "whole" else "slices")
-                if same and serves and max(request.H, request.P) <= entry.largest:
-                    reason = _why_not(entry, kernel, request, device)
-                    if reason is None:
-                        return Plan(kernel, entry, tuple(refused))
+            found, reason = _tiles(kernel, request, device)
+            if found is not None:
+                return Plan(kernel, found, tuple(refused))
         refused.append(f"{kernel}: {reason}")
     raise ValueError("; ".join(refused))
+
+
+def _tiles(kernel: str, request: Request, device: Device) -> tuple[Entry | None, str]:
+    """The first entry of the table that fits, or why the last one does not."""
+    kind = "whole" if kernel == "whole" else "slices"
+    width = max(request.H, request.P)
+    able = [
+        entry
+        for entry in TABLE
+        if (entry.cell, entry.numbers, entry.kernel) == (request.cell, request.numbers, kind)
+        and width <= entry.largest
+    ]
+    reason = f"no tiles for H = {width}"
+    largest = None
+    for entry in able:
+        if entry.largest > able[0].largest:
+            break
+        refusal = _why_not(entry, kernel, request, device)
+        if refusal is not None:
+            reason = refusal
+        elif kernel != "steps" or _programs(entry, request) <= device.processors:
+            return entry, ""
+        # programs that do not meet may take turns; larger tiles read the weights less often
+        elif largest is None or entry.rows > largest.rows:
+            largest = entry
+    return largest, reason

@@ -97,20 +97,23 @@ def lstm_slices_forward(
             wait_for(counter, (visit - first) * tl.num_programs(0))
         written = tl.zeros((ROWS, 2 * UNITS), tl.float32)
         shown = tl.zeros((ROWS, 2 * UNITS), tl.float32)
-        for chunk in tl.static_range(CHUNKS):
-            k = chunk * DEPTH + tl.arange(0, DEPTH)
-            # past the first-level cache, which does not see what other programs write
-            h = tl.load(
-                source + far * H + k[None, :],
-                mask=present[:, None] & (k < H)[None, :],
-                other=0.0,
-                cache_modifier=".cg",
-            )
-            if resets is not None:
-                h = tl.where(forgotten, 0.0, h)
-            h = operand(h, number, PRECISION)
-            written = multiply_add(h, w_written[chunk], written, PRECISION, INTERPRETED)
-            shown = multiply_add(h, w_shown[chunk], shown, PRECISION, INTERPRETED)
+        # In a branch, always taken: else the weights are fetched from the chip into registers before the loop
+        # and from there spilled.
+        if visit < T:
+            for chunk in tl.static_range(CHUNKS):
+                k = chunk * DEPTH + tl.arange(0, DEPTH)
+                # past the first-level cache, which does not see what other programs write
+                h = tl.load(
+                    source + far * H + k[None, :],
+                    mask=present[:, None] & (k < H)[None, :],
+                    other=0.0,
+                    cache_modifier=".cg",
+                )
+                if resets is not None:
+                    h = tl.where(forgotten, 0.0, h)
+                h = operand(h, number, PRECISION)
+                written = multiply_add(h, w_written[chunk], written, PRECISION, INTERPRETED)
+                shown = multiply_add(h, w_shown[chunk], shown, PRECISION, INTERPRETED)
         h_input, h_forget = tl.split(tl.reshape(written, (ROWS, UNITS, 2)))
         h_candidate, h_output = tl.split(tl.reshape(shown, (ROWS, UNITS, 2)))
         input, forget, candidate, output, new_cell, now = gates(

@@ -76,19 +76,26 @@ def lstm_whole_forward(
             found = tl.where(forgotten, 0.0, found)
             found_cell = tl.where(forgotten, 0.0, found_cell)
         h = operand(found, number, PRECISION)
+        a_input = load(x, inside) + biases[0]
+        a_forget = load(x + H, inside) + biases[1]
+        a_candidate = load(x + 2 * H, inside) + biases[2]
+        a_output = load(x + 3 * H, inside) + biases[3]
+        # In a branch, always taken: else the weights are fetched from the chip into registers before the loop
+        # and from there spilled.
+        if visit >= 0:
+            a_input = multiply_add(h, weights[0], a_input, PRECISION, INTERPRETED)
+            a_forget = multiply_add(h, weights[1], a_forget, PRECISION, INTERPRETED)
+            a_candidate = multiply_add(h, weights[2], a_candidate, PRECISION, INTERPRETED)
+            a_output = multiply_add(h, weights[3], a_output, PRECISION, INTERPRETED)
         input, forget, candidate, output, new_cell, shown = gates(
-            multiply_add(h, weights[0], load(x, inside) + biases[0], PRECISION, INTERPRETED),
-            multiply_add(h, weights[1], load(x + H, inside) + biases[1], PRECISION, INTERPRETED),
-            multiply_add(h, weights[2], load(x + 2 * H, inside) + biases[2], PRECISION, INTERPRETED),
-            multiply_add(h, weights[3], load(x + 3 * H, inside) + biases[3], PRECISION, INTERPRETED),
-            found_cell,
-            APPROXIMATE,
+            a_input, a_forget, a_candidate, a_output, found_cell, APPROXIMATE
         )
         now = shown
         if weight_hr is not None:
-            zeros = tl.zeros((ROWS, OUTPUTS), tl.float32)
-            m = operand(shown, number, PRECISION)
-            now = multiply_add(m, projection, zeros, PRECISION, INTERPRETED)
+            now = tl.zeros((ROWS, OUTPUTS), tl.float32)
+            if visit >= 0:
+                m = operand(shown, number, PRECISION)
+                now = multiply_add(m, projection, now, PRECISION, INTERPRETED)
         if lengths is not None:
             ended = has_ended(lengths, row, present, t)[:, None]
             now = tl.where(ended, state, now)
@@ -177,9 +184,10 @@ def lstm_whole_backward(
             found_cell = tl.where(forgotten, 0.0, found_cell)
         d_shown = d
         if weight_hr is not None:
-            m = operand(d, number, PRECISION)
-            zeros = tl.zeros((ROWS, UNITS), tl.float32)
-            d_shown = multiply_add(m, projection, zeros, PRECISION, INTERPRETED)
+            d_shown = tl.zeros((ROWS, UNITS), tl.float32)
+            if visit < T:  # see above
+                m = operand(d, number, PRECISION)
+                d_shown = multiply_add(m, projection, d_shown, PRECISION, INTERPRETED)
         d_input, d_forget, d_candidate, d_output, d_found_cell = gates_backward(
             d_shown,
             d_cell_state,
@@ -199,14 +207,15 @@ def lstm_whole_backward(
             d_output = tl.where(ended, 0.0, d_output)
             d_found_cell = tl.where(ended, d_cell_state, d_found_cell)
         sums = tl.zeros((ROWS, OUTPUTS), tl.float32)
-        through = operand(d_input, number, PRECISION)
-        sums = multiply_add(through, weights[0], sums, PRECISION, INTERPRETED)
-        through = operand(d_forget, number, PRECISION)
-        sums = multiply_add(through, weights[1], sums, PRECISION, INTERPRETED)
-        through = operand(d_candidate, number, PRECISION)
-        sums = multiply_add(through, weights[2], sums, PRECISION, INTERPRETED)
-        through = operand(d_output, number, PRECISION)
-        sums = multiply_add(through, weights[3], sums, PRECISION, INTERPRETED)
+        if visit < T:  # see above
+            through = operand(d_input, number, PRECISION)
+            sums = multiply_add(through, weights[0], sums, PRECISION, INTERPRETED)
+            through = operand(d_forget, number, PRECISION)
+            sums = multiply_add(through, weights[1], sums, PRECISION, INTERPRETED)
+            through = operand(d_candidate, number, PRECISION)
+            sums = multiply_add(through, weights[2], sums, PRECISION, INTERPRETED)
+            through = operand(d_output, number, PRECISION)
+            sums = multiply_add(through, weights[3], sums, PRECISION, INTERPRETED)
         if lengths is not None:
             sums = tl.where(ended, d, sums)
         if resets is not None:

@@ -1,0 +1,129 @@
+"""The table that chooses among Triton's kernels, and what each of its entries compiles to without a GPU."""
+
+import csv
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+launch = pytest.importorskip("gatedcells_kernels.triton.launch")
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).parent.parent.parent
+H100 = launch.Device("H100", 132, 227 << 10)
+
+
+def chosen(cell="GRU", T=128, B=32, H=256, P=None, numbers="half", reset_after=True, device=H100):
+    return launch.plan(launch.Request(cell, T, B, H, P or H, numbers, reset_after), device)
+
+
+def test_few_units_stay_whole_and_many_are_cut_up():
+    assert chosen(H=128).kernel == "whole"
+    assert chosen(H=129).kernel == "slices"
+    assert chosen(H=1024).kernel == "slices"
+    assert chosen(H=1025).kernel == "library"
+
+
+def test_one_step_of_many_units_is_one_launch_without_a_meeting():
+    plan = chosen(T=1, H=512)
+    assert plan.kernel == "steps"
+    assert "slices: one step needs no meeting" in str(plan)
+
+
+def test_a_batch_that_does_not_fit_the_device_at_once_takes_larger_tiles_and_then_a_launch_a_step():
+    rows = [chosen(B=B, H=256).entry.rows for B in (1, 128, 129)]
+    assert rows == [16, 16, 64]
+    plan = chosen(B=4096, H=256)
+    assert (plan.kernel, plan.entry.rows) == ("steps", 64)
+    assert "slices: 512 programs of 64 rows, 132 run at once" in str(plan)
+
+
+def test_programs_of_a_meeting_never_outnumber_the_processors():
+    for device in (H100, launch.Device("half of one", 66, 227 << 10), launch.Device("one", 1, 227 << 10)):
+        for numbers in ("half", "tf32", "ieee"):
+            for cell in ("GRU", "LSTM"):
+                for H in (130, 256, 511, 1000):
+                    for B in (1, 16, 17, 100, 1000):
+                        plan = chosen(cell, B=B, H=H, numbers=numbers, device=device)
+                        if plan.kernel == "slices":
+                            slices = -(-H // plan.entry.units)
+                            assert slices * -(-B // plan.entry.rows) <= device.processors
+
+
+def test_what_a_kernel_does_not_do_is_said():
+    plan = chosen("LSTM", H=256, P=100)
+    assert plan.kernel == "library"
+    assert "slices: has no projection" in str(plan)
+    plan = chosen(H=256, reset_after=False)
+    assert plan.kernel == "library"
+    assert "steps: has no reset gate before the matrix product" in str(plan)
+    assert chosen(H=64, reset_after=False).kernel == "whole"
+    assert chosen("LSTM", H=64, P=10).kernel == "whole"
+
+
+def test_a_kernel_that_was_asked_for_runs_or_raises():
+    with launch.prefer("library"):
+        assert chosen(H=16).kernel == "library"
+    with launch.prefer("whole"), pytest.raises(ValueError, match="whole: no tiles for H = 2048"):
+        chosen(H=2048)
+    with pytest.raises(ValueError, match="kernel must be one of whole, slices"), launch.prefer("cudnn"):
+        pass
+    small = launch.Device("small", 132, 48 << 10)
+    with (
+        launch.prefer("whole"),
+        pytest.raises(ValueError, match="weights of 98304 bytes a program, 49152 fit"),
+    ):
+        chosen(H=128, device=small)
+
+
+RECORDED = sorted((ROOT / "benchmarks" / "results").glob("*triton-*-ahead-of-time.csv"))[-1:]
+# multiprocessors and KiB of shared memory of the smallest device of each kind
+LIMITS = {"sm_90": (114, 227), "sm_80": (108, 163), "gfx942": (304, 64)}
+
+
+def what(row):
+    """Which compilation a row is about."""
+    names = ("cell", "numbers", "H", "kernel", "direction", "rows", "units", "depth", "warps")
+    return " ".join(row[name] for name in names)
+
+
+@pytest.mark.parametrize("target", LIMITS)
+def test_every_entry_of_the_table_compiles_within_its_limits(target, tmp_path):
+    """Without a GPU: registers, spills, shared memory, tensor cores, and the meeting's memory order."""
+    assert RECORDED, "there is no table of registers and spills in benchmarks/results"
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "gatedcells_kernels.triton.ahead", "--target", target, "--processes", "1"],
+        capture_output=True, text=True, cwd=ROOT / "kernels",
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    recorded = {what(row): row for row in csv.DictReader(RECORDED[0].open()) if row["target"] == target}
+    assert {what(row) for row in rows} == set(recorded)
+    _, shared = LIMITS[target]
+    for row in rows:
+        which, slices = what(row), row["kernel"] == "slices"
+        assert int(row["shared_memory"]) <= shared << 10, which
+        assert int(row["spilled_bytes"]) <= int(recorded[which]["spilled_bytes"]), which
+        assert (row["meets"] == "True") == slices, which
+        if target != "gfx942":
+            assert bool(row["tensor_cores"]) == (row["numbers"] != "ieee"), which
+        if target == "sm_90" and row["rows"] == "64" and row["direction"] == "forward":
+            assert row["tensor_cores"] == "HGMMA", which
+
+
+def test_every_entry_is_compiled_for_every_target_that_it_fits():
+    for target, (processors, shared) in LIMITS.items():
+        with RECORDED[0].open() as file:
+            known = {what(row) for row in csv.DictReader(file) if row["target"] == target}
+        for entry in launch.TABLE:
+            fits = entry.shared_memory(entry.largest, entry.largest) <= shared << 10
+            at_once = entry.kernel == "whole" or -(-entry.largest // entry.units) <= processors
+            if fits and at_once and (target != "gfx942" or entry.kernel == "whole"):
+                for direction in ("forward", "backward"):
+                    row = entry._asdict() | {"H": entry.largest, "direction": direction}
+                    assert what({name: str(value) for name, value in row.items()}) in known, (target, entry)
