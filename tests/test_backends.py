@@ -6,7 +6,9 @@ from torch.nn.utils.rnn import pack_sequence
 
 import gatedcells
 from gatedcells import BackendUnavailable, backends
-from gatedcells_kernels.triton import library
+from tests.support.triton_device import without_interpreter as without_interpreter
+
+pytestmark = pytest.mark.usefixtures("without_interpreter")
 
 
 @pytest.fixture
@@ -15,13 +17,6 @@ def layer():
 
 
 X = torch.zeros(5, 2, 3)
-
-
-@pytest.fixture(autouse=True)
-def _no_interpreter(monkeypatch):
-    """As where TRITON_INTERPRET is not set: Triton's kernels take a GPU's tensors, and these are not."""
-    monkeypatch.setattr(library, "interprets", lambda: False)
-    monkeypatch.setattr(backends, "_chosen", {})
 
 
 @pytest.mark.parametrize("name", ["GRU", "LSTM", "GRUCell", "LSTMCell"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
+from tests.support.triton_device import without_interpreter as without_interpreter
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -19,6 +20,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.usefixtures("without_interpreter")
 @pytest.mark.parametrize(("code", "printed"), EXAMPLES)
 def test_an_example_prints_what_the_page_says(code, printed):
     output = io.StringIO()

@@ -1,12 +1,11 @@
-"""The logistic function, tanh and rounding to tf32 of Triton's kernels, in its interpreter."""
+"""The logistic function, tanh and rounding to tf32 of Triton's kernels."""
 
 import numpy as np
 import pytest
 import torch
 
-from tests.support.interpreter import interpreted as interpreted
+from tests.support.triton_device import device as device
 
-pytestmark = pytest.mark.usefixtures("interpreted")
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 activations = pytest.importorskip("gatedcells_kernels.triton.activations")
@@ -24,42 +23,43 @@ def _apply(x, y, count, WHICH: tl.constexpr, SIZE: tl.constexpr):
         activations.store(y + at, activations.sigmoid(number, False), at < count)
 
 
-def computed(which, x):
+def computed(which, x, device):
+    x = x.to(device)
     y = torch.full_like(x, torch.nan)
     with np.errstate(all="ignore"):  # of what is computed for all numbers, and used for some
         _apply[(triton.cdiv(len(x), 1 << 16),)](x, y, len(x), WHICH=which, SIZE=1 << 16)
-    return y
+    return y.cpu()
 
 
 @pytest.mark.parametrize("which", ["sigmoid", "tanh"])
-def test_float32_is_within_four_ulps_over_the_whole_range(which):
+def test_float32_is_within_four_ulps_over_the_whole_range(device, which):
     bits = torch.arange(-(2**31), 2**31, 4099, dtype=torch.int64).to(torch.int32)
     x = bits.view(torch.float32)
     x = x[torch.isfinite(x)]
     exact = getattr(torch, which)(x.double())
     normal = exact.abs() >= torch.finfo(torch.float32).tiny  # a GPU makes zero of what is smaller
     ulp = torch.from_numpy(np.spacing(exact.abs().float().numpy())).double()
-    error = (computed(which, x).double() - exact).abs()
+    error = (computed(which, x, device).double() - exact).abs()
     assert float((error / ulp)[normal].max()) <= ULPS
     assert float(error[~normal].max()) <= torch.finfo(torch.float32).tiny
 
 
-def test_limits_are_exact_and_nan_stays_nan():
+def test_limits_are_exact_and_nan_stays_nan(device):
     inf = float("inf")
     x = torch.tensor([-inf, inf, 0.0, float("nan"), -1e30, 1e30])
-    assert computed("sigmoid", x).nan_to_num(9).tolist() == [0, 1, 0.5, 9, 0, 1]
-    assert computed("tanh", x).nan_to_num(9).tolist() == [-1, 1, 0, 9, -1, 1]
+    assert computed("sigmoid", x, device).nan_to_num(9).tolist() == [0, 1, 0.5, 9, 0, 1]
+    assert computed("tanh", x, device).nan_to_num(9).tolist() == [-1, 1, 0, 9, -1, 1]
 
 
-def test_rounding_to_tf32_is_to_the_nearest_and_keeps_nan_and_infinity():
+def test_rounding_to_tf32_is_to_the_nearest_and_keeps_nan_and_infinity(device):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(5000, generator=generator) * 10.0 ** torch.randint(-30, 30, (5000,), generator=generator)
-    found = tf32.rounded_to_tf32(x)
+    found = tf32.rounded_to_tf32(x.to(device)).cpu()
     digits = found.view(torch.int32) & 0x1FFF
     assert int(digits.count_nonzero()) == 0
     # half of the last of ten digits
     assert float(((found.double() - x.double()) / x.double()).abs().max()) <= 2**-11
     special = torch.tensor([float("inf"), -float("inf"), 0.0])
-    assert torch.equal(tf32.rounded_to_tf32(special), special)
+    assert torch.equal(tf32.rounded_to_tf32(special.to(device)).cpu(), special)
     every_bit = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)
-    assert torch.isnan(tf32.rounded_to_tf32(every_bit)).all()
+    assert torch.isnan(tf32.rounded_to_tf32(every_bit.to(device))).all()

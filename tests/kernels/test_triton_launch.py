@@ -123,7 +123,11 @@ def test_every_entry_is_compiled_for_every_target_that_it_fits():
         for entry in launch.TABLE:
             fits = entry.shared_memory(entry.largest, entry.largest) <= shared << 10
             at_once = entry.kernel == "whole" or -(-entry.largest // entry.units) <= processors
-            if fits and at_once and (target != "gfx942" or entry.kernel == "whole"):
+            if (
+                fits
+                and at_once
+                and (target != "gfx942" or (entry.kernel == "whole" and entry.numbers != "tf32"))
+            ):
                 for direction in ("forward", "backward"):
                     row = entry._asdict() | {"H": entry.largest, "direction": direction}
                     assert what({name: str(value) for name, value in row.items()}) in known, (target, entry)

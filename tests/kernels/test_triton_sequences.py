@@ -1,4 +1,4 @@
-"""Triton's kernels, in its interpreter, beside the reference: every kernel, forward and all gradients."""
+"""Triton's kernels beside the reference: every kernel, forward and all gradients."""
 
 import pytest
 import torch
@@ -9,9 +9,10 @@ from gatedcells import _reference_kernel as reference
 from gatedcells.testing import assert_within_budget
 from gatedcells_kernels.tape import Keep
 from tests.kernels.test_cpu_sequences import drawn_resets, gru_tensors, lstm_tensors
-from tests.support.interpreter import interpreted, one_program  # noqa: F401 (a fixture)
+from tests.support.triton_device import device as device
+from tests.support.triton_device import one_program
 
-pytestmark = pytest.mark.usefixtures("interpreted")
+library = pytest.importorskip("gatedcells_kernels.triton.library")
 launch = pytest.importorskip("gatedcells_kernels.triton.launch")
 triton = pytest.importorskip("gatedcells_kernels.triton.sequence")
 
@@ -35,18 +36,21 @@ def kernels_for(T, H, P, reset_after, numbers):
 
 
 def run(kernel, cell, H, call, *arguments):
-    """One kernel; of ``slices`` in one program for each tile of rows, because the interpreter runs programs
-    one after another, and a program that waits for the next would wait for ever."""
-    if kernel == "slices":
+    """One kernel."""
+    if kernel == "slices" and library.interprets():
         with one_program(cell, H):
             return call(*arguments)
     with launch.prefer(kernel):
         return call(*arguments)
 
 
-def as_exact(values, dtype):
+def on(device, tensor):
+    return None if tensor is None else tensor.to(device)
+
+
+def as_exact(values, dtype, device):
     """Drawn in float64; as numbers that ``dtype`` has, in that dtype and in float64."""
-    rounded = [None if v is None else v.to(dtype) for v in values]
+    rounded = [None if v is None else v.to(device, dtype) for v in values]
     return rounded, [None if v is None else v.double() for v in rounded]
 
 
@@ -60,14 +64,14 @@ def assert_as_exact_as(ours, rival, exact):
     sizes=SIZES, bias=st.booleans(), reverse=st.booleans(), reset_after=st.booleans(),
     dtype=st.sampled_from(DTYPES), data=st.data(),
 )  # fmt: skip
-def test_gru_kernels_are_as_exact_as_the_reference(sizes, bias, reverse, reset_after, dtype, data):
+def test_gru_kernels_are_as_exact_as_the_reference(device, sizes, bias, reverse, reset_after, dtype, data):
     T, B, _, H = sizes
     numbers = "ieee" if dtype == torch.float32 else "half"
     kernel = data.draw(st.sampled_from(kernels_for(T, H, H, reset_after, numbers)))
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
-    lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
-    options = (lengths, drawn_resets(data, T, B), reverse, reset_after)
-    given_, exactly = as_exact(gru_tensors(*sizes, bias=bias), dtype)
+    lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64, device=device)
+    options = (lengths, on(device, drawn_resets(data, T, B)), reverse, reset_after)
+    given_, exactly = as_exact(gru_tensors(*sizes, bias=bias), dtype, device)
     ours = run(kernel, "GRU", H, triton.gru_forward, *given_, *options, Keep.TAPE)
     rival = reference.gru_forward(*given_, *options, Keep.TAPE)
     exact = reference.gru_forward(*exactly, *options, Keep.TAPE)
@@ -81,7 +85,7 @@ def test_gru_kernels_are_as_exact_as_the_reference(sizes, bias, reverse, reset_a
     d_last = torch.randn(B, H) if some != "states" else None
     # all three go backward from the same tape
     read = (d_states, d_last, given_[1], given_[3], *rival)
-    rounded, exactly = as_exact(read, dtype)
+    rounded, exactly = as_exact(read, dtype, device)
     ours, rival, exact = (
         call(*t[:4], *options[:2], *t[4:], *options[2:])
         for call, t in (
@@ -98,15 +102,15 @@ def test_gru_kernels_are_as_exact_as_the_reference(sizes, bias, reverse, reset_a
     sizes=SIZES, P=st.sampled_from([0, 0, 1, 9]), bias=st.booleans(), reverse=st.booleans(),
     dtype=st.sampled_from(DTYPES), data=st.data(),
 )  # fmt: skip
-def test_lstm_kernels_are_as_exact_as_the_reference(sizes, P, bias, reverse, dtype, data):
+def test_lstm_kernels_are_as_exact_as_the_reference(device, sizes, P, bias, reverse, dtype, data):
     T, B, _, H = sizes
     numbers = "ieee" if dtype == torch.float32 else "half"
     kernel = data.draw(st.sampled_from(kernels_for(T, H, P or H, True, numbers)))
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
-    lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64)
-    resets = drawn_resets(data, T, B)
+    lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64, device=device)
+    resets = on(device, drawn_resets(data, T, B))
     options = (lengths, resets, reverse)
-    given_, exactly = as_exact(lstm_tensors(*sizes, P=P, bias=bias), dtype)
+    given_, exactly = as_exact(lstm_tensors(*sizes, P=P, bias=bias), dtype, device)
     ours = run(kernel, "LSTM", H, triton.lstm_forward, *given_, *options, Keep.TAPE)
     rival = reference.lstm_forward(*given_, *options, Keep.TAPE)
     assert_as_exact_as(ours, rival, reference.lstm_forward(*exactly, *options, Keep.TAPE))
@@ -121,7 +125,7 @@ def test_lstm_kernels_are_as_exact_as_the_reference(sizes, P, bias, reverse, dty
     d_cell = torch.randn(B, H) if some in ("all", "cell") else None
     _, hidden, cell, _, weight_hh, _, _, weight_hr = given_
     read = (d_states, d_last, d_cell, hidden, cell, weight_hh, weight_hr, rival[0], rival[2])
-    rounded, exactly = as_exact(read, dtype)
+    rounded, exactly = as_exact(read, dtype, device)
     ours, rival, exact = (
         call(*t[:7], lengths, resets, *t[7:], reverse)
         for call, t in (
@@ -135,10 +139,10 @@ def test_lstm_kernels_are_as_exact_as_the_reference(sizes, P, bias, reverse, dty
 
 @pytest.mark.parametrize("kernel", ["whole", "slices", "steps", "library"])
 @pytest.mark.parametrize("cell", ["GRU", "LSTM"])
-def test_every_number_is_written(cell, kernel):
+def test_every_number_is_written(device, cell, kernel):
     """New memory is NaN, see conftest.py."""
     T, B, H = 3, 18, 17
-    lengths = torch.randint(0, T + 1, (B,))
+    lengths = torch.randint(0, T + 1, (B,), device=device)
     tensors = [
         t.float() for t in (gru_tensors if cell == "GRU" else lstm_tensors)(T, B, 2, H) if t is not None
     ]
@@ -168,8 +172,8 @@ def _tf32_is_allowed():
     matmul.allow_tf32 = before
 
 
-def forward_error(kernel, H):
-    given_, exactly = as_exact(gru_tensors(4, 3, 2, H), torch.float32)
+def forward_error(kernel, H, device):
+    given_, exactly = as_exact(gru_tensors(4, 3, 2, H), torch.float32, device)
     options = (None, None, False, True, Keep.TAPE)
     found = run(kernel, "GRU", H, triton.gru_forward, *given_, *options)[0]
     return float((found.double() - reference.gru_forward(*exactly, *options)[0]).abs().max())
@@ -177,10 +181,10 @@ def forward_error(kernel, H):
 
 @pytest.mark.parametrize("kernel", ["whole", "slices", "steps"])
 @pytest.mark.usefixtures("_tf32_is_allowed")
-def test_tf32_has_the_error_of_ten_digits_where_torch_is_allowed_it(kernel):
-    assert 2**-16 < forward_error(kernel, 24) < 2**-9
+def test_tf32_has_the_error_of_ten_digits_where_torch_is_allowed_it(device, kernel):
+    assert 2**-16 < forward_error(kernel, 24, device) < 2**-9
 
 
 @pytest.mark.parametrize("kernel", ["whole", "slices", "steps"])
-def test_float32_has_its_own_digits_where_tf32_is_not_allowed(kernel):
-    assert forward_error(kernel, 24) < 2**-20
+def test_float32_has_its_own_digits_where_tf32_is_not_allowed(device, kernel):
+    assert forward_error(kernel, 24, device) < 2**-20

@@ -9,12 +9,14 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from tests.support.inputs import Case, exactly_representable
 
 
-def everything(module: nn.Module, case: Case, dtype: torch.dtype, dropout_seed: int = 7) -> dict[str, Tensor]:
+def everything(
+    module: nn.Module, case: Case, dtype: torch.dtype, dropout_seed: int = 7, device: str = "cpu"
+) -> dict[str, Tensor]:
     """Outputs, last states, and the gradients of input, initial states and parameters."""
-    x = case.input(dtype).requires_grad_()
+    x = case.input(dtype).to(device).requires_grad_()
     state = case.state(dtype)
     if state is not None:
-        state = tuple(part.requires_grad_() for part in state)
+        state = tuple(part.to(device).requires_grad_() for part in state)
     given = x
     if case.lengths is not None:
         given = pack_padded_sequence(
@@ -33,7 +35,7 @@ def everything(module: nn.Module, case: Case, dtype: torch.dtype, dropout_seed: 
     # a loss whose gradient differs at every element
     generator = torch.Generator().manual_seed(3)
     loss = sum(
-        (value * exactly_representable(generator, *value.shape).to(dtype)).sum()
+        (value * exactly_representable(generator, *value.shape).to(device, dtype)).sum()
         for value in list(results.values())
     )
     loss.backward()

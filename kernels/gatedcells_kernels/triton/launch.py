@@ -132,12 +132,10 @@ TABLE = (
     Entry("GRU", "ieee", 256, "slices", 16, 16, 64, 4),
     Entry("GRU", "ieee", 512, "slices", 16, 16, 64, 4),
     Entry("GRU", "ieee", 1024, "slices", 16, 8, 64, 8),
-    Entry("GRU", "ieee", 1024, "slices", 32, 8, 64, 8),
     Entry("LSTM", "ieee", 256, "slices", 16, 16, 64, 4),
     Entry("LSTM", "ieee", 512, "slices", 16, 8, 64, 4),
     Entry("LSTM", "ieee", 512, "slices", 16, 16, 64, 8),
     Entry("LSTM", "ieee", 1024, "slices", 16, 8, 64, 8),
-    Entry("LSTM", "ieee", 1024, "slices", 32, 8, 64, 8),
 )  # fmt: skip
 
 

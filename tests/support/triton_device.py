@@ -1,0 +1,39 @@
+"""Where tests run Triton's kernels: in its interpreter on CPU tensors, or on a GPU (``pytest -m gpu``)."""
+
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import pytest
+
+
+@pytest.fixture(scope="session", params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """The device of the tensors to make, "cpu" in the interpreter; or a skip."""
+    library = pytest.importorskip("gatedcells_kernels.triton.library")
+    if library.interprets() != (request.param == "interpreter"):
+        pytest.skip("TRITON_INTERPRET is settled for a process: here it is the other")
+    reason = library.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    return library.device_type()
+
+
+@contextmanager
+def one_program(cell: str, H: int):
+    """Within the block ``slices`` runs, in one slice for all hidden units: the interpreter runs programs one
+    after another, and a program that waits for the next would wait for ever."""
+    from gatedcells_kernels.triton import launch
+
+    entry = launch.Entry(cell, "any", H, "slices", 32, launch.padded(H), 16, 4)
+    with patch.object(launch, "plan", lambda *_: launch.Plan("slices", entry, ())):
+        yield
+
+
+@pytest.fixture
+def without_interpreter(monkeypatch):
+    """As where TRITON_INTERPRET is not set: Triton's kernels take a GPU's tensors."""
+    from gatedcells import backends
+    from gatedcells_kernels.triton import library
+
+    monkeypatch.setattr(library, "interprets", lambda: False)
+    monkeypatch.setattr(backends, "_chosen", {})
