@@ -1,4 +1,5 @@
-"""Our layers beside others: ``python -m benchmarks.run [--op gru] [--peer torch,onnxruntime] [--threads 2]``.
+"""Our layers beside others: ``python -m benchmarks.run [--op gru] [--peer torch,onnxruntime] [--threads 2]``;
+on a GPU ``--device cuda``, with the options of `benchmarks.gpu`.
 
 The gate comes first: what is not as exact as torch is not timed. All peers of a case run in turn.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -14,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks import gpu
 from benchmarks.machine import peaks
 from benchmarks.peers.modules import exact, run_gatedcells, run_torch
 from benchmarks.records import append
@@ -24,6 +27,9 @@ from gatedcells.testing import assert_within_budget
 
 def main() -> None:
     """Gate, time, print and append rows."""
+    if "--device" in sys.argv:
+        gpu.main()
+        return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--op", default=",".join(OPS))
     parser.add_argument("--mode", default=",".join(MODES))
