@@ -44,8 +44,10 @@ TARGETS = {
     "gfx942": (GPUTarget("hip", "gfx942", 64), launch.Device("MI300X", 304, 64 << 10)),
 }
 AMD = (("whole", "half"), ("whole", "ieee"))
-INTEGERS = {"T": "i32", "B": "i32", "first": "i32", "last": "i32", "lengths": "*i32", "counters": "*i32",
-            "carry": "*fp32", "resets": "*u8"}  # fmt: skip
+INTEGERS = {
+    "T": "i32", "B": "i32", "reverse": "i32", "first": "i32", "last": "i32",
+    "lengths": "*i32", "counters": "*i32", "carry": "*fp32", "resets": "*u8",
+}  # fmt: skip
 OPTIONAL = ("lengths", "resets", "weight_hr", "d_projected")  # absent from the plainest call
 
 
@@ -100,7 +102,7 @@ def compiled(job: Job) -> Any:
     H = entry.largest
     constants: dict[str, Any] = {
         "H": H, "P": H, "SLOTS": 5, "UNITS": H if entry.kernel == "whole" else entry.units,
-        "OUTPUTS": H, "ROWS": entry.rows, "DEPTH": entry.depth, "REVERSE": False, "RESET_AFTER": True,
+        "OUTPUTS": H, "ROWS": entry.rows, "DEPTH": entry.depth, "RESET_AFTER": True,
         "MEET": True, "INTERPRETED": False, "PRECISION": "tf32" if entry.numbers == "tf32" else "ieee",
         "APPROXIMATE": nvidia and entry.numbers != "ieee",
     }  # fmt: skip

@@ -60,7 +60,7 @@ def _with_rounded_weights(given: dict[str, Any]) -> dict[str, Any]:
 
 def time_of(visit: int, given: dict[str, Any]) -> int:
     """The time that a walk visits as its ``visit``-th."""
-    return given["T"] - 1 - visit if given["REVERSE"] else visit
+    return given["T"] - 1 - visit if given["reverse"] else visit
 
 
 def as_found(state: Tensor, given: dict[str, Any], visit: int = 0) -> Tensor:
@@ -82,6 +82,11 @@ def unless_ended(new: Tensor, old: Tensor, t: int, given: dict[str, Any]) -> Ten
     return torch.where((t < given["lengths"])[:, None], new, old)
 
 
+def directions(given: dict[str, Any]) -> int:
+    """How many directions the tensors hold, one after the other."""
+    return len(given["weight_hh"]) if given["weight_hh"].dim() == 3 else 1
+
+
 def run_whole(kernel: Any, plan: launch.Plan, given: dict[str, Any]) -> None:
     """Launch a kernel of which one program has all hidden units of its rows."""
     entry = plan.entry
@@ -89,7 +94,7 @@ def run_whole(kernel: Any, plan: launch.Plan, given: dict[str, Any]) -> None:
     tiles = {"UNITS": launch.padded(given["H"]), "ROWS": entry.rows}
     if "P" in given:
         tiles["OUTPUTS"] = launch.padded(given["P"])
-    grid = (triton.cdiv(given["B"], entry.rows),)
+    grid = (triton.cdiv(given["B"], entry.rows), directions(given))
     kernel[grid](**_with_rounded_weights(given), **tiles, num_warps=entry.warps, **_options())
 
 
@@ -97,10 +102,10 @@ def run_slices(kernel: Any, plan: launch.Plan, given: dict[str, Any], *, visits:
     """Launch a kernel that has the hidden units cut up: once, or (``steps``) once a visit."""
     entry = plan.entry
     assert entry is not None
-    grid = (triton.cdiv(given["H"], entry.units), triton.cdiv(given["B"], entry.rows))
+    grid = (triton.cdiv(given["H"], entry.units), triton.cdiv(given["B"], entry.rows), directions(given))
     meet = plan.kernel == "slices"
-    # one a tile of rows; zeros, because each launch counts from there
-    counters = given["hidden" if "hidden" in given else "cell"].new_zeros(grid[1], dtype=torch.int32)
+    # one a direction and tile of rows; zeros, because a launch counts from there
+    counters = given["weight_hh"].new_zeros(grid[1] * grid[2], dtype=torch.int32)
     options = _options()
     if meet and not interprets():
         options["launch_cooperative_grid"] = True

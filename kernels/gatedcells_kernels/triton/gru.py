@@ -44,7 +44,7 @@ def gru_forward(
         "resets": calls.as_bytes(resets),
         "states": states,
         "tape": tape if keep == Keep.TAPE else None,
-        "T": T, "B": B, "H": H, "REVERSE": reverse,
+        "T": T, "B": B, "H": H, "reverse": int(reverse),
     }  # fmt: skip
     request = launch.Request("GRU", T, B, H, H, calls.numbers(hidden), reset_after)
     plan = launch.plan(request, launch.device(hidden.device.index))
@@ -108,7 +108,7 @@ def gru_backward(
         "tape": tape.contiguous(),
         "d_gates": d_gates,
         "d_hidden": d_hidden,
-        "T": T, "B": B, "H": H, "REVERSE": reverse,
+        "T": T, "B": B, "H": H, "reverse": int(reverse),
     }  # fmt: skip
     request = launch.Request("GRU", T, B, H, H, calls.numbers(states), reset_after)
     plan = launch.plan(request, launch.device(states.device.index))

@@ -20,7 +20,7 @@ from gatedcells_kernels.triton.gru_gates import (
 from gatedcells_kernels.triton.walk import forgets, has_ended, time_of
 
 
-@triton.jit(do_not_specialize=["T", "B", "visit"])
+@triton.jit(do_not_specialize=["T", "B", "visit", "reverse"])
 def gru_pointwise_forward(
     x_projection,  # [T, B, 3H]: W x + b_i
     h_projection,  # [B, 3H]: U h; with the reset gate before, reset and update [B, 2H]
@@ -36,9 +36,9 @@ def gru_pointwise_forward(
     T,
     B,
     visit,
+    reverse,  # 1 against the order of time
     H: tl.constexpr,
     SIZE: tl.constexpr,
-    REVERSE: tl.constexpr,
     PHASE: tl.constexpr,  # "all" (reset after), "gates" and "candidate" (before)
     APPROXIMATE: tl.constexpr,
 ):
@@ -47,7 +47,7 @@ def gru_pointwise_forward(
     row = number // H
     unit = number % H
     inside = row < B
-    t = time_of(visit, T, REVERSE)
+    t = time_of(visit, T, reverse)
     x = x_projection + (t * B + row) * (3 * H) + unit
     old = load(state + number, inside)
     found = old
@@ -94,13 +94,13 @@ def gru_pointwise_forward(
             store(slot + 3 * H, h_candidate, inside)
         after = now
         if resets is not None:
-            following = time_of(visit + 1, T, REVERSE)
+            following = time_of(visit + 1, T, reverse)
             there = inside & (visit + 1 < T)
             after = tl.where(forgets(resets, lengths, row, there, following, B) & there, 0.0, now)
         store(operand + number, after, inside)
 
 
-@triton.jit(do_not_specialize=["T", "B", "visit"])
+@triton.jit(do_not_specialize=["T", "B", "visit", "reverse"])
 def gru_pointwise_backward(
     d_states,  # [T, B, H] or None
     hidden,  # [B, H]
@@ -114,9 +114,9 @@ def gru_pointwise_backward(
     T,
     B,
     visit,
+    reverse,  # 1 against the order of time
     H: tl.constexpr,
     SIZE: tl.constexpr,
-    REVERSE: tl.constexpr,
     PHASE: tl.constexpr,  # "all" (reset after), "candidate" and "reset" (before)
 ):
     """One step, or one half of it, backward: d_states, direct, product, tape -> d_gates, direct."""
@@ -124,12 +124,12 @@ def gru_pointwise_backward(
     row = number // H
     unit = number % H
     inside = row < B
-    t = time_of(visit, T, REVERSE)
+    t = time_of(visit, T, reverse)
     slot = tape + (t * B + row) * (4 * H) + unit
     d_slot = d_gates + (t * B + row) * (4 * H) + unit
     reset = load(slot, inside)
     # the state that the step found: of the visit before, or the initial one
-    before = time_of(visit - 1, T, REVERSE).to(tl.int64)
+    before = time_of(visit - 1, T, reverse).to(tl.int64)
     found = load(states + before * B * H + number, inside & (visit > 0))
     found += load(hidden + number, inside & (visit == 0))
     if resets is not None:
@@ -143,7 +143,7 @@ def gru_pointwise_backward(
         candidate = load(slot + 2 * H, inside)
         d = load(direct + number, inside) + load(product + number, inside & (visit + 1 < T))
         if resets is not None:
-            later = time_of(visit + 1, T, REVERSE)
+            later = time_of(visit + 1, T, reverse)
             there = inside & (visit + 1 < T)
             d = tl.where(forgets(resets, lengths, row, there, later, B) & there, 0.0, d)
         if d_states is not None:

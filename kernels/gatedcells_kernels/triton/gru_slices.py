@@ -18,10 +18,10 @@ from gatedcells_kernels.triton.gru_gates import (
     reset_backward,
 )
 from gatedcells_kernels.triton.meeting import arrive, wait_for
-from gatedcells_kernels.triton.walk import forgets, has_ended, time_of
+from gatedcells_kernels.triton.walk import forgets, has_ended, of, time_of
 
 
-@triton.jit(do_not_specialize=["T", "B", "first", "last"])
+@triton.jit(do_not_specialize=["T", "B", "reverse", "first", "last"])
 def gru_slices_forward(
     x_projection,  # [T, B, 3H]: W x + b_i
     hidden,  # [B, H]
@@ -31,26 +31,38 @@ def gru_slices_forward(
     resets,  # [T, B] uint8 or None
     states,  # out [T, B, H]
     tape,  # out [T, B, 4, H] or None
-    counters,  # zeros, one for each tile of rows; read with MEET only
+    counters,  # zeros, one for each direction and tile of rows; read with MEET only
     T,
     B,
+    reverse,  # 1 against the order of time; of two directions 0, the second is turned
     first,  # the first visit of this launch
     last,  # one past its last
     H: tl.constexpr,
     UNITS: tl.constexpr,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
-    REVERSE: tl.constexpr,
     MEET: tl.constexpr,
     PRECISION: tl.constexpr,
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
     """Some steps of a slice of units and a tile of rows, forward: x_projection, hidden -> states, tape."""
+    direction = tl.program_id(2)
+    turned = reverse + direction
+    x_projection = of(x_projection, direction, T * B, 3 * H)
+    hidden = of(hidden, direction, B, H)
+    weight_hh = of(weight_hh, direction, 3 * H, H)
+    if bias_hh is not None:
+        bias_hh = of(bias_hh, direction, 3, H)
+    if resets is not None:
+        resets = of(resets, direction, T, B)
+    states = of(states, direction, T * B, H)
+    if tape is not None:
+        tape = of(tape, direction, T * B, 4 * H)
     CHUNKS: tl.constexpr = (H + DEPTH - 1) // DEPTH
     unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    counter = counters + tl.program_id(1)
+    counter = counters + direction * tl.num_programs(1) + tl.program_id(1)
     present = row < B
     inside = present[:, None] & (unit < H)[None, :]
     far = row[:, None].to(tl.int64)
@@ -79,11 +91,11 @@ def gru_slices_forward(
 
     source = hidden
     if first > 0:
-        source = states + time_of(first - 1, T, REVERSE).to(tl.int64) * B * H
+        source = states + time_of(first - 1, T, turned).to(tl.int64) * B * H
     state = load(source + far * H + unit[None, :], inside)
     visit = first
     while visit < last:
-        t = time_of(visit, T, REVERSE)
+        t = time_of(visit, T, turned)
         # under way while the program waits
         x = x_projection + (t * B + far) * (3 * H) + unit[None, :]
         x_reset = load(x, inside)
@@ -137,7 +149,7 @@ def gru_slices_forward(
         visit += 1
 
 
-@triton.jit(do_not_specialize=["T", "B", "first", "last"])
+@triton.jit(do_not_specialize=["T", "B", "reverse", "first", "last"])
 def gru_slices_backward(
     d_states,  # [T, B, H] or None
     d_last,  # [B, H] or None
@@ -150,26 +162,41 @@ def gru_slices_backward(
     d_gates,  # out [T, B, 4, H]: candidate (input's half), reset, update, candidate (state's half)
     d_hidden,  # out [B, H]
     carry,  # [B, H] float32: the direct part of dL/dh between launches
-    counters,  # zeros, one for each tile of rows; read with MEET only
+    counters,  # zeros, one for each direction and tile of rows; read with MEET only
     T,
     B,
+    reverse,  # 1 against the order of time; of two directions 0, the second is turned
     first,  # the first visit of this launch, counted from the last step: T + 1 in all
     last,  # one past its last
     H: tl.constexpr,
     UNITS: tl.constexpr,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
-    REVERSE: tl.constexpr,
     MEET: tl.constexpr,
     PRECISION: tl.constexpr,
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
     """Some steps of a slice of units and a tile of rows, backward: d_states, tape -> d_gates, d_hidden."""
+    direction = tl.program_id(2)
+    turned = reverse + direction
+    if d_states is not None:
+        d_states = of(d_states, direction, T * B, H)
+    if d_last is not None:
+        d_last = of(d_last, direction, B, H)
+    hidden = of(hidden, direction, B, H)
+    weight_hh = of(weight_hh, direction, 3 * H, H)
+    if resets is not None:
+        resets = of(resets, direction, T, B)
+    states = of(states, direction, T * B, H)
+    tape = of(tape, direction, T * B, 4 * H)
+    d_gates = of(d_gates, direction, T * B, 4 * H)
+    d_hidden = of(d_hidden, direction, B, H)
+    carry = of(carry, direction, B, H)
     CHUNKS: tl.constexpr = (3 * H + DEPTH - 1) // DEPTH
     unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    counter = counters + tl.program_id(1)
+    counter = counters + direction * tl.num_programs(1) + tl.program_id(1)
     present = row < B
     inside = present[:, None] & (unit < H)[None, :]
     far = row[:, None].to(tl.int64)
@@ -193,7 +220,7 @@ def gru_slices_backward(
         # dL/dh after the step: what the step visited before passes on through its gates, and directly
         d = direct
         if visit > 0:
-            t = time_of(T - visit, T, REVERSE)
+            t = time_of(T - visit, T, turned)
             if MEET:
                 wait_for(counter, (visit - first) * tl.num_programs(0))
             for chunk in tl.static_range(CHUNKS):
@@ -209,7 +236,7 @@ def gru_slices_backward(
             if resets is not None:
                 d = tl.where(forgets(resets, lengths, row, present, t, B)[:, None], 0.0, d)
         if visit < T:
-            t = time_of(T - 1 - visit, T, REVERSE)
+            t = time_of(T - 1 - visit, T, turned)
             if d_states is not None:
                 d += load(d_states + (t * B + far) * H + unit[None, :], inside)
             slot = tape + (t * B + far) * (4 * H) + unit[None, :]
@@ -219,7 +246,7 @@ def gru_slices_backward(
             h_candidate = load(slot + 3 * H, inside)
             # the state that the step found: of the step before, or the initial one
             begins = visit == T - 1
-            before = states + (time_of(T - 2 - visit, T, REVERSE) * B + far) * H + unit[None, :]
+            before = states + (time_of(T - 2 - visit, T, turned) * B + far) * H + unit[None, :]
             found = load(before, inside & (visit < T - 1))
             found += load(hidden + far * H + unit[None, :], inside & begins)
             if resets is not None:

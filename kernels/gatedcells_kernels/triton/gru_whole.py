@@ -17,10 +17,10 @@ from gatedcells_kernels.triton.gru_gates import (
     reset_and_update,
     reset_backward,
 )
-from gatedcells_kernels.triton.walk import forgets, has_ended, time_of
+from gatedcells_kernels.triton.walk import forgets, has_ended, of, time_of
 
 
-@triton.jit(do_not_specialize=["T", "B"])
+@triton.jit(do_not_specialize=["T", "B", "reverse"])
 def gru_whole_forward(
     x_projection,  # [T, B, 3H]: W x + b_i
     hidden,  # [B, H]
@@ -32,16 +32,28 @@ def gru_whole_forward(
     tape,  # out [T, B, 4, H] or None
     T,
     B,
+    reverse,  # 1 against the order of time; of two directions 0, the second is turned
     H: tl.constexpr,
     UNITS: tl.constexpr,
     ROWS: tl.constexpr,
-    REVERSE: tl.constexpr,
     RESET_AFTER: tl.constexpr,
     PRECISION: tl.constexpr,
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
     """All steps of a tile of rows, forward: x_projection, hidden -> states, tape."""
+    direction = tl.program_id(1)
+    turned = reverse + direction
+    x_projection = of(x_projection, direction, T * B, 3 * H)
+    hidden = of(hidden, direction, B, H)
+    weight_hh = of(weight_hh, direction, 3 * H, H)
+    if bias_hh is not None:
+        bias_hh = of(bias_hh, direction, 3, H)
+    if resets is not None:
+        resets = of(resets, direction, T, B)
+    states = of(states, direction, T * B, H)
+    if tape is not None:
+        tape = of(tape, direction, T * B, 4 * H)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     unit = tl.arange(0, UNITS)
     present = row < B
@@ -64,16 +76,16 @@ def gru_whole_forward(
         b_candidate = load(bias_hh + 2 * H + unit, unit < H)[None, :]
 
     state = load(hidden + far * H + unit[None, :], inside)
-    x = x_projection + (time_of(0, T, REVERSE) * B + far) * (3 * H) + unit[None, :]
+    x = x_projection + (time_of(0, T, turned) * B + far) * (3 * H) + unit[None, :]
     x_reset = load(x, inside)
     x_update = load(x + H, inside)
     x_candidate = load(x + 2 * H, inside)
     visit = 0
     while visit < T:
-        t = time_of(visit, T, REVERSE)
+        t = time_of(visit, T, turned)
         # what the next step reads is under way while this one computes
         follows = inside & (visit + 1 < T)
-        x = x_projection + (time_of(visit + 1, T, REVERSE) * B + far) * (3 * H) + unit[None, :]
+        x = x_projection + (time_of(visit + 1, T, turned) * B + far) * (3 * H) + unit[None, :]
         next_reset = load(x, follows)
         next_update = load(x + H, follows)
         next_candidate = load(x + 2 * H, follows)
@@ -121,7 +133,7 @@ def gru_whole_forward(
         visit += 1
 
 
-@triton.jit(do_not_specialize=["T", "B"])
+@triton.jit(do_not_specialize=["T", "B", "reverse"])
 def gru_whole_backward(
     d_states,  # [T, B, H] or None
     d_last,  # [B, H] or None
@@ -135,16 +147,30 @@ def gru_whole_backward(
     d_hidden,  # out [B, H]
     T,
     B,
+    reverse,  # 1 against the order of time; of two directions 0, the second is turned
     H: tl.constexpr,
     UNITS: tl.constexpr,
     ROWS: tl.constexpr,
-    REVERSE: tl.constexpr,
     RESET_AFTER: tl.constexpr,
     PRECISION: tl.constexpr,
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
     """All steps of a tile of rows, backward: d_states, d_last, tape -> d_gates, d_hidden."""
+    direction = tl.program_id(1)
+    turned = reverse + direction
+    if d_states is not None:
+        d_states = of(d_states, direction, T * B, H)
+    if d_last is not None:
+        d_last = of(d_last, direction, B, H)
+    hidden = of(hidden, direction, B, H)
+    weight_hh = of(weight_hh, direction, 3 * H, H)
+    if resets is not None:
+        resets = of(resets, direction, T, B)
+    states = of(states, direction, T * B, H)
+    tape = of(tape, direction, T * B, 4 * H)
+    d_gates = of(d_gates, direction, T * B, 4 * H)
+    d_hidden = of(d_hidden, direction, B, H)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     unit = tl.arange(0, UNITS)
     present = row < B
@@ -163,7 +189,7 @@ def gru_whole_backward(
         d_state = load(d_last + far * H + unit[None, :], inside)
     visit = T - 1
     while visit >= 0:
-        t = time_of(visit, T, REVERSE)
+        t = time_of(visit, T, turned)
         at = (t * B + far) * H + unit[None, :]
         d = d_state
         if d_states is not None:
@@ -173,7 +199,7 @@ def gru_whole_backward(
         update = load(slot + H, inside)
         candidate = load(slot + 2 * H, inside)
         # the state that the step found: of the visit before, or the initial one
-        before = states + (time_of(visit - 1, T, REVERSE) * B + far) * H + unit[None, :]
+        before = states + (time_of(visit - 1, T, turned) * B + far) * H + unit[None, :]
         found = load(before, inside & (visit > 0))
         found += load(hidden + far * H + unit[None, :], inside & (visit == 0))
         if resets is not None:

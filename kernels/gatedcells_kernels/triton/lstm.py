@@ -49,7 +49,7 @@ def lstm_forward(
         "states": states,
         "last_cell": last_cell,
         "tape": tape if keep else None,
-        "T": T, "B": B, "H": H, "SLOTS": LSTM_SLOTS[keep], "REVERSE": reverse,
+        "T": T, "B": B, "H": H, "SLOTS": LSTM_SLOTS[keep], "reverse": int(reverse),
     }  # fmt: skip
     request = launch.Request("LSTM", T, B, H, P, calls.numbers(hidden))
     plan = launch.plan(request, launch.device(hidden.device.index))
@@ -121,7 +121,7 @@ def lstm_backward(
         "d_gates": d_gates,
         "d_hidden": d_hidden,
         "d_cell": d_cell,
-        "T": T, "B": B, "H": H, "REVERSE": reverse,
+        "T": T, "B": B, "H": H, "reverse": int(reverse),
     }  # fmt: skip
     plan = launch.plan(
         launch.Request("LSTM", T, B, H, P, calls.numbers(states)), launch.device(states.device.index)

@@ -12,7 +12,7 @@ from gatedcells_kernels.triton.lstm_gates import gates, gates_backward
 from gatedcells_kernels.triton.walk import forgets, has_ended, time_of
 
 
-@triton.jit(do_not_specialize=["T", "B", "visit"])
+@triton.jit(do_not_specialize=["T", "B", "visit", "reverse"])
 def lstm_pointwise_forward(
     x_projection,  # [T, B, 4H]: W x + b_i
     h_projection,  # [B, 4H]: U h
@@ -27,10 +27,10 @@ def lstm_pointwise_forward(
     T,
     B,
     visit,
+    reverse,  # 1 against the order of time
     H: tl.constexpr,
     SLOTS: tl.constexpr,  # 5 to keep all, 1 to keep the cell states
     SIZE: tl.constexpr,
-    REVERSE: tl.constexpr,
     APPROXIMATE: tl.constexpr,
 ):
     """One step, forward: x_projection, h_projection, cell -> cell, states, tape."""
@@ -38,7 +38,7 @@ def lstm_pointwise_forward(
     row = number // H
     unit = number % H
     inside = row < B
-    t = time_of(visit, T, REVERSE)
+    t = time_of(visit, T, reverse)
     x = x_projection + (t * B + row) * (4 * H) + unit
     h = h_projection + row * (4 * H) + unit
     a_input = load(x, inside) + load(h, inside)
@@ -75,13 +75,13 @@ def lstm_pointwise_forward(
         store(state + number, now, inside)
         store(states + t.to(tl.int64) * B * H + number, now, inside)
         if resets is not None:
-            following = time_of(visit + 1, T, REVERSE)
+            following = time_of(visit + 1, T, reverse)
             there = inside & (visit + 1 < T)
             now = tl.where(forgets(resets, lengths, row, there, following, B) & there, 0.0, now)
     store(operand + number, now, inside)
 
 
-@triton.jit(do_not_specialize=["T", "B", "visit"])
+@triton.jit(do_not_specialize=["T", "B", "visit", "reverse"])
 def lstm_pointwise_backward(
     d_shown,  # [B, H] float32: dL/dm
     cell,  # [B, H]
@@ -93,9 +93,9 @@ def lstm_pointwise_backward(
     T,
     B,
     visit,
+    reverse,  # 1 against the order of time
     H: tl.constexpr,
     SIZE: tl.constexpr,
-    REVERSE: tl.constexpr,
     APPROXIMATE: tl.constexpr,
 ):
     """One step, backward: d_shown, d_cell, tape -> d_gates, d_cell."""
@@ -103,10 +103,10 @@ def lstm_pointwise_backward(
     row = number // H
     unit = number % H
     inside = row < B
-    t = time_of(visit, T, REVERSE)
+    t = time_of(visit, T, reverse)
     slot = tape + (t * B + row) * (5 * H) + unit
     # the cell state that the step found: a slot of the step before, or the initial one
-    before = tape + (time_of(visit - 1, T, REVERSE) * B + row) * (5 * H) + 4 * H + unit
+    before = tape + (time_of(visit - 1, T, reverse) * B + row) * (5 * H) + 4 * H + unit
     found_cell = load(before, inside & (visit > 0))
     found_cell += load(cell + number, inside & (visit == 0))
     if resets is not None:

@@ -10,10 +10,10 @@ import triton.language as tl
 from gatedcells_kernels.triton.activations import load, multiply_add, operand, store
 from gatedcells_kernels.triton.lstm_gates import gates, gates_backward
 from gatedcells_kernels.triton.meeting import arrive, wait_for
-from gatedcells_kernels.triton.walk import forgets, has_ended, time_of
+from gatedcells_kernels.triton.walk import forgets, has_ended, of, time_of
 
 
-@triton.jit(do_not_specialize=["T", "B", "first", "last"])
+@triton.jit(do_not_specialize=["T", "B", "reverse", "first", "last"])
 def lstm_slices_forward(
     x_projection,  # [T, B, 4H]: W x + b_i
     hidden,  # [B, H]
@@ -26,9 +26,10 @@ def lstm_slices_forward(
     last_cell,  # out [B, H]
     tape,  # out [T, B, SLOTS, H] or None
     carry,  # [B, H] float32: the cell state between launches
-    counters,  # zeros, one for each tile of rows; read with MEET only
+    counters,  # zeros, one for each direction and tile of rows; read with MEET only
     T,
     B,
+    reverse,  # 1 against the order of time; of two directions 0, the second is turned
     first,  # the first visit of this launch
     last,  # one past its last
     H: tl.constexpr,
@@ -36,17 +37,31 @@ def lstm_slices_forward(
     UNITS: tl.constexpr,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
-    REVERSE: tl.constexpr,
     MEET: tl.constexpr,
     PRECISION: tl.constexpr,
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
     """Some steps of a slice of units and a tile of rows, forward: x_projection, cell -> states, tape."""
+    direction = tl.program_id(2)
+    turned = reverse + direction
+    x_projection = of(x_projection, direction, T * B, 4 * H)
+    hidden = of(hidden, direction, B, H)
+    cell = of(cell, direction, B, H)
+    weight_hh = of(weight_hh, direction, 4 * H, H)
+    if bias_hh is not None:
+        bias_hh = of(bias_hh, direction, 4, H)
+    if resets is not None:
+        resets = of(resets, direction, T, B)
+    states = of(states, direction, T * B, H)
+    last_cell = of(last_cell, direction, B, H)
+    if tape is not None:
+        tape = of(tape, direction, T * B, SLOTS * H)
+    carry = of(carry, direction, B, H)
     CHUNKS: tl.constexpr = (H + DEPTH - 1) // DEPTH
     unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    counter = counters + tl.program_id(1)
+    counter = counters + direction * tl.num_programs(1) + tl.program_id(1)
     present = row < B
     inside = present[:, None] & (unit < H)[None, :]
     far = row[:, None].to(tl.int64)
@@ -75,14 +90,14 @@ def lstm_slices_forward(
     source = hidden
     cell_state = tl.zeros((ROWS, UNITS), tl.float32)
     if first > 0:
-        source = states + time_of(first - 1, T, REVERSE).to(tl.int64) * B * H
+        source = states + time_of(first - 1, T, turned).to(tl.int64) * B * H
         cell_state += load(carry + far * H + unit[None, :], inside)
     else:
         cell_state += load(cell + far * H + unit[None, :], inside)
     state = load(source + far * H + unit[None, :], inside)
     visit = first
     while visit < last:
-        t = time_of(visit, T, REVERSE)
+        t = time_of(visit, T, turned)
         # under way while the program waits
         x = x_projection + (t * B + far) * (4 * H) + unit[None, :]
         x_input = load(x, inside) + biases[0]
@@ -149,7 +164,7 @@ def lstm_slices_forward(
         store(last_cell + far * H + unit[None, :], cell_state, inside)
 
 
-@triton.jit(do_not_specialize=["T", "B", "first", "last"])
+@triton.jit(do_not_specialize=["T", "B", "reverse", "first", "last"])
 def lstm_slices_backward(
     d_states,  # [T, B, H] or None
     d_last_hidden,  # [B, H] or None
@@ -163,26 +178,43 @@ def lstm_slices_backward(
     d_hidden,  # out [B, H]
     d_cell,  # out [B, H]
     carry,  # [2, B, H] float32: dL/dh of the rows that have ended and dL/dc between launches
-    counters,  # zeros, one for each tile of rows; read with MEET only
+    counters,  # zeros, one for each direction and tile of rows; read with MEET only
     T,
     B,
+    reverse,  # 1 against the order of time; of two directions 0, the second is turned
     first,  # the first visit of this launch, counted from the last step: T + 1 in all
     last,  # one past its last
     H: tl.constexpr,
     UNITS: tl.constexpr,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
-    REVERSE: tl.constexpr,
     MEET: tl.constexpr,
     PRECISION: tl.constexpr,
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
     """Some steps of a slice of units and a tile of rows, backward: d_states, tape -> d_gates, d_cell."""
+    direction = tl.program_id(2)
+    turned = reverse + direction
+    if d_states is not None:
+        d_states = of(d_states, direction, T * B, H)
+    if d_last_hidden is not None:
+        d_last_hidden = of(d_last_hidden, direction, B, H)
+    if d_last_cell is not None:
+        d_last_cell = of(d_last_cell, direction, B, H)
+    cell = of(cell, direction, B, H)
+    weight_hh = of(weight_hh, direction, 4 * H, H)
+    if resets is not None:
+        resets = of(resets, direction, T, B)
+    tape = of(tape, direction, T * B, 5 * H)
+    d_gates = of(d_gates, direction, T * B, 4 * H)
+    d_hidden = of(d_hidden, direction, B, H)
+    d_cell = of(d_cell, direction, B, H)
+    carry = of(carry, direction, 2 * B, H)
     CHUNKS: tl.constexpr = (4 * H + DEPTH - 1) // DEPTH
     unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    counter = counters + tl.program_id(1)
+    counter = counters + direction * tl.num_programs(1) + tl.program_id(1)
     present = row < B
     inside = present[:, None] & (unit < H)[None, :]
     far = row[:, None].to(tl.int64)
@@ -212,7 +244,7 @@ def lstm_slices_backward(
         # dL/dh after the step: what the step visited before passes on through its gates
         d = direct
         if visit > 0:
-            t = time_of(T - visit, T, REVERSE)
+            t = time_of(T - visit, T, turned)
             if MEET:
                 wait_for(counter, (visit - first) * tl.num_programs(0))
             for chunk in tl.static_range(CHUNKS):
@@ -229,12 +261,12 @@ def lstm_slices_backward(
                 forgotten = forgets(resets, lengths, row, present, t, B)[:, None]
                 d = tl.where(forgotten, 0.0, d)
         if visit < T:
-            t = time_of(T - 1 - visit, T, REVERSE)
+            t = time_of(T - 1 - visit, T, turned)
             if d_states is not None:
                 d += load(d_states + (t * B + far) * H + unit[None, :], inside)
             slot = tape + (t * B + far) * (5 * H) + unit[None, :]
             # the cell state that the step found: a slot of the step before, or the initial one
-            before = tape + (time_of(T - 2 - visit, T, REVERSE) * B + far) * (5 * H) + 4 * H + unit[None, :]
+            before = tape + (time_of(T - 2 - visit, T, turned) * B + far) * (5 * H) + 4 * H + unit[None, :]
             found_cell = load(before, inside & (visit < T - 1))
             found_cell += load(cell + at, inside & (visit == T - 1))
             if resets is not None:

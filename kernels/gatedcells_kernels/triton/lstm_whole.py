@@ -9,10 +9,10 @@ import triton.language as tl
 
 from gatedcells_kernels.triton.activations import load, multiply_add, operand, store
 from gatedcells_kernels.triton.lstm_gates import gates, gates_backward
-from gatedcells_kernels.triton.walk import forgets, has_ended, time_of
+from gatedcells_kernels.triton.walk import forgets, has_ended, of, time_of
 
 
-@triton.jit(do_not_specialize=["T", "B"])
+@triton.jit(do_not_specialize=["T", "B", "reverse"])
 def lstm_whole_forward(
     x_projection,  # [T, B, 4H]: W x + b_i
     hidden,  # [B, P]
@@ -27,18 +27,34 @@ def lstm_whole_forward(
     tape,  # out [T, B, SLOTS, H] or None
     T,
     B,
+    reverse,  # 1 against the order of time; of two directions 0, the second is turned
     H: tl.constexpr,
     P: tl.constexpr,
     SLOTS: tl.constexpr,  # 5 to keep all, 1 to keep the cell states
     UNITS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     ROWS: tl.constexpr,
-    REVERSE: tl.constexpr,
     PRECISION: tl.constexpr,
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
     """All steps of a tile of rows, forward: x_projection, hidden, cell -> states, last_cell, tape."""
+    direction = tl.program_id(1)
+    turned = reverse + direction
+    x_projection = of(x_projection, direction, T * B, 4 * H)
+    hidden = of(hidden, direction, B, P)
+    cell = of(cell, direction, B, H)
+    weight_hh = of(weight_hh, direction, 4 * H, P)
+    if bias_hh is not None:
+        bias_hh = of(bias_hh, direction, 4, H)
+    if weight_hr is not None:
+        weight_hr = of(weight_hr, direction, P, H)
+    if resets is not None:
+        resets = of(resets, direction, T, B)
+    states = of(states, direction, T * B, P)
+    last_cell = of(last_cell, direction, B, H)
+    if tape is not None:
+        tape = of(tape, direction, T * B, SLOTS * H)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     unit = tl.arange(0, UNITS)
     output_unit = tl.arange(0, OUTPUTS)
@@ -67,7 +83,7 @@ def lstm_whole_forward(
     cell_state = load(cell + far * H + unit[None, :], inside)
     visit = 0
     while visit < T:
-        t = time_of(visit, T, REVERSE)
+        t = time_of(visit, T, turned)
         x = x_projection + (t * B + far) * (4 * H) + unit[None, :]
         found = state
         found_cell = cell_state
@@ -115,7 +131,7 @@ def lstm_whole_forward(
     store(last_cell + far * H + unit[None, :], cell_state, inside)
 
 
-@triton.jit(do_not_specialize=["T", "B"])
+@triton.jit(do_not_specialize=["T", "B", "reverse"])
 def lstm_whole_backward(
     d_states,  # [T, B, P] or None
     d_last_hidden,  # [B, P] or None
@@ -132,17 +148,37 @@ def lstm_whole_backward(
     d_cell,  # out [B, H]
     T,
     B,
+    reverse,  # 1 against the order of time; of two directions 0, the second is turned
     H: tl.constexpr,
     P: tl.constexpr,
     UNITS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     ROWS: tl.constexpr,
-    REVERSE: tl.constexpr,
     PRECISION: tl.constexpr,
     APPROXIMATE: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
     """All steps of a tile of rows, backward: d_states, d_last_*, tape -> d_gates, d_hidden, d_cell."""
+    direction = tl.program_id(1)
+    turned = reverse + direction
+    if d_states is not None:
+        d_states = of(d_states, direction, T * B, P)
+    if d_last_hidden is not None:
+        d_last_hidden = of(d_last_hidden, direction, B, P)
+    if d_last_cell is not None:
+        d_last_cell = of(d_last_cell, direction, B, H)
+    cell = of(cell, direction, B, H)
+    weight_hh = of(weight_hh, direction, 4 * H, P)
+    if weight_hr is not None:
+        weight_hr = of(weight_hr, direction, P, H)
+    if resets is not None:
+        resets = of(resets, direction, T, B)
+    tape = of(tape, direction, T * B, 5 * H)
+    d_gates = of(d_gates, direction, T * B, 4 * H)
+    if d_projected is not None:
+        d_projected = of(d_projected, direction, T * B, P)
+    d_hidden = of(d_hidden, direction, B, P)
+    d_cell = of(d_cell, direction, B, H)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     unit = tl.arange(0, UNITS)
     output_unit = tl.arange(0, OUTPUTS)
@@ -170,13 +206,13 @@ def lstm_whole_backward(
         d_cell_state += load(d_last_cell + far * H + unit[None, :], inside)
     visit = T - 1
     while visit >= 0:
-        t = time_of(visit, T, REVERSE)
+        t = time_of(visit, T, turned)
         d = d_state
         if d_states is not None:
             d += load(d_states + (t * B + far) * P + output_unit[None, :], output_inside)
         slot = tape + (t * B + far) * (5 * H) + unit[None, :]
         # the cell state that the step found: a slot of the step before, or the initial one
-        before = tape + (time_of(visit - 1, T, REVERSE) * B + far) * (5 * H) + 4 * H + unit[None, :]
+        before = tape + (time_of(visit - 1, T, turned) * B + far) * (5 * H) + 4 * H + unit[None, :]
         found_cell = load(before, inside & (visit > 0))
         found_cell += load(cell + far * H + unit[None, :], inside & (visit == 0))
         if resets is not None:

@@ -5,12 +5,15 @@ import triton.language as tl
 
 
 @triton.jit
-def time_of(visit, T, REVERSE: tl.constexpr):
-    """The time that a walk visits as its ``visit``-th."""
-    t = visit
-    if REVERSE:
-        t = T - 1 - visit
-    return t
+def time_of(visit, T, turned):
+    """The time that a walk visits as its ``visit``-th; ``turned`` is 1 against the order of time, else 0."""
+    return visit + turned * (T - 1 - 2 * visit)
+
+
+@triton.jit
+def of(tensor, direction, rows, width):
+    """Where a direction's part begins of a tensor of ``rows * width`` numbers for each direction."""
+    return tensor + direction.to(tl.int64) * rows * width
 
 
 @triton.jit
