@@ -18,6 +18,36 @@ def contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
+def device(like: Tensor) -> launch.Device:
+    """The device of a tensor."""
+    return launch.device(like.device.index)
+
+
+def direction(which: int, *pairs: Tensor | None) -> tuple[Tensor | None, ...]:
+    """One direction's part of each tensor that holds both; of an empty tape the whole."""
+    return tuple(
+        pair if pair is None or (pair.dim() == 1 and not pair.numel()) else pair[which] for pair in pairs
+    )
+
+
+def stacked(found: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What both directions returned, as one tensor each; an empty tape stays one."""
+    return tuple(
+        pair[0] if pair[0].dim() == 1 and not pair[0].numel() else torch.stack(pair)
+        for pair in zip(*found, strict=True)
+    )
+
+
+def both_projections(input: Tensor, weight_ih: Tensor, bias_ih: Tensor | None) -> Tensor:
+    """``W x + b`` of both directions, ``[2, T, B, G]``, in one product."""
+    T, B, I = input.shape
+    rows = input.reshape(1, T * B, I).expand(2, -1, -1)
+    weights = weight_ih.transpose(1, 2)
+    no_bias = bias_ih is None
+    found = torch.bmm(rows, weights) if no_bias else torch.baddbmm(bias_ih[:, None], rows, weights)
+    return found.view(2, T, B, -1)
+
+
 def as_lengths(lengths: Tensor | None) -> Tensor | None:
     """Lengths in the kernels' integers."""
     return None if lengths is None else lengths.to(torch.int32).contiguous()

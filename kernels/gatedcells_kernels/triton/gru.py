@@ -29,14 +29,66 @@ def gru_forward(
     keep: Keep,
 ) -> tuple[Tensor, Tensor]:
     """All states ``[T, B, H]`` and the tape ``[T, B, 4, H]`` (empty unless ``keep`` is TAPE)."""
-    T, B, _ = input.shape
-    H = hidden.shape[-1]
-    states = hidden.new_empty(T, B, H)
-    tape = hidden.new_empty(T, B, len(GRUTape._fields), H) if keep == Keep.TAPE else hidden.new_empty(0)
+    x_projection = linear(input, weight_ih, bias_ih)
+    return _forward(x_projection, hidden, weight_hh, bias_hh, lengths, resets, reverse, reset_after, keep)
+
+
+def gru_both_forward(
+    input: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reset_after: bool,
+    keep: Keep,
+) -> tuple[Tensor, Tensor]:
+    """`gru_forward` in both directions, the second against the order of time, in one grid where they fit:
+    all but the input and the lengths, and all that is returned, with an axis of two in front."""
+    x_projection = calls.both_projections(input, weight_ih, bias_ih)
+    stacked = (x_projection, hidden, weight_hh, bias_hh, resets)
+    if launch.in_one_grid(_request(x_projection, hidden, reset_after), calls.device(hidden)):
+        return _forward(*stacked[:4], lengths, resets, False, reset_after, keep)
+    found: list[tuple[Tensor, ...]] = []
+    for d in (0, 1):
+        x, h, w, b, r = calls.direction(d, *stacked)
+        assert x is not None
+        assert h is not None
+        assert w is not None
+        found.append(_forward(x, h, w, b, lengths, r, d == 1, reset_after, keep))
+    states, tape = calls.stacked(found)
+    return states, tape
+
+
+def _request(like: Tensor, hidden: Tensor, reset_after: bool) -> launch.Request:
+    """For a tensor ``[T, B, ...]``, or two in one."""
+    T, B, H = *like.shape[hidden.dim() - 2 :][:2], hidden.shape[-1]
+    return launch.Request("GRU", T, B, H, H, calls.numbers(hidden), reset_after, hidden.dim() - 1)
+
+
+def _forward(
+    x_projection: Tensor,
+    hidden: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+    reset_after: bool,
+    keep: Keep,
+) -> tuple[Tensor, Tensor]:
+    """One direction, or both stacked."""
+    request = _request(x_projection, hidden, reset_after)
+    T, B, H, slots = request.T, request.B, request.H, len(GRUTape._fields)
+    both = hidden.shape[:-2]
+    states = hidden.new_empty(*both, T, B, H)
+    tape = hidden.new_empty((*both, T, B, slots, H) if keep == Keep.TAPE else (0,))
     if states.numel() == 0:
         return states, tape
     given: dict[str, Any] = {
-        "x_projection": linear(input, weight_ih, bias_ih).contiguous(),
+        "x_projection": x_projection.contiguous(),
         "hidden": hidden.contiguous(),
         "weight_hh": weight_hh.contiguous(),
         "bias_hh": calls.contiguous(bias_hh),
@@ -46,8 +98,7 @@ def gru_forward(
         "tape": tape if keep == Keep.TAPE else None,
         "T": T, "B": B, "H": H, "reverse": int(reverse),
     }  # fmt: skip
-    request = launch.Request("GRU", T, B, H, H, calls.numbers(hidden), reset_after)
-    plan = launch.plan(request, launch.device(hidden.device.index))
+    plan = launch.plan(request, calls.device(hidden))
     numerics = calls.numerics(hidden)
     if plan.kernel == "whole":
         calls.run_whole(gru_whole_forward, plan, given | numerics | {"RESET_AFTER": reset_after})
@@ -91,10 +142,13 @@ def gru_backward(
     reverse: bool,
     reset_after: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The gates' gradients ``[T, B, 4, H]`` in the order GRU_GATE_GRADS, and dL/dh_0 ``[B, H]``."""
-    T, B, H = states.shape
-    d_gates = states.new_empty(T, B, len(GRU_GATE_GRADS), H)
-    d_hidden = states.new_empty(B, H)
+    """The gates' gradients ``[T, B, 4, H]`` in the order GRU_GATE_GRADS, and dL/dh_0 ``[B, H]``; of tensors
+    that hold both directions, both (see `gru_both_backward`)."""
+    request = _request(states, hidden, reset_after)
+    T, B, H, slots = request.T, request.B, request.H, len(GRU_GATE_GRADS)
+    both = hidden.shape[:-2]
+    d_gates = states.new_empty(*both, T, B, slots, H)
+    d_hidden = states.new_empty(*both, B, H)
     if states.numel() == 0:
         return d_gates, d_hidden
     given: dict[str, Any] = {
@@ -110,16 +164,42 @@ def gru_backward(
         "d_hidden": d_hidden,
         "T": T, "B": B, "H": H, "reverse": int(reverse),
     }  # fmt: skip
-    request = launch.Request("GRU", T, B, H, H, calls.numbers(states), reset_after)
-    plan = launch.plan(request, launch.device(states.device.index))
+    plan = launch.plan(request, calls.device(states))
     numerics = calls.numerics(states)
     if plan.kernel == "whole":
         calls.run_whole(gru_whole_backward, plan, given | numerics | {"RESET_AFTER": reset_after})
     elif plan.kernel == "library":
         _library_backward(given, reset_after)
     else:
-        carry = states.new_empty((B, H), dtype=torch.float32)
+        carry = states.new_empty((*both, B, H), dtype=torch.float32)
         calls.run_slices(gru_slices_backward, plan, given | numerics | {"carry": carry}, visits=T + 1)
+    return d_gates, d_hidden
+
+
+def gru_both_backward(
+    d_states: Tensor | None,
+    d_last: Tensor | None,
+    hidden: Tensor,
+    weight_hh: Tensor,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    states: Tensor,
+    tape: Tensor,
+    reset_after: bool,
+) -> tuple[Tensor, Tensor]:
+    """`gru_backward` of both directions, as `gru_both_forward` stacks them."""
+    stacked = (d_states, d_last, hidden, weight_hh, resets, states, tape)
+    if launch.in_one_grid(_request(states, hidden, reset_after), calls.device(hidden)):
+        return gru_backward(*stacked[:4], lengths, *stacked[4:], False, reset_after)
+    found: list[tuple[Tensor, ...]] = []
+    for d in (0, 1):
+        d_s, d_l, h, w, r, s, kept = calls.direction(d, *stacked)
+        assert h is not None
+        assert w is not None
+        assert s is not None
+        assert kept is not None
+        found.append(gru_backward(d_s, d_l, h, w, lengths, r, s, kept, d == 1, reset_after))
+    d_gates, d_hidden = calls.stacked(found)
     return d_gates, d_hidden
 
 

@@ -37,7 +37,7 @@ class Device(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is to be computed: one direction of one layer."""
+    """What is to be computed: one layer, in one direction or in both."""
 
     cell: str  # "GRU" or "LSTM"
     T: int
@@ -46,6 +46,7 @@ class Request(NamedTuple):
     P: int  # H without a projection
     numbers: str  # "half" (float16, bfloat16), "tf32" or "ieee" (float32)
     reset_after: bool = True
+    directions: int = 1
 
 
 class Entry(NamedTuple):
@@ -150,7 +151,7 @@ def device(index: int | None) -> Device:
 
 
 def _programs(entry: Entry, request: Request) -> int:
-    return -(-request.H // entry.units) * -(-request.B // entry.rows)
+    return request.directions * -(-request.H // entry.units) * -(-request.B // entry.rows)
 
 
 def _why_not(entry: Entry, kernel: str, request: Request, device: Device) -> str | None:
@@ -161,7 +162,7 @@ def _why_not(entry: Entry, kernel: str, request: Request, device: Device) -> str
         slices, programs = -(-request.H // entry.units), _programs(entry, request)
         if programs > device.processors:
             return f"{programs} programs of {entry.rows} rows, {device.processors} run at once"
-        broadcast = slices * request.B * request.H * entry.bytes
+        broadcast = request.directions * slices * request.B * request.H * entry.bytes
         if broadcast > BROADCAST:
             return f"{broadcast} bytes of states read a step, from {BROADCAST} on other kernels are better"
     return None
@@ -193,6 +194,13 @@ def prefer(kernel: str) -> Generator[None]:
         yield
     finally:
         _preferred.pop()
+
+
+def in_one_grid(request: Request, device: Device) -> Plan | None:
+    """The kernel that runs both directions at once, None if they are better run one after the other: where
+    together they do not fit the device, or are no more than launches that follow each other anyway."""
+    found = plan(request, device)
+    return found if found.kernel in ("whole", "slices") or (found.kernel, request.T) == ("steps", 1) else None
 
 
 def plan(request: Request, device: Device) -> Plan:

@@ -31,15 +31,71 @@ def lstm_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All hidden states ``[T, B, H]`` or ``[T, B, P]``, the last cell state ``[B, H]`` and what is kept:
     the tape ``[T, B, 5, H]``, the cell states ``[T, B, 1, H]``, or nothing."""
-    T, B, _ = input.shape
+    x_projection = linear(input, weight_ih, bias_ih)
+    return _forward(x_projection, hidden, cell, weight_hh, bias_hh, weight_hr, lengths, resets, reverse, keep)
+
+
+def lstm_both_forward(
+    input: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    keep: Keep,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`lstm_forward` in both directions, the second against the order of time, in one grid where they fit:
+    all but the input and the lengths, and all that is returned, with an axis of two in front."""
+    x_projection = calls.both_projections(input, weight_ih, bias_ih)
+    stacked = (x_projection, hidden, cell, weight_hh, bias_hh, weight_hr, resets)
+    if launch.in_one_grid(_request(x_projection, hidden, cell), calls.device(hidden)):
+        return _forward(*stacked[:6], lengths, resets, False, keep)
+    found: list[tuple[Tensor, ...]] = []
+    for d in (0, 1):
+        x, h, c, w, b, v, r = calls.direction(d, *stacked)
+        assert x is not None
+        assert h is not None
+        assert c is not None
+        assert w is not None
+        found.append(_forward(x, h, c, w, b, v, lengths, r, d == 1, keep))
+    states, last_cell, tape = calls.stacked(found)
+    return states, last_cell, tape
+
+
+def _request(like: Tensor, hidden: Tensor, cell: Tensor) -> launch.Request:
+    """For a tensor ``[T, B, ...]``, or two in one."""
+    T, B = like.shape[hidden.dim() - 2 :][:2]
     H, P = cell.shape[-1], hidden.shape[-1]
-    states = hidden.new_empty(T, B, P)
+    return launch.Request("LSTM", T, B, H, P, calls.numbers(hidden), directions=hidden.dim() - 1)
+
+
+def _forward(
+    x_projection: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+    keep: Keep,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One direction, or both stacked."""
+    request = _request(x_projection, hidden, cell)
+    T, B, H, P, slots = request.T, request.B, request.H, request.P, LSTM_SLOTS[keep]
+    both = hidden.shape[:-2]
+    states = hidden.new_empty(*both, T, B, P)
     last_cell = torch.empty_like(cell)
-    tape = hidden.new_empty(T, B, LSTM_SLOTS[keep], H) if keep else hidden.new_empty(0)
+    tape = hidden.new_empty((*both, T, B, slots, H) if keep else (0,))
     if cell.numel() == 0:
         return states, last_cell, tape
     given: dict[str, Any] = {
-        "x_projection": linear(input, weight_ih, bias_ih).contiguous(),
+        "x_projection": x_projection.contiguous(),
         "hidden": hidden.contiguous(),
         "cell": cell.contiguous(),
         "weight_hh": weight_hh.contiguous(),
@@ -49,10 +105,9 @@ def lstm_forward(
         "states": states,
         "last_cell": last_cell,
         "tape": tape if keep else None,
-        "T": T, "B": B, "H": H, "SLOTS": LSTM_SLOTS[keep], "reverse": int(reverse),
+        "T": T, "B": B, "H": H, "SLOTS": slots, "reverse": int(reverse),
     }  # fmt: skip
-    request = launch.Request("LSTM", T, B, H, P, calls.numbers(hidden))
-    plan = launch.plan(request, launch.device(hidden.device.index))
+    plan = launch.plan(request, calls.device(hidden))
     numerics = calls.numerics(hidden)
     if plan.kernel == "whole":
         projection = {"P": P, "weight_hr": calls.contiguous(weight_hr)}
@@ -60,7 +115,7 @@ def lstm_forward(
     elif plan.kernel == "library":
         _library_forward(given, weight_hr, numerics["APPROXIMATE"])
     else:
-        carry = cell.new_empty((B, H), dtype=torch.float32)
+        carry = torch.empty_like(cell, dtype=torch.float32)
         calls.run_slices(lstm_slices_forward, plan, given | numerics | {"carry": carry}, visits=T)
     return states, last_cell, tape
 
@@ -101,12 +156,14 @@ def lstm_backward(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gates' gradients ``[T, B, 4, H]`` in the order LSTM_GATES; dL/dh of every step as it leaves
-    the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0."""
-    T, B, P = states.shape
-    H = cell.shape[-1]
-    d_gates = states.new_empty(T, B, len(LSTM_GATES), H)
-    d_projected = states.new_empty((T, B, P) if weight_hr is not None else (0,))
-    d_hidden, d_cell = states.new_empty(B, P), cell.new_empty(B, H)
+    the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0. Of tensors that hold both
+    directions, both (see `lstm_both_backward`)."""
+    request = _request(states, hidden, cell)
+    T, B, H, P = request.T, request.B, request.H, request.P
+    both = hidden.shape[:-2]
+    d_gates = states.new_empty(*both, T, B, len(LSTM_GATES), H)
+    d_projected = states.new_empty(states.shape if weight_hr is not None else (0,))
+    d_hidden, d_cell = states.new_empty(*both, B, P), cell.new_empty(*both, B, H)
     if cell.numel() == 0:
         return d_gates, d_projected, d_hidden, d_cell
     given: dict[str, Any] = {
@@ -123,9 +180,7 @@ def lstm_backward(
         "d_cell": d_cell,
         "T": T, "B": B, "H": H, "reverse": int(reverse),
     }  # fmt: skip
-    plan = launch.plan(
-        launch.Request("LSTM", T, B, H, P, calls.numbers(states)), launch.device(states.device.index)
-    )
+    plan = launch.plan(request, calls.device(states))
     numerics = calls.numerics(states)
     projected = d_projected if weight_hr is not None else None
     if plan.kernel == "whole":
@@ -134,8 +189,38 @@ def lstm_backward(
     elif plan.kernel == "library":
         _library_backward(given, weight_hr, projected, numerics["APPROXIMATE"])
     else:
-        carry = cell.new_empty((2, B, H), dtype=torch.float32)
+        carry = cell.new_empty((*both, 2, B, H), dtype=torch.float32)
         calls.run_slices(lstm_slices_backward, plan, given | numerics | {"carry": carry}, visits=T + 1)
+    return d_gates, d_projected, d_hidden, d_cell
+
+
+def lstm_both_backward(
+    d_states: Tensor | None,
+    d_last_hidden: Tensor | None,
+    d_last_cell: Tensor | None,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_hh: Tensor,
+    weight_hr: Tensor | None,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    states: Tensor,
+    tape: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`lstm_backward` of both directions, as `lstm_both_forward` stacks them."""
+    stacked = (d_states, d_last_hidden, d_last_cell, hidden, cell, weight_hh, weight_hr, resets, states, tape)
+    if launch.in_one_grid(_request(states, hidden, cell), calls.device(hidden)):
+        return lstm_backward(*stacked[:7], lengths, *stacked[7:], False)
+    found: list[tuple[Tensor, ...]] = []
+    for d in (0, 1):
+        d_s, d_h, d_c, h, c, w, v, r, s, kept = calls.direction(d, *stacked)
+        assert h is not None
+        assert c is not None
+        assert w is not None
+        assert s is not None
+        assert kept is not None
+        found.append(lstm_backward(d_s, d_h, d_c, h, c, w, v, lengths, r, s, kept, d == 1))
+    d_gates, d_projected, d_hidden, d_cell = calls.stacked(found)
     return d_gates, d_projected, d_hidden, d_cell
 
 

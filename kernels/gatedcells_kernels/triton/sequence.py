@@ -4,8 +4,12 @@ from torch import Tensor
 
 from gatedcells_kernels.triton import calls, launch
 from gatedcells_kernels.triton.gru import gru_backward as gru_backward
+from gatedcells_kernels.triton.gru import gru_both_backward as gru_both_backward
+from gatedcells_kernels.triton.gru import gru_both_forward as gru_both_forward
 from gatedcells_kernels.triton.gru import gru_forward as gru_forward
 from gatedcells_kernels.triton.lstm import lstm_backward as lstm_backward
+from gatedcells_kernels.triton.lstm import lstm_both_backward as lstm_both_backward
+from gatedcells_kernels.triton.lstm import lstm_both_forward as lstm_both_forward
 from gatedcells_kernels.triton.lstm import lstm_forward as lstm_forward
 
 
