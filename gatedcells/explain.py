@@ -28,8 +28,9 @@ def explain_backend(module: nn.Module, input: Tensor | PackedSequence) -> str:
     if "CHOSEN" not in said or resolve(*request).backend != "triton":
         return said
     plan = implementation("triton").explain(
-        asked.cell, data, asked.steps, asked.rows, asked.units, asked.outputs, asked.reset_after
-    )
+        asked.cell, data, asked.steps, asked.rows, asked.units, asked.outputs, asked.reset_after,
+        asked.directions,
+    )  # fmt: skip
     return "\n".join([said, *(f"    {line}" for line in plan.splitlines())])
 
 
@@ -43,6 +44,7 @@ class _Call(NamedTuple):
     units: int
     outputs: int
     reset_after: bool
+    directions: int
     backend: str
 
 
@@ -51,11 +53,12 @@ def _call(module: nn.Module, input: Tensor | PackedSequence) -> _Call:
     if isinstance(module, RecurrentLayer):
         steps, rows = _steps_and_rows(module, input)
         units, outputs = module.hidden_size, module.proj_size or module.hidden_size
-        return _Call(module.mode, "sequence", steps, rows, units, outputs, after, module.backend)
+        directions = 2 if module.bidirectional else 1
+        return _Call(module.mode, "sequence", steps, rows, units, outputs, after, directions, module.backend)
     if isinstance(module, RecurrentCell) and isinstance(input, Tensor):
         cell, units = type(module).__name__.removesuffix("Cell"), module.hidden_size
         rows = 1 if input.dim() == 1 else len(input)
-        return _Call(cell, "step", 1, rows, units, units, after, module.backend)
+        return _Call(cell, "step", 1, rows, units, units, after, 1, module.backend)
     raise TypeError(f"module must be a gatedcells layer or cell, got {type(module).__name__}")
 
 

@@ -126,6 +126,17 @@ class RecurrentLayer(nn.RNNBase):
     ) -> tuple[Tensor, State]:
         raise NotImplementedError
 
+    def _both(
+        self,
+        input: Tensor,
+        state: State,
+        weights: Sequence[Sequence[Tensor]],
+        lengths: Tensor | None,
+        resets: Tensor | None,
+    ) -> tuple[Tensor, State] | None:
+        """Run both directions of one layer, or None; see `run_stack`."""
+        raise NotImplementedError
+
     def _check_state(self, input: Tensor, state: State, batch_sizes: Tensor | None) -> None:
         raise NotImplementedError
 
@@ -265,6 +276,7 @@ class RecurrentLayer(nn.RNNBase):
         lengths = None if packing is None else packing.lengths
         return run_stack(
             partial(self._direction, lengths=lengths, resets=resets),
+            partial(self._both, lengths=lengths, resets=resets),
             input,
             state,
             self.all_weights,

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from gatedcells.backends import AUTO
+from gatedcells.functional.both import gru_both
 from gatedcells.functional.gru import gru_sequence
 from gatedcells.layers.base import RecurrentLayer
 from gatedcells.layers.stack import State
@@ -167,6 +168,25 @@ class GRU(RecurrentLayer):
             backend=self.backend,
         )
         return output, (last,)
+
+    def _both(
+        self,
+        input: Tensor,
+        state: State,
+        weights: Sequence[Sequence[Tensor]],
+        lengths: Tensor | None,
+        resets: Tensor | None,
+    ) -> tuple[Tensor, State] | None:
+        return gru_both(
+            input,
+            state[0],
+            [(*given, *(None,) * (4 - len(given))) for given in weights],
+            lengths=lengths,
+            resets=resets,
+            reset_after=self.reset_after,
+            recompute=self.recompute,
+            backend=self.backend,
+        )
 
     def _check_state(self, input: Tensor, state: State, batch_sizes: Tensor | None) -> None:
         self.check_input(input, batch_sizes)

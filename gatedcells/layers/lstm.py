@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from gatedcells.backends import AUTO
+from gatedcells.functional.both import lstm_both
 from gatedcells.functional.lstm import lstm_sequence
 from gatedcells.layers.base import RecurrentLayer
 from gatedcells.layers.stack import State
@@ -153,17 +154,10 @@ class LSTM(RecurrentLayer):
         resets: Tensor | None,
     ) -> tuple[Tensor, State]:
         hidden, cell = state
-        weight_ih, weight_hh, *rest = weights
-        weight_hr = rest.pop() if self.proj_size > 0 else None
-        bias_ih, bias_hh = rest or (None, None)
         output, last = lstm_sequence(
             input,
             (hidden, cell),
-            weight_ih,
-            weight_hh,
-            bias_ih,
-            bias_hh,
-            weight_hr,
+            *self._arguments(weights),
             lengths=lengths,
             resets=resets,
             reverse=reverse,
@@ -171,6 +165,33 @@ class LSTM(RecurrentLayer):
             backend=self.backend,
         )
         return output, last
+
+    def _both(
+        self,
+        input: Tensor,
+        state: State,
+        weights: Sequence[Sequence[Tensor]],
+        lengths: Tensor | None,
+        resets: Tensor | None,
+    ) -> tuple[Tensor, State] | None:
+        return lstm_both(
+            input,
+            (state[0], state[1]),
+            [self._arguments(given) for given in weights],
+            lengths=lengths,
+            resets=resets,
+            recompute=self.recompute,
+            backend=self.backend,
+        )
+
+    def _arguments(
+        self, weights: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """A direction's weights in the order of `lstm_sequence`, None for those that it has not."""
+        weight_ih, weight_hh, *rest = weights
+        weight_hr = rest.pop() if self.proj_size > 0 else None
+        bias_ih, bias_hh = rest or (None, None)
+        return weight_ih, weight_hh, bias_ih, bias_hh, weight_hr
 
     def get_expected_cell_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
         """The shape that ``c_0`` must have, ``(L*D, B, H)``."""

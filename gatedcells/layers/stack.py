@@ -10,10 +10,14 @@ from torch.nn.functional import dropout as apply_dropout
 State = tuple[Tensor, ...]
 # One direction of one layer: input [T, B, I], state, weights, reverse -> outputs [T, B, ...], last state.
 Direction = Callable[[Tensor, State, Sequence[Tensor], bool], tuple[Tensor, State]]
+# Both directions at once: input, states [2, B, ...], both directions' weights -> outputs [2, T, B, ...], last
+# states [2, B, ...]; or None where they are run one after the other.
+Both = Callable[[Tensor, State, Sequence[Sequence[Tensor]]], tuple[Tensor, State] | None]
 
 
 def run_stack(
     direction: Direction,
+    both: Both,
     input: Tensor,
     state: State,
     weights: Sequence[Sequence[Tensor]],
@@ -26,6 +30,7 @@ def run_stack(
 
     Args:
         direction: runs one direction of one layer.
+        both: runs both directions of one layer, where somebody can.
         input: ``[T, B, I]``.
         state: the initial states, each ``[L*D, B, ...]``, layer by layer, forward before reverse.
         weights: the parameters of each direction of each layer, in the same order.
@@ -41,11 +46,18 @@ def run_stack(
     last: list[State] = []
     for layer in range(layers):
         outputs: list[Tensor] = []
-        for which in range(directions):
-            row = layer * directions + which
-            output, final = direction(input, tuple(s[row] for s in state), weights[row], which == 1)
-            outputs.append(output)
-            last.append(final)
+        rows = range(layer * directions, (layer + 1) * directions)
+        found = None
+        if directions == 2:
+            found = both(input, tuple(s[rows[0] : rows[0] + 2] for s in state), [weights[r] for r in rows])
+        if found is not None:
+            outputs += found[0].unbind(0)
+            last += zip(*(part.unbind(0) for part in found[1]), strict=True)
+        else:
+            for row in rows:
+                output, final = direction(input, tuple(s[row] for s in state), weights[row], row != rows[0])
+                outputs.append(output)
+                last.append(final)
         input = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
         if dropout > 0 and layer < layers - 1:
             input = _dropout(input, dropout, valid)

@@ -1,6 +1,7 @@
 """The table that chooses among Triton's kernels, and what each of its entries compiles to without a GPU."""
 
 import csv
+import importlib.metadata
 import io
 import os
 import subprocess
@@ -53,6 +54,19 @@ def test_programs_of_a_meeting_never_outnumber_the_processors():
                             assert slices * -(-B // plan.entry.rows) <= device.processors
 
 
+def test_both_directions_share_a_grid_where_together_they_fit():
+    def together(**sizes):
+        request = launch.Request("GRU", **({"T": 64, "B": 32, "H": 256, "P": 256, "numbers": "half"} | sizes))
+        return launch.in_one_grid(request._replace(directions=2), H100)
+
+    assert together().kernel == "slices"
+    assert together(H=64, P=64, B=4096).kernel == "whole"
+    assert together(H=1024, P=1024).entry.rows == 64
+    assert together(H=1024, P=1024, B=128) is None
+    assert together(H=1024, P=1024, B=128, T=1).kernel == "steps"
+    assert together(H=4096, P=4096) is None
+
+
 def test_what_a_kernel_does_not_do_is_said():
     plan = chosen("LSTM", H=256, P=100)
     assert plan.kernel == "library"
@@ -79,7 +93,8 @@ def test_a_kernel_that_was_asked_for_runs_or_raises():
         chosen(H=128, device=small)
 
 
-RECORDED = sorted((ROOT / "benchmarks" / "results").glob("*triton-*-ahead-of-time.csv"))[-1:]
+RESULTS = ROOT / "benchmarks" / "results"
+TRITON = importlib.metadata.version("triton")
 # multiprocessors and KiB of shared memory of the smallest device of each kind
 LIMITS = {"sm_90": (114, 227), "sm_80": (108, 163), "gfx942": (304, 64)}
 
@@ -90,10 +105,18 @@ def what(row):
     return " ".join(row[name] for name in names)
 
 
+def recorded(version, target):
+    """The newest rows of a version of Triton for a target."""
+    found = sorted(RESULTS.glob(f"*triton-{version}-ahead-of-time.csv"))
+    if not found:
+        return {}
+    with found[-1].open() as file:
+        return {what(row): row for row in csv.DictReader(file) if row["target"] == target}
+
+
 @pytest.mark.parametrize("target", LIMITS)
 def test_every_entry_of_the_table_compiles_within_its_limits(target, tmp_path):
     """Without a GPU: registers, spills, shared memory, tensor cores, and the meeting's memory order."""
-    assert RECORDED, "there is no table of registers and spills in benchmarks/results"
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-m", "gatedcells_kernels.triton.ahead", "--target", target, "--processes", "1"],
@@ -102,13 +125,13 @@ def test_every_entry_of_the_table_compiles_within_its_limits(target, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    recorded = {what(row): row for row in csv.DictReader(RECORDED[0].open()) if row["target"] == target}
-    assert {what(row) for row in rows} == set(recorded)
+    known = recorded(TRITON, target)  # of a version that nobody has recorded only the limits are checked
+    assert {what(row) for row in rows} == set(known or recorded("3.6.0", target))
     _, shared = LIMITS[target]
     for row in rows:
         which, slices = what(row), row["kernel"] == "slices"
         assert int(row["shared_memory"]) <= shared << 10, which
-        assert int(row["spilled_bytes"]) <= int(recorded[which]["spilled_bytes"]), which
+        assert not known or int(row["spilled_bytes"]) <= int(known[which]["spilled_bytes"]), which
         assert (row["meets"] == "True") == slices, which
         if target != "gfx942":
             assert bool(row["tensor_cores"]) == (row["numbers"] != "ieee"), which
@@ -118,8 +141,7 @@ def test_every_entry_of_the_table_compiles_within_its_limits(target, tmp_path):
 
 def test_every_entry_is_compiled_for_every_target_that_it_fits():
     for target, (processors, shared) in LIMITS.items():
-        with RECORDED[0].open() as file:
-            known = {what(row) for row in csv.DictReader(file) if row["target"] == target}
+        known = recorded("3.6.0", target)
         for entry in launch.TABLE:
             fits = entry.shared_memory(entry.largest, entry.largest) <= shared << 10
             at_once = entry.kernel == "whole" or -(-entry.largest // entry.units) <= processors

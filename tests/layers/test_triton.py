@@ -1,6 +1,7 @@
 """Layers and cells on Triton's kernels: what they promise on every backend."""
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from gatedcells.testing import assert_within_budget
 from tests.support.inputs import OURS, Case, as_double, layer_cases, pair
 from tests.support.run import everything, pooled
 from tests.support.triton_device import device as device
+
+calls = pytest.importorskip("gatedcells_kernels.triton.calls")
 
 
 @pytest.fixture
@@ -158,3 +161,79 @@ def test_a_step_and_resets_run_on_it(there):
     for t in range(4):
         y, state = layer.step(x[t], state)
     torch.testing.assert_close(y, theirs(x)[0][-1])
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+@pytest.mark.parametrize("sizes", [(3, 2, 20), (1, 2, 100), (3, 2, 100)])
+def test_both_directions_are_one_launch_where_they_fit(there, name, sizes):
+    T, B, H = sizes
+    layer = on_triton(OURS[name](3, H, bidirectional=True))
+    x = torch.randn(T, B, 3)
+    launches = []
+    with (
+        patch.object(calls, "run_whole", wraps=calls.run_whole) as whole,
+        patch.object(calls, "run_slices", wraps=calls.run_slices) as slices,
+    ):
+        layer(x)[0].sum().backward()
+        launches = whole.call_count + slices.call_count
+    one = gatedcells.explain_backend(layer, x).endswith("both directions in one grid")
+    assert one == (there != "cpu" or H == 20 or T == 1)
+    assert launches == (2 if one else 4)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_second_derivatives_of_both_directions_come_from_the_reference(there, name):
+    layer = on_triton(OURS[name](2, 3, bidirectional=True))
+    other = OURS[name](2, 3, bidirectional=True, backend="reference")
+    other.load_state_dict(layer.state_dict())
+    x = torch.randn(3, 2, 2, requires_grad=True)
+    found = []
+    for module in (layer, other):
+        (d,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(d.square().sum(), list(module.parameters())))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_resets_and_lengths_reach_both_directions(there, name):
+    layer = on_triton(OURS[name](2, 5, bidirectional=True))
+    other = OURS[name](2, 5, bidirectional=True, backend="reference")
+    other.load_state_dict(layer.state_dict())
+    x, resets = torch.randn(4, 3, 2), torch.rand(4, 3) < 0.4
+    torch.testing.assert_close(layer(x, resets=resets), other(x, resets=resets))
+    packed = nn.utils.rnn.pack_padded_sequence(x, [4, 2, 1])
+    torch.testing.assert_close(layer(packed)[0].data, other(packed)[0].data)
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_the_operators_of_both_directions_are_what_torch_expects(there, keep):
+    ops = torch.ops.gatedcells
+    T, B, I, H, P = 3, 2, 2, 17, 5
+    x, h, c = torch.randn(T, B, I), torch.randn(2, B, H), torch.randn(2, B, H)
+    lengths, resets = torch.tensor([3, 1]), torch.rand(2, T, B) < 0.5
+    gru = x, h, torch.randn(2, 3 * H, I), torch.randn(2, 3 * H, H) / 4, torch.randn(2, 3 * H), None
+    torch.library.opcheck(ops.gru_both.default, (*gru, lengths, resets, True, keep, "triton"))
+    short = torch.randn(2, B, P)
+    weights = torch.randn(2, 4 * H, I), torch.randn(2, 4 * H, P), None, None, torch.randn(2, P, H)
+    torch.library.opcheck(ops.lstm_both.default, (x, short, c, *weights, lengths, resets, keep, "triton"))
+    states, last, tape = ops.gru_both(*gru, lengths, resets, True, 1, "triton")
+    torch.library.opcheck(
+        ops.gru_both_backward.default,
+        (states, last, h, gru[3], lengths, resets, states, tape, True, "triton"),
+    )
+    states, last, last_cell, tape = ops.lstm_both(x, short, c, *weights, lengths, resets, 1, "triton")
+    torch.library.opcheck(
+        ops.lstm_both_backward.default,
+        (states, last, last_cell, short, c, weights[1], weights[4], lengths, resets, states, tape, "triton"),
+    )
+
+
+def test_wrong_shapes_for_both_directions_are_caught(there):
+    ops = torch.ops.gatedcells
+    T, B, I, H = 3, 2, 2, 5
+    given_ = [torch.randn(T, B, I), torch.randn(2, B, H), torch.randn(2, 3 * H, I), torch.randn(2, 3 * H, H)]
+    with pytest.raises(RuntimeError, match=r"hidden must be \[B=2, H=5\]"):
+        ops.gru_both(given_[0], torch.randn(2, 1, H), *given_[2:], None, None, None, None, True, 0, "triton")
+    short = torch.zeros(2, T - 1, B, dtype=torch.bool)
+    with pytest.raises(RuntimeError, match=r"resets must be \[T=3, B=2\], got \[2, 2\]"):
+        ops.gru_both(*given_, None, None, None, short, True, 0, "triton")

@@ -13,7 +13,16 @@ from gatedcells_kernels.triton.lstm import lstm_both_forward as lstm_both_forwar
 from gatedcells_kernels.triton.lstm import lstm_forward as lstm_forward
 
 
-def explain(cell: str, like: Tensor, T: int, B: int, H: int, P: int, reset_after: bool) -> str:
-    """Which kernel a sequence of this size would run on, and why not those before it, one a line."""
-    request = launch.Request(cell, T, B, H, P, calls.numbers(like), reset_after)
-    return str(launch.plan(request, launch.device(like.device.index)))
+def explain(
+    cell: str, like: Tensor, T: int, B: int, H: int, P: int, reset_after: bool, directions: int
+) -> str:
+    """Which kernel a layer of this size would run on, and why not those before it, one a line."""
+    request = launch.Request(cell, T, B, H, P, calls.numbers(like), reset_after, directions)
+    device = calls.device(like)
+    if directions == 1:
+        return str(launch.plan(request, device))
+    together = launch.in_one_grid(request, device)
+    if together is not None:
+        return f"{together}, both directions in one grid"
+    alone = launch.plan(request._replace(directions=1), device)
+    return f"{alone}, one direction after the other"
