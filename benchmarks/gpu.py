@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 import gatedcells
 from benchmarks import records
+from benchmarks.peers.fused import PEERS
+from benchmarks.registry import Unsupported
 from benchmarks.timing import quantiles
 from gatedcells.testing import assert_within_budget
 
@@ -96,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cuda", "interpreter"), required=True)
     parser.add_argument("--op", default="gru,lstm")
     parser.add_argument("--mode", default="inference,training")
+    parser.add_argument("--peer", default="", help="beside torch: torchrl, flashrnn")
     parser.add_argument("--quick", action="store_true", help="a small part of the grid")
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="stop before the next case after so long"
@@ -115,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
         if time.monotonic() - began > options.seconds:
             console.print("out of time; the rest of the grid was not measured")
             break
-        found = measure(case, device)
+        found = measure(case, device, [name for name in options.peer.split(",") if name])
         rows += found
         p50 = {row["who"]: row["p50_ms"] for row in found}
         ratio = p50["torch"] / p50["gatedcells"]
@@ -128,8 +131,8 @@ def main(arguments: list[str] | None = None) -> None:
         console.print(records.append("gpu", rows))
 
 
-def measure(case: GPUCase, device: str) -> list[dict[str, Any]]:
-    """Rows of one case."""
+def measure(case: GPUCase, device: str, peers: list[str]) -> list[dict[str, Any]]:
+    """Rows of one case; of a peer that does not do it none."""
     tf32 = case.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     ours, theirs = case.modules(device)
@@ -139,16 +142,21 @@ def measure(case: GPUCase, device: str) -> list[dict[str, Any]]:
     calls: dict[str, Callable[[], object]] = {
         "gatedcells": call(case, ours, x), "torch": call(case, theirs, x)
     }  # fmt: skip
+    for peer in peers:
+        try:
+            calls[peer] = beside(case, peer, theirs, x)
+        except Unsupported:
+            continue
     peak = {name: memory(run, device) for name, run in calls.items()}
     if device == "cuda":
-        calls |= {f"{name}, graph": graphed(run) for name, run in calls.items()}
+        calls |= {f"{name}, graph": graphed(calls[name]) for name in ("gatedcells", "torch")}
     taken = in_turns(calls, device)
     rows: list[dict[str, Any]] = []
     for name, seconds in taken.items():
         times = quantiles(seconds)
         rows.append(
             case._asdict()
-            | {"who": name, "kernel": plan if name.startswith("gatedcells") else "cudnn"}
+            | {"who": name, "kernel": plan if name.startswith("gatedcells") else ""}
             | times
             | {"us_per_step": round(times["p50_ms"] * 1e3 / case.T, 3),
                "tflops": round(case.operations() / times["p50_ms"] / 1e9, 3),
@@ -198,6 +206,23 @@ def call(case: GPUCase, module: nn.Module, x: Tensor) -> Callable[[], object]:
             return module(x)[0]
 
     return infer
+
+
+def beside(case: GPUCase, peer: str, theirs: nn.Module, x: Tensor) -> Callable[[], object]:
+    """One pass of a peer's kernels, once they have been seen to compute the same thing."""
+    run = PEERS[peer](theirs, x)
+    with torch.no_grad():
+        expected = theirs(x)[0]
+        torch.testing.assert_close(run(), expected, rtol=0.05, atol=0.05, msg=f"{case}: {peer}")
+    if case.mode == "inference":
+
+        def infer() -> object:
+            with torch.no_grad():
+                return run()
+
+        return infer
+    gradient = torch.ones_like(expected)
+    return lambda: torch.autograd.grad(run(), list(theirs.parameters()), gradient)
 
 
 def memory(run: Callable[[], object], device: str) -> int:
