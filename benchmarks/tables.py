@@ -186,6 +186,28 @@ def _compile() -> str:
     )
 
 
+def _overhead() -> str:
+    source, rows = newest("triton-overhead")
+    lines = [[row["what"], f"{1e3 * float(row['p50_ms']):.0f}"] for row in rows]
+    shape = ", ".join(rows[0][key] for key in "TBIH")
+    return _table([f"T, B, I, H = {shape}", "us on the host"], lines, source, rows[0])
+
+
+def _ahead_of_time() -> str:
+    source, rows = newest(r"triton-3\.6\.0-ahead-of-time")
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        if (row["target"], row["numbers"]) == ("sm_90", "half"):
+            tiles = f"{row['rows']} rows" + (f" by {row['units']}" if row["kernel"] == "slices" else "")
+            entry = f"{row['cell']}, {row['H']}, {row['kernel']}, {tiles}, {row['warps']} warps"
+            found = [row["registers"], row["spilled_bytes"], f"{int(row['shared_memory']) / 1024:.0f}"]
+            lines.setdefault(entry, []).extend(found)
+    columns = ["cell, H up to, kernel, tile"]
+    for direction in ("forward", "backward"):
+        columns += [f"registers, {direction}", "bytes spilled", "KB shared"]
+    return _table(columns, [[entry, *cells] for entry, cells in lines.items()], source, rows[0])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "forecast": lambda: _forecast(long=False),
     "forecast-long": lambda: _forecast(long=True),
@@ -199,6 +221,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory": _memory,
     "forecast-speed": _forecast_speed,
     "compile-time": _compile,
+    "triton-overhead": _overhead,
+    "ahead-of-time": _ahead_of_time,
 }
 
 
