@@ -17,6 +17,7 @@ from gatedcells.backends import AUTO, check_name
 from gatedcells.functional.again import Again
 from gatedcells.layers.packing import Packing
 from gatedcells.layers.stack import State, run_stack
+from gatedcells.trace.record import Recorder
 from gatedcells.validation import is_autocast_enabled
 
 
@@ -147,14 +148,18 @@ class RecurrentLayer(nn.RNNBase):
         raise NotImplementedError
 
     def _run(
-        self, input: Tensor | PackedSequence, given: State | None, resets: Tensor | None
+        self,
+        input: Tensor | PackedSequence,
+        given: State | None,
+        resets: Tensor | None,
+        recorder: Recorder | None = None,
     ) -> tuple[Any, State]:
-        """The forward pass of torch's layers, states as a tuple of tensors."""
+        """The forward pass of torch's layers, states as a tuple of tensors; perhaps by ``recorder``."""
         if isinstance(input, PackedSequence):
             if resets is not None:
                 raise ValueError("resets go with a padded input, got a PackedSequence")
-            return self._run_packed(input, given)
-        if resets is None:
+            return self._run_packed(input, given, recorder)
+        if resets is None and recorder is None:
             again = self._run_again(input, given)
             if again is not None:
                 return again
@@ -175,9 +180,10 @@ class RecurrentLayer(nn.RNNBase):
         if by_time.shape[0] == 0 and self.allow_empty:
             output, last = self._no_steps(by_time, state)
         else:
-            output, last = self._stack(by_time, state, None, resets)
+            output, last = self._stack(by_time, state, None, resets, recorder)
             if (
-                batched
+                recorder is None
+                and batched
                 and resets is None
                 and self._repeats()
                 and list(self._parameters) == self._flat_weights_names
@@ -245,7 +251,9 @@ class RecurrentLayer(nn.RNNBase):
         single_step = len(output) == 1
         return output, (output.clone() if single_step else last, *others)
 
-    def _run_packed(self, input: PackedSequence, given: State | None) -> tuple[PackedSequence, State]:
+    def _run_packed(
+        self, input: PackedSequence, given: State | None, recorder: Recorder | None
+    ) -> tuple[PackedSequence, State]:
         data, batch_sizes, sorted_indices, unsorted_indices = input
         packing = Packing.of(input)
         state = self._zeros(data, packing.B) if given is None else given
@@ -253,7 +261,7 @@ class RecurrentLayer(nn.RNNBase):
         self._check_state(data, state, batch_sizes)
         if sorted_indices is not None:
             state = tuple(part.index_select(1, sorted_indices) for part in state)
-        output, last = self._stack(packing.pad(data), state, packing, None)
+        output, last = self._stack(packing.pad(data), state, packing, None, recorder)
         if unsorted_indices is not None:
             last = tuple(part.index_select(1, unsorted_indices) for part in last)
         packed = PackedSequence(packing.pack(output), batch_sizes, sorted_indices, unsorted_indices)
@@ -271,12 +279,18 @@ class RecurrentLayer(nn.RNNBase):
         return resets.transpose(0, 1) if self.batch_first else resets
 
     def _stack(
-        self, input: Tensor, state: State, packing: Packing | None, resets: Tensor | None
+        self,
+        input: Tensor,
+        state: State,
+        packing: Packing | None,
+        resets: Tensor | None,
+        recorder: Recorder | None,
     ) -> tuple[Tensor, State]:
         lengths = None if packing is None else packing.lengths
+        one, both = (self._direction, self._both) if recorder is None else (recorder.one, recorder.both)
         return run_stack(
-            partial(self._direction, lengths=lengths, resets=resets),
-            partial(self._both, lengths=lengths, resets=resets),
+            partial(one, lengths=lengths, resets=resets),
+            partial(both, lengths=lengths, resets=resets),
             input,
             state,
             self.all_weights,
@@ -284,6 +298,10 @@ class RecurrentLayer(nn.RNNBase):
             dropout=self.dropout if self.training else 0.0,
             valid=None if packing is None else packing.valid,
         )
+
+    def _recorder(self, reset_after: bool, retain_grad: bool) -> Recorder:
+        names = [name.removesuffix("_l0") for name in self._all_weights[0]]
+        return Recorder(self.mode, names, reset_after=reset_after, retain_grad=retain_grad)
 
     def _zeros(self, input: Tensor, B: int) -> State:
         rows = self.num_layers * (2 if self.bidirectional else 1)

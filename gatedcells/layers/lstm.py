@@ -12,6 +12,7 @@ from gatedcells.functional.both import lstm_both
 from gatedcells.functional.lstm import lstm_sequence
 from gatedcells.layers.base import RecurrentLayer
 from gatedcells.layers.stack import State
+from gatedcells.trace.record import Trace
 
 
 class LSTM(RecurrentLayer):
@@ -143,6 +144,30 @@ class LSTM(RecurrentLayer):
         """
         output, (h_n, c_n) = self._run_step(input, None if hx is None else (hx[0], hx[1]))
         return output, (h_n, c_n)
+
+    def trace(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Tensor, Tensor] | None = None,
+        *,
+        resets: Tensor | None = None,
+        retain_grad: bool = False,
+    ) -> Trace:
+        """Run as ``forward`` does, by the reference, and keep every intermediate of every step.
+
+        Args:
+            input, hx, resets: as for ``forward``.
+            retain_grad: keep the gradient at each intermediate when something goes backward.
+
+        Returns:
+            a `Trace`: the outputs, and ``trace[layer, direction]["update"]`` and all others ``[T, B, H]``.
+
+        Raises:
+            RuntimeError, ValueError: as ``forward``.
+        """
+        recorder = self._recorder(True, retain_grad)
+        output, last = self._run(input, None if hx is None else (hx[0], hx[1]), resets, recorder)
+        return Trace(output, last, recorder.directions, 2 if self.bidirectional else 1)
 
     def _direction(
         self,

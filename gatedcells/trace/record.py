@@ -1,0 +1,238 @@
+"""What a layer's forward pass computed, kept by name; `Trace` is what ``layer.trace(x)`` returns.
+
+The numbers come from `gatedcells.reference`, and so do their names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatedcells.functional.inputs import zero_beyond_lengths
+from gatedcells.reference import gru, lstm
+from gatedcells.reference.time import boundaries, previous_states
+from gatedcells.trace import equations
+
+State = tuple[Tensor, ...]
+STATES = {"GRU": ("hidden",), "LSTM": ("hidden", "cell")}
+
+
+class DirectionTrace:
+    """One direction of one layer: ``d["update"]`` is an intermediate by its name, ``[T, B, H]``.
+
+    Attributes:
+        kind: "GRU" or "LSTM".
+        reset_after: the GRU's convention, see `gatedcells.reference.gru`.
+        reverse: whether it runs against the order of time.
+        x: ``[T, B, I]``, what this layer reads.
+        initial: ``h_0`` (and ``c_0``), each ``[B, H]`` (``h_0``: ``[B, P]`` with a projection).
+        weights: weight_ih, weight_hh and, where there are any, bias_ih, bias_hh, weight_hr.
+        lengths: ``[B]``, each row's number of steps, or None if all have T.
+        forgets: ``[T, B]`` bool, the rows that find a state of zeros at step t, or None.
+        names: the intermediates' names, in the order of computing.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        reset_after: bool,
+        reverse: bool,
+        x: Tensor,
+        initial: State,
+        weights: dict[str, Tensor],
+        lengths: Tensor | None,
+        forgets: Tensor | None,
+        steps: dict[int, Any],
+    ) -> None:
+        self.kind = kind
+        self.reset_after = reset_after
+        self.reverse = reverse
+        self.x = x
+        self.initial = initial
+        self.weights = weights
+        self.lengths = lengths
+        self.forgets = forgets
+        self._steps = [steps[t] for t in range(len(steps))]
+        self.names: tuple[str, ...] = self._steps[0]._fields
+
+    def __len__(self) -> int:
+        """The number of steps, T."""
+        return len(self._steps)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """An intermediate, ``[T, B, H]``; the state that a step found is ``found_hidden`` (``found_cell``).
+
+        Raises:
+            KeyError: there is no such intermediate; the message names those that there are.
+        """
+        for number, state in enumerate(STATES[self.kind]):
+            if name == f"found_{state}":
+                return previous_states(self[state], self.initial[number], self.reverse, self.forgets)
+        if name not in self.names:
+            raise KeyError(f"no intermediate called {name!r}; there are {', '.join(self.names)}")
+        return torch.stack([getattr(step, name) for step in self._steps])
+
+    def gradient(self, name: str) -> Tensor:
+        """dL/d(intermediate), ``[T, B, H]``, after a backward pass; zeros where L does not depend on it.
+
+        Raises:
+            RuntimeError: the trace was not made with ``retain_grad=True``, or nothing went backward yet.
+        """
+        values: list[Tensor] = [getattr(step, name) for step in self._steps]
+        if not any(value.retains_grad for value in values):
+            raise RuntimeError("this trace keeps no gradients: make it with retain_grad=True")
+        if all(value.grad is None for value in values):
+            raise RuntimeError("there are no gradients yet: call backward() on something that this computed")
+        return torch.stack([torch.zeros_like(v) if v.grad is None else v.grad for v in values])
+
+    def takes_part(self) -> Tensor:
+        """``[T, B]`` bool: which rows have a step t."""
+        T, B = self.x.shape[:2]
+        if self.lengths is None:
+            return torch.ones(T, B, dtype=torch.bool, device=self.x.device)
+        return torch.arange(T, device=self.x.device)[:, None] < self.lengths
+
+
+class Recorder:
+    """Runs one direction of one layer after the other by the reference, and keeps what it computes."""
+
+    def __init__(self, kind: str, names: Sequence[str], *, reset_after: bool, retain_grad: bool) -> None:
+        self.kind = kind
+        self.names = names  # of a direction's weights, as the layer lists them
+        self.reset_after = reset_after
+        self.retain_grad = retain_grad
+        self.directions: list[DirectionTrace] = []
+
+    def both(self, *_: Any, **__: Any) -> None:
+        """The directions are recorded one after the other."""
+
+    def one(
+        self,
+        input: Tensor,
+        state: State,
+        given: Sequence[Tensor],
+        reverse: bool,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+    ) -> tuple[Tensor, State]:
+        """One direction: all hidden states ``[T, B, ...]`` and the last states."""
+        weights = dict(zip(self.names, given, strict=True))
+        x = zero_beyond_lengths(input, lengths)
+        forgets = boundaries(resets, lengths, reverse)
+        projection = torch.nn.functional.linear(x, weights["weight_ih"], weights.get("bias_ih"))
+        recurrent = {name: weights.get(name) for name in ("bias_hh", "weight_hr") if name in weights}
+        options: dict[str, Any] = {"lengths": lengths, "resets": forgets, "reverse": reverse, **recurrent}
+        if self.kind == "GRU":
+            walk: Any = gru.iterate(
+                projection, state[0], weights["weight_hh"], reset_after=self.reset_after, **options
+            )
+        else:
+            walk = lstm.iterate(projection, state[0], state[1], weights["weight_hh"], **options)
+        steps: dict[int, Any] = {}
+        last: Any = None
+        for t, last in walk:
+            steps[t] = last
+            if self.retain_grad:
+                for value in last:
+                    if value.requires_grad:
+                        value.retain_grad()
+        found = DirectionTrace(
+            self.kind, self.reset_after, reverse, x, state, weights, lengths, forgets, steps
+        )
+        self.directions.append(found)
+        return found["hidden"], tuple(getattr(last, name) for name in STATES[self.kind])
+
+
+class Trace:
+    """A forward pass with everything that it computed; ``trace[layer, direction]`` is a `DirectionTrace`.
+
+    Attributes:
+        output, last: as ``layer(x, hx)`` returns them, ``last`` a tensor or for the LSTM a pair.
+        layers: how many layers.
+        directions: 1 or 2.
+    """
+
+    def __init__(self, output: Any, last: Any, recorded: list[DirectionTrace], directions: int) -> None:
+        self.output = output
+        self.last = last
+        self.directions = directions
+        self.layers = len(recorded) // directions
+        self._recorded = recorded
+
+    def __getitem__(self, where: int | tuple[int, int]) -> DirectionTrace:
+        """``trace[layer]`` or ``trace[layer, direction]``.
+
+        Raises:
+            IndexError: there is no such layer or direction.
+        """
+        layer, direction = where if isinstance(where, tuple) else (where, 0)
+        if not (0 <= layer < self.layers and 0 <= direction < self.directions):
+            there = f"{self.layers} layer(s) in {self.directions} direction(s)"
+            raise IndexError(f"no layer {layer}, direction {direction}: there are {there}")
+        return self._recorded[layer * self.directions + direction]
+
+    def explain(self, t: int, layer: int = 0, unit: int = 0, *, direction: int = 0, row: int = 0) -> str:
+        """One unit's step in words: each equation with its values put in, and what the gates do.
+
+        Args:
+            t: the time, 0 the first; negative from the end.
+            layer, direction: which layer, which direction.
+            unit: the hidden unit.
+            row: the row of the batch.
+
+        Raises:
+            IndexError: there is no such step, layer, direction, unit or row.
+        """
+        return equations.explain(self[layer, direction], t, unit, row)
+
+    def check(self) -> dict[str, float]:
+        """Derive every line of every step again from the line before, in float64.
+
+        Returns:
+            for each line the largest deviation, all layers, directions, steps, rows and units together.
+
+        Raises:
+            AssertionError: one deviates by more than rounding explains.
+        """
+        worst: dict[str, float] = {}
+        for recorded in self._recorded:
+            for name, error in equations.check(recorded).items():
+                worst[name] = max(worst.get(name, 0.0), error)
+        return worst
+
+    def to_json(self) -> str:
+        """Everything as JSON: by layer and direction the input, initial states, weights and each
+        intermediate as nested lists ``[T][B][H]`` (null beyond a row's length, where there is no step)."""
+        layers = [
+            [_as_lists(self[layer, direction]) for direction in range(self.directions)]
+            for layer in range(self.layers)
+        ]
+        return json.dumps({"layers": layers})
+
+
+def _as_lists(recorded: DirectionTrace) -> dict[str, Any]:
+    part = recorded.takes_part()
+
+    def by_time(values: Tensor) -> Any:
+        return [
+            [row.tolist() if there else None for row, there in zip(rows, now, strict=True)]
+            for rows, now in zip(values.detach(), part, strict=True)
+        ]
+
+    return {
+        "kind": recorded.kind,
+        "reset_after": recorded.reset_after,
+        "reverse": recorded.reverse,
+        "lengths": None if recorded.lengths is None else recorded.lengths.tolist(),
+        "x": by_time(recorded.x),
+        "initial": {
+            name: state.detach().tolist()
+            for name, state in zip(STATES[recorded.kind], recorded.initial, strict=True)
+        },
+        "weights": {name: weight.detach().tolist() for name, weight in recorded.weights.items()},
+        "steps": {name: by_time(recorded[name]) for name in recorded.names},
+    }
