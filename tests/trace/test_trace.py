@@ -178,10 +178,9 @@ def test_the_numbers_in_an_explanation_add_up(options):
             assert combined
             for inside, value in (match.groups() for match in combined):
                 assert float(value) == pytest.approx(eval(inside), abs=3e-4)
-            assert (
-                f"keeps {100 * float(trace[0]['update' if kind is gatedcells.GRU else 'forget'].detach()[t, 1, unit]):.0f}%"
-                in lines[-1]
-            )
+            keeps = "update" if kind is gatedcells.GRU else "forget"
+            share = 100 * float(trace[0][keeps].detach()[t, 1, unit])
+            assert f"keeps {share:.0f}% of" in lines[-1]
 
 
 def test_a_row_that_has_ended_is_said_to_have():
