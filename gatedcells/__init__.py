@@ -17,5 +17,6 @@ from gatedcells.functional import lstm_step as lstm_step
 from gatedcells.layers import GRU as GRU
 from gatedcells.layers import LSTM as LSTM
 from gatedcells.states import LSTMState as LSTMState
+from gatedcells.trace.diagnose import diagnose as diagnose
 
 __version__ = "0.1.0"

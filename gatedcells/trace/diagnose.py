@@ -1,0 +1,181 @@
+"""Which GRU or LSTM somebody's own step function is, and where it first departs from torch's.
+
+There is more than one GRU in the world (`gatedcells.reference.gru`), and a port goes wrong in few ways: the
+reset gate on the other side of the product, z and 1 - z swapped, a bias left out, gates in another order.
+`diagnose` computes every combination of these and compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gatedcells.reference import gru, lstm
+
+Weights = dict[str, Tensor]
+GATES = {"GRU": ("reset", "update", "candidate"), "LSTM": ("input", "forget", "candidate", "output")}
+ROWS = 7  # of the random input that both sides are asked
+
+
+class Diagnosis(NamedTuple):
+    """What was found.
+
+    Attributes:
+        matches: in words, each convention under which the step function is right; empty if none is.
+        agrees_with_torch: whether one of them is torch's own.
+        error: the largest deviation from the nearest convention.
+        nearest: that convention.
+        departs_at: the first intermediate at which it differs from torch's, None if it does not.
+    """
+
+    matches: tuple[str, ...]
+    agrees_with_torch: bool
+    error: float
+    nearest: str
+    departs_at: str | None
+
+    def __str__(self) -> str:
+        """A few lines to read."""
+        if self.agrees_with_torch:
+            return f"this is torch's own: {self.matches[0]}"
+        if self.matches:
+            found = " or ".join(self.matches)
+            return f"this is not torch's, but: {found}; it first departs from torch's at {self.departs_at}"
+        return (
+            f"no convention known here gives these numbers; the nearest, off by {self.error:.2e}, is:"
+            f" {self.nearest}"
+        )
+
+
+class _Convention(NamedTuple):
+    order: tuple[str, ...]
+    reset_after: bool
+    keeps_with_update: bool  # h' = (1 - z) n + z h; else z n + (1 - z) h
+    bias_ih: bool
+    bias_hh: bool
+
+    def words(self, kind: str) -> str:
+        said = [f"gates in the order {', '.join(self.order)}"]
+        if kind == "GRU":
+            said.append(f"reset gate {'after' if self.reset_after else 'before'} the matrix product")
+            form = "(1 - z) * n + z * h" if self.keeps_with_update else "z * n + (1 - z) * h"
+            said.append(f"h' = {form}")
+        missing = [n for n, there in (("bias_ih", self.bias_ih), ("bias_hh", self.bias_hh)) if not there]
+        said += [f"{name} left out" for name in missing]
+        return "; ".join(said)
+
+
+def diagnose(
+    step: Callable[..., Any],
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    *,
+    tolerance: float | None = None,
+) -> Diagnosis:
+    """Say which convention a step function follows.
+
+    Args:
+        step: ``h' = step(x, h)`` for a GRU, ``h', c' = step(x, h, c)`` for an LSTM, tensors ``[B, ...]``. It
+            has the weights below already.
+        weight_ih, weight_hh, bias_ih, bias_hh: the weights that it was given, as torch lays them out:
+            ``[3H, I]`` and so on for a GRU, ``[4H, I]`` for an LSTM. Which it is, is read off the shapes.
+        tolerance: how far numbers may be off; by default what rounding explains in the weights' dtype.
+
+    Raises:
+        ValueError: the weights fit neither cell, or the step returns another shape than the state's.
+    """
+    H = weight_hh.shape[-1]
+    kinds = {3 * H: "GRU", 4 * H: "LSTM"}
+    if weight_hh.shape[0] not in kinds or weight_ih.shape[0] != weight_hh.shape[0]:
+        raise ValueError(
+            f"weights must be [3H, I] and [3H, H] (GRU) or [4H, I] and [4H, H] (LSTM),"
+            f" got {list(weight_ih.shape)} and {list(weight_hh.shape)}"
+        )
+    kind = kinds[weight_hh.shape[0]]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(ROWS, weight_ih.shape[1], generator=generator).to(weight_ih)
+    states = [
+        torch.randn(ROWS, H, generator=generator).to(weight_hh) for _ in range(2 if kind == "LSTM" else 1)
+    ]
+    with torch.no_grad():
+        found = step(x, *states)
+        found = (found,) if isinstance(found, Tensor) else tuple(found)
+        if [part.shape for part in found] != [state.shape for state in states]:
+            shapes = [list(part.shape) for part in found]
+            raise ValueError(f"step must return {len(states)} state(s) of {[ROWS, H]}, got {shapes}")
+        given = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
+        weights = {name: value.detach().double() for name, value in given.items() if value is not None}
+        wide = [part.double() for part in (x, *states)]
+        if tolerance is None:
+            scale = float(sum(weight.abs().sum(-1).max() for weight in weights.values() if weight.dim() == 2))
+            tolerance = 8 * torch.finfo(weight_hh.dtype).eps * max(1.0, scale)
+        errors = [
+            (max(float((a.double() - b).abs().max()) for a, b in zip(found, exact, strict=True)), convention)
+            for convention, exact in _all(kind, wide, weights)
+        ]
+    torchs = _Convention(GATES[kind], True, True, "bias_ih" in weights, "bias_hh" in weights)
+    matches = [convention for error, convention in errors if error <= tolerance]
+    error, nearest = min(errors, key=lambda pair: pair[0])
+    agrees = torchs in matches
+    closest = torchs if agrees else (matches or [nearest])[0]
+    return Diagnosis(
+        tuple(c.words(kind) for c in ([torchs] if agrees else matches)),
+        agrees,
+        error,
+        nearest.words(kind),
+        None if agrees else _departs_at(kind, closest, torchs, wide, weights),
+    )
+
+
+def _all(kind: str, wide: list[Tensor], weights: Weights) -> Iterator[tuple[_Convention, tuple[Tensor, ...]]]:
+    """Every convention with its new states."""
+    biases = [(b, c) for b in (True, False) for c in (True, False)]
+    there = ("bias_ih" in weights, "bias_hh" in weights)
+    for order in permutations(GATES[kind]):
+        for after in (True, False) if kind == "GRU" else (True,):
+            for keeps in (True, False) if kind == "GRU" else (True,):
+                for b, c in biases:
+                    if b <= there[0] and c <= there[1]:
+                        convention = _Convention(order, after, keeps, b, c)
+                        now = _step(kind, convention, wide, weights)
+                        yield convention, (now.hidden,) if kind == "GRU" else (now.hidden, now.cell)
+
+
+def _step(kind: str, convention: _Convention, wide: list[Tensor], weights: Weights) -> Any:
+    """The reference's step on the weights as the convention reads them."""
+    H = weights["weight_hh"].shape[-1]
+
+    def turned(name: str, there: bool = True) -> Tensor | None:
+        if name not in weights or not there:
+            return None
+        blocks = dict(zip(convention.order, weights[name].split(H), strict=True))
+        return torch.cat([blocks[gate] for gate in GATES[kind]])
+
+    x, *states = wide
+    w_ih, w_hh = turned("weight_ih"), turned("weight_hh")
+    assert w_ih is not None
+    assert w_hh is not None
+    projection = torch.nn.functional.linear(x, w_ih, turned("bias_ih", convention.bias_ih))
+    bias = turned("bias_hh", convention.bias_hh)
+    if kind == "LSTM":
+        return lstm.step(projection, states[0], states[1], w_hh, bias)
+    now = gru.step(projection, states[0], w_hh, bias, reset_after=convention.reset_after)
+    if convention.keeps_with_update:
+        return now
+    return now._replace(hidden=torch.lerp(states[0], now.candidate, now.update))
+
+
+def _departs_at(
+    kind: str, found: _Convention, torchs: _Convention, wide: list[Tensor], weights: Weights
+) -> str:
+    ours, theirs = (_step(kind, convention, wide, weights) for convention in (found, torchs))
+    for name in ours._fields:
+        if not torch.allclose(getattr(ours, name), getattr(theirs, name), rtol=0, atol=1e-12):
+            return name
+    return "nothing: these weights do not tell the two apart"
