@@ -17,7 +17,7 @@ from gatedcells_kernels.triton.gru_gates import (
     reset_and_update,
     reset_backward,
 )
-from gatedcells_kernels.triton.walk import forgets, has_ended, time_of
+from gatedcells_kernels.triton.walk import forgets, has_ended, only_if, time_of
 
 
 @triton.jit(do_not_specialize=["T", "B", "visit", "reverse"])
@@ -95,7 +95,7 @@ def gru_pointwise_forward(
         after = now
         if resets is not None:
             following = time_of(visit + 1, T, reverse)
-            there = inside & (visit + 1 < T)
+            there = only_if(visit + 1 < T, inside)
             after = tl.where(forgets(resets, lengths, row, there, following, B) & there, 0.0, now)
         store(operand + number, after, inside)
 
@@ -130,8 +130,8 @@ def gru_pointwise_backward(
     reset = load(slot, inside)
     # the state that the step found: of the visit before, or the initial one
     before = time_of(visit - 1, T, reverse).to(tl.int64)
-    found = load(states + before * B * H + number, inside & (visit > 0))
-    found += load(hidden + number, inside & (visit == 0))
+    found = load(states + before * B * H + number, only_if(visit > 0, inside))
+    found += load(hidden + number, only_if(visit == 0, inside))
     if resets is not None:
         found = tl.where(forgets(resets, lengths, row, inside, t, B), 0.0, found)
     if PHASE == "reset":
@@ -141,10 +141,10 @@ def gru_pointwise_backward(
     else:
         update = load(slot + H, inside)
         candidate = load(slot + 2 * H, inside)
-        d = load(direct + number, inside) + load(product + number, inside & (visit + 1 < T))
+        d = load(direct + number, inside) + load(product + number, only_if(visit + 1 < T, inside))
         if resets is not None:
             later = time_of(visit + 1, T, reverse)
-            there = inside & (visit + 1 < T)
+            there = only_if(visit + 1 < T, inside)
             d = tl.where(forgets(resets, lengths, row, there, later, B) & there, 0.0, d)
         if d_states is not None:
             d += load(d_states + t.to(tl.int64) * B * H + number, inside)

@@ -18,7 +18,7 @@ from gatedcells_kernels.triton.gru_gates import (
     reset_backward,
 )
 from gatedcells_kernels.triton.meeting import arrive, wait_for
-from gatedcells_kernels.triton.walk import forgets, has_ended, of, time_of
+from gatedcells_kernels.triton.walk import forgets, has_ended, of, only_if, time_of
 
 
 @triton.jit(do_not_specialize=["T", "B", "reverse", "first", "last"])
@@ -247,8 +247,8 @@ def gru_slices_backward(
             # the state that the step found: of the step before, or the initial one
             begins = visit == T - 1
             before = states + (time_of(T - 2 - visit, T, turned) * B + far) * H + unit[None, :]
-            found = load(before, inside & (visit < T - 1))
-            found += load(hidden + far * H + unit[None, :], inside & begins)
+            found = load(before, only_if(visit < T - 1, inside))
+            found += load(hidden + far * H + unit[None, :], only_if(begins, inside))
             if resets is not None:
                 found = tl.where(forgets(resets, lengths, row, present, t, B)[:, None], 0.0, found)
             d_candidate, d_update, direct = combine_backward(d, update, candidate, found)

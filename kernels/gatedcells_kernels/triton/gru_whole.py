@@ -17,7 +17,7 @@ from gatedcells_kernels.triton.gru_gates import (
     reset_and_update,
     reset_backward,
 )
-from gatedcells_kernels.triton.walk import forgets, has_ended, of, time_of
+from gatedcells_kernels.triton.walk import forgets, has_ended, of, only_if, time_of
 
 
 @triton.jit(do_not_specialize=["T", "B", "reverse"])
@@ -84,7 +84,7 @@ def gru_whole_forward(
     while visit < T:
         t = time_of(visit, T, turned)
         # what the next step reads is under way while this one computes
-        follows = inside & (visit + 1 < T)
+        follows = only_if(visit + 1 < T, inside)
         x = x_projection + (time_of(visit + 1, T, turned) * B + far) * (3 * H) + unit[None, :]
         next_reset = load(x, follows)
         next_update = load(x + H, follows)
@@ -200,8 +200,8 @@ def gru_whole_backward(
         candidate = load(slot + 2 * H, inside)
         # the state that the step found: of the visit before, or the initial one
         before = states + (time_of(visit - 1, T, turned) * B + far) * H + unit[None, :]
-        found = load(before, inside & (visit > 0))
-        found += load(hidden + far * H + unit[None, :], inside & (visit == 0))
+        found = load(before, only_if(visit > 0, inside))
+        found += load(hidden + far * H + unit[None, :], only_if(visit == 0, inside))
         if resets is not None:
             forgotten = forgets(resets, lengths, row, present, t, B)[:, None]
             found = tl.where(forgotten, 0.0, found)

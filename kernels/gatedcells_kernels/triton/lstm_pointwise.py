@@ -9,7 +9,7 @@ import triton.language as tl
 
 from gatedcells_kernels.triton.activations import load, store
 from gatedcells_kernels.triton.lstm_gates import gates, gates_backward
-from gatedcells_kernels.triton.walk import forgets, has_ended, time_of
+from gatedcells_kernels.triton.walk import forgets, has_ended, only_if, time_of
 
 
 @triton.jit(do_not_specialize=["T", "B", "visit", "reverse"])
@@ -76,7 +76,7 @@ def lstm_pointwise_forward(
         store(states + t.to(tl.int64) * B * H + number, now, inside)
         if resets is not None:
             following = time_of(visit + 1, T, reverse)
-            there = inside & (visit + 1 < T)
+            there = only_if(visit + 1 < T, inside)
             now = tl.where(forgets(resets, lengths, row, there, following, B) & there, 0.0, now)
     store(operand + number, now, inside)
 
@@ -107,8 +107,8 @@ def lstm_pointwise_backward(
     slot = tape + (t * B + row) * (5 * H) + unit
     # the cell state that the step found: a slot of the step before, or the initial one
     before = tape + (time_of(visit - 1, T, reverse) * B + row) * (5 * H) + 4 * H + unit
-    found_cell = load(before, inside & (visit > 0))
-    found_cell += load(cell + number, inside & (visit == 0))
+    found_cell = load(before, only_if(visit > 0, inside))
+    found_cell += load(cell + number, only_if(visit == 0, inside))
     if resets is not None:
         forgotten = forgets(resets, lengths, row, inside, t, B)
         found_cell = tl.where(forgotten, 0.0, found_cell)

@@ -10,7 +10,7 @@ import triton.language as tl
 from gatedcells_kernels.triton.activations import load, multiply_add, operand, store
 from gatedcells_kernels.triton.lstm_gates import gates, gates_backward
 from gatedcells_kernels.triton.meeting import arrive, wait_for
-from gatedcells_kernels.triton.walk import forgets, has_ended, of, time_of
+from gatedcells_kernels.triton.walk import forgets, has_ended, of, only_if, time_of
 
 
 @triton.jit(do_not_specialize=["T", "B", "reverse", "first", "last"])
@@ -267,8 +267,8 @@ def lstm_slices_backward(
             slot = tape + (t * B + far) * (5 * H) + unit[None, :]
             # the cell state that the step found: a slot of the step before, or the initial one
             before = tape + (time_of(T - 2 - visit, T, turned) * B + far) * (5 * H) + 4 * H + unit[None, :]
-            found_cell = load(before, inside & (visit < T - 1))
-            found_cell += load(cell + at, inside & (visit == T - 1))
+            found_cell = load(before, only_if(visit < T - 1, inside))
+            found_cell += load(cell + at, only_if(visit == T - 1, inside))
             if resets is not None:
                 forgotten = forgets(resets, lengths, row, present, t, B)[:, None]
                 found_cell = tl.where(forgotten, 0.0, found_cell)

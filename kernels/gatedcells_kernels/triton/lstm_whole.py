@@ -9,7 +9,7 @@ import triton.language as tl
 
 from gatedcells_kernels.triton.activations import load, multiply_add, operand, store
 from gatedcells_kernels.triton.lstm_gates import gates, gates_backward
-from gatedcells_kernels.triton.walk import forgets, has_ended, of, time_of
+from gatedcells_kernels.triton.walk import forgets, has_ended, of, only_if, time_of
 
 
 @triton.jit(do_not_specialize=["T", "B", "reverse"])
@@ -213,8 +213,8 @@ def lstm_whole_backward(
         slot = tape + (t * B + far) * (5 * H) + unit[None, :]
         # the cell state that the step found: a slot of the step before, or the initial one
         before = tape + (time_of(visit - 1, T, turned) * B + far) * (5 * H) + 4 * H + unit[None, :]
-        found_cell = load(before, inside & (visit > 0))
-        found_cell += load(cell + far * H + unit[None, :], inside & (visit == 0))
+        found_cell = load(before, only_if(visit > 0, inside))
+        found_cell += load(cell + far * H + unit[None, :], only_if(visit == 0, inside))
         if resets is not None:
             forgotten = forgets(resets, lengths, row, present, t, B)[:, None]
             found_cell = tl.where(forgotten, 0.0, found_cell)

@@ -29,3 +29,10 @@ def forgets(resets, lengths, row, present, t, B):
     if lengths is not None:
         marked = marked & (t < tl.load(lengths + row, mask=present, other=0))
     return marked
+
+
+@triton.jit
+def only_if(condition, inside):
+    """``inside`` if a condition on the whole tile holds, else nowhere: what `&` would say, but with a scalar
+    that makes no mask in the interpreter of Triton 3.9."""
+    return tl.where(condition, inside, inside ^ inside)
