@@ -18,7 +18,9 @@ H100 = launch.Device("H100", 132, 227 << 10)
 
 
 def chosen(cell="GRU", T=128, B=32, H=256, P=None, numbers="half", reset_after=True, device=H100):
-    return launch.plan(launch.Request(cell, T, B, H, P or H, numbers, reset_after), device)
+    return launch.plan(
+        launch.Request(cell, T, B, H, P or H, numbers, reset_after, projected=P is not None), device
+    )
 
 
 def test_few_units_stay_whole_and_many_are_cut_up():
@@ -71,6 +73,7 @@ def test_what_a_kernel_does_not_do_is_said():
     plan = chosen("LSTM", H=256, P=100)
     assert plan.kernel == "library"
     assert "slices: has no projection" in str(plan)
+    assert chosen("LSTM", H=256, P=256).kernel == "library"
     plan = chosen(H=256, reset_after=False)
     assert plan.kernel == "library"
     assert "steps: has no reset gate before the matrix product" in str(plan)

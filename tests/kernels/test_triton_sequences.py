@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gatedcells import _reference_kernel as reference
 from gatedcells.testing import assert_within_budget
 from gatedcells_kernels.tape import Keep
-from tests.kernels.test_cpu_sequences import drawn_resets, gru_tensors, lstm_tensors
+from tests.kernels.test_cpu_sequences import gru_tensors, lstm_tensors
 from tests.support.triton_device import device as device
 from tests.support.triton_device import one_program
 
@@ -23,12 +23,12 @@ SIZES = st.tuples(
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-def kernels_for(T, H, P, reset_after, numbers):
+def kernels_for(T, H, P, reset_after, numbers, projected=False):
     """The kernels that can run such a sequence."""
     names = ["library"]
     if max(H, P) <= 64:
         names.append("whole")
-    if reset_after and P == H:
+    if reset_after and not projected:
         names.append("steps")
         if T > 1:
             names.append("slices")
@@ -54,87 +54,118 @@ def as_exact(values, dtype, device):
     return rounded, [None if v is None else v.double() for v in rounded]
 
 
-def assert_as_exact_as(ours, rival, exact):
-    for number, (a, r, e) in enumerate(zip(ours, rival, exact, strict=True)):
-        assert_within_budget(a, exact=e, rival=r, name=f"number {number}")
+def pooled(found):
+    return torch.cat([number.flatten() for draw in found for number in draw])
 
 
-@settings(max_examples=40)
+# A rival's roundings may cancel by luck in the few numbers of a small case: errors are compared over several.
+DRAWS = 3
+
+
+class Compared:
+    """Ours, the reference in the same dtype and the reference in float64, over several draws."""
+
+    def __init__(self):
+        self.runs = {"ours": [], "rival": [], "exact": []}
+
+    def add(self, **found):
+        for who, numbers in found.items():
+            self.runs[who].append(numbers)
+
+    def check(self, name):
+        ours, rival, exact = (pooled(found) for found in self.runs.values())
+        assert_within_budget(ours, exact=exact, rival=rival, name=name)
+
+
+@settings(max_examples=25)
 @given(
     sizes=SIZES, bias=st.booleans(), reverse=st.booleans(), reset_after=st.booleans(),
-    dtype=st.sampled_from(DTYPES), data=st.data(),
+    dtype=st.sampled_from(DTYPES), seed=st.integers(0, 2**16), data=st.data(),
 )  # fmt: skip
-def test_gru_kernels_are_as_exact_as_the_reference(device, sizes, bias, reverse, reset_after, dtype, data):
+def test_gru_kernels_are_as_exact_as_the_reference(
+    device, sizes, bias, reverse, reset_after, dtype, seed, data
+):
     T, B, _, H = sizes
     numbers = "ieee" if dtype == torch.float32 else "half"
     kernel = data.draw(st.sampled_from(kernels_for(T, H, H, reset_after, numbers)))
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64, device=device)
-    options = (lengths, on(device, drawn_resets(data, T, B)), reverse, reset_after)
-    given_, exactly = as_exact(gru_tensors(*sizes, bias=bias), dtype, device)
-    ours = run(kernel, "GRU", H, triton.gru_forward, *given_, *options, Keep.TAPE)
-    rival = reference.gru_forward(*given_, *options, Keep.TAPE)
-    exact = reference.gru_forward(*exactly, *options, Keep.TAPE)
-    assert_as_exact_as(ours, rival, exact)
-    without = run(kernel, "GRU", H, triton.gru_forward, *given_, *options, Keep.NOTHING)
-    assert torch.equal(without[0], ours[0])
-    assert without[1].numel() == 0
-
+    often = data.draw(st.sampled_from([None, 0.0, 0.2, 1.0]))
     some = data.draw(st.sampled_from(["both", "states", "last"]))
-    d_states = torch.randn(T, B, H) if some != "last" else None
-    d_last = torch.randn(B, H) if some != "states" else None
-    # all three go backward from the same tape
-    read = (d_states, d_last, given_[1], given_[3], *rival)
-    rounded, exactly = as_exact(read, dtype, device)
-    ours, rival, exact = (
-        call(*t[:4], *options[:2], *t[4:], *options[2:])
-        for call, t in (
-            (lambda *a: run(kernel, "GRU", H, triton.gru_backward, *a), rounded),
-            (reference.gru_backward, rounded),
-            (reference.gru_backward, exactly),
+    forward, backward = Compared(), Compared()
+    for draw in range(DRAWS):
+        torch.manual_seed(seed + draw)
+        resets = None if often is None else on(device, torch.rand(T, B) < often)
+        options = (lengths, resets, reverse, reset_after)
+        given_, exactly = as_exact(gru_tensors(*sizes, bias=bias), dtype, device)
+        ours = run(kernel, "GRU", H, triton.gru_forward, *given_, *options, Keep.TAPE)
+        rival = reference.gru_forward(*given_, *options, Keep.TAPE)
+        forward.add(ours=ours, rival=rival, exact=reference.gru_forward(*exactly, *options, Keep.TAPE))
+        without = run(kernel, "GRU", H, triton.gru_forward, *given_, *options, Keep.NOTHING)
+        assert torch.equal(without[0], ours[0])
+        assert without[1].numel() == 0
+
+        d_states = torch.randn(T, B, H) if some != "last" else None
+        d_last = torch.randn(B, H) if some != "states" else None
+        # all three go backward from the same tape
+        rounded, exactly = as_exact((d_states, d_last, given_[1], given_[3], *rival), dtype, device)
+
+        def back(call, t, options=options):
+            return call(*t[:4], *options[:2], *t[4:], *options[2:])
+
+        backward.add(
+            ours=back(lambda *a: run(kernel, "GRU", H, triton.gru_backward, *a), rounded),
+            rival=back(reference.gru_backward, rounded),
+            exact=back(reference.gru_backward, exactly),
         )
-    )
-    assert_as_exact_as(ours, rival, exact)
+    forward.check("forward")
+    backward.check("backward")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     sizes=SIZES, P=st.sampled_from([0, 0, 1, 9]), bias=st.booleans(), reverse=st.booleans(),
-    dtype=st.sampled_from(DTYPES), data=st.data(),
+    dtype=st.sampled_from(DTYPES), seed=st.integers(0, 2**16), data=st.data(),
 )  # fmt: skip
-def test_lstm_kernels_are_as_exact_as_the_reference(device, sizes, P, bias, reverse, dtype, data):
+def test_lstm_kernels_are_as_exact_as_the_reference(device, sizes, P, bias, reverse, dtype, seed, data):
     T, B, _, H = sizes
     numbers = "ieee" if dtype == torch.float32 else "half"
-    kernel = data.draw(st.sampled_from(kernels_for(T, H, P or H, True, numbers)))
+    kernel = data.draw(st.sampled_from(kernels_for(T, H, P or H, True, numbers, projected=P > 0)))
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64, device=device)
-    resets = on(device, drawn_resets(data, T, B))
-    options = (lengths, resets, reverse)
-    given_, exactly = as_exact(lstm_tensors(*sizes, P=P, bias=bias), dtype, device)
-    ours = run(kernel, "LSTM", H, triton.lstm_forward, *given_, *options, Keep.TAPE)
-    rival = reference.lstm_forward(*given_, *options, Keep.TAPE)
-    assert_as_exact_as(ours, rival, reference.lstm_forward(*exactly, *options, Keep.TAPE))
-    states, last_cell, cells = run(kernel, "LSTM", H, triton.lstm_forward, *given_, *options, Keep.STATES)
-    assert torch.equal(states, ours[0])
-    assert torch.equal(last_cell, ours[1])
-    assert torch.equal(cells, ours[2][:, :, 4:])
-
+    often = data.draw(st.sampled_from([None, 0.0, 0.2, 1.0]))
     some = data.draw(st.sampled_from(["all", "states", "last", "cell"]))
-    d_states = torch.randn(T, B, P or H) if some in ("all", "states") else None
-    d_last = torch.randn(B, P or H) if some in ("all", "last") else None
-    d_cell = torch.randn(B, H) if some in ("all", "cell") else None
-    _, hidden, cell, _, weight_hh, _, _, weight_hr = given_
-    read = (d_states, d_last, d_cell, hidden, cell, weight_hh, weight_hr, rival[0], rival[2])
-    rounded, exactly = as_exact(read, dtype, device)
-    ours, rival, exact = (
-        call(*t[:7], lengths, resets, *t[7:], reverse)
-        for call, t in (
-            (lambda *a: run(kernel, "LSTM", H, triton.lstm_backward, *a), rounded),
-            (reference.lstm_backward, rounded),
-            (reference.lstm_backward, exactly),
+    forward, backward = Compared(), Compared()
+    for draw in range(DRAWS):
+        torch.manual_seed(seed + draw)
+        resets = None if often is None else on(device, torch.rand(T, B) < often)
+        options = (lengths, resets, reverse)
+        given_, exactly = as_exact(lstm_tensors(*sizes, P=P, bias=bias), dtype, device)
+        ours = run(kernel, "LSTM", H, triton.lstm_forward, *given_, *options, Keep.TAPE)
+        rival = reference.lstm_forward(*given_, *options, Keep.TAPE)
+        forward.add(ours=ours, rival=rival, exact=reference.lstm_forward(*exactly, *options, Keep.TAPE))
+        states, last_cell, cells = run(kernel, "LSTM", H, triton.lstm_forward, *given_, *options, Keep.STATES)
+        assert torch.equal(states, ours[0])
+        assert torch.equal(last_cell, ours[1])
+        assert torch.equal(cells, ours[2][:, :, 4:])
+
+        d_states = torch.randn(T, B, P or H) if some in ("all", "states") else None
+        d_last = torch.randn(B, P or H) if some in ("all", "last") else None
+        d_cell = torch.randn(B, H) if some in ("all", "cell") else None
+        _, hidden, cell, _, weight_hh, _, _, weight_hr = given_
+        read = (d_states, d_last, d_cell, hidden, cell, weight_hh, weight_hr, rival[0], rival[2])
+        rounded, exactly = as_exact(read, dtype, device)
+
+        def back(call, t, options=options):
+            return call(*t[:7], *options[:2], *t[7:], options[2])
+
+        backward.add(
+            ours=back(lambda *a: run(kernel, "LSTM", H, triton.lstm_backward, *a), rounded),
+            rival=back(reference.lstm_backward, rounded),
+            exact=back(reference.lstm_backward, exactly),
         )
-    )
-    assert_as_exact_as(ours, rival, exact)
+    forward.check("forward")
+    backward.check("backward")
 
 
 @pytest.mark.parametrize("kernel", ["whole", "slices", "steps", "library"])

@@ -43,10 +43,11 @@ class Request(NamedTuple):
     T: int
     B: int
     H: int
-    P: int  # H without a projection
+    P: int  # width of a hidden state, H without a projection
     numbers: str  # "half" (float16, bfloat16), "tf32" or "ieee" (float32)
     reset_after: bool = True
     directions: int = 1
+    projected: bool = False  # of an LSTM; a projection may be as wide as H
 
 
 class Entry(NamedTuple):
@@ -66,11 +67,11 @@ class Entry(NamedTuple):
         """Of a number."""
         return 2 if self.numbers == "half" else 4
 
-    def shared_memory(self, H: int, P: int) -> int:
+    def shared_memory(self, H: int, P: int, projected: bool = False) -> int:
         """Bytes of weights that a program keeps on the chip."""
         if self.kernel == "whole":
             units, outputs = padded(H), padded(P)
-            return self.bytes * units * outputs * (GATES[self.cell] + (P != H))
+            return self.bytes * units * outputs * (GATES[self.cell] + projected)
         chunks = -(-H // self.depth)
         return self.bytes * self.units * chunks * self.depth * GATES[self.cell]
 
@@ -155,7 +156,7 @@ def _programs(entry: Entry, request: Request) -> int:
 
 
 def _why_not(entry: Entry, kernel: str, request: Request, device: Device) -> str | None:
-    needed = entry.shared_memory(request.H, request.P)
+    needed = entry.shared_memory(request.H, request.P, request.projected)
     if needed > device.shared_memory:
         return f"weights of {needed} bytes a program, {device.shared_memory} fit"
     if kernel == "slices":
@@ -173,7 +174,7 @@ def _refusal(kernel: str, request: Request) -> str | None:
     if kernel in ("slices", "steps"):
         if not request.reset_after:
             return "has no reset gate before the matrix product"
-        if request.P != request.H:
+        if request.projected:
             return "has no projection"
     if kernel == "slices" and request.T == 1:
         return "one step needs no meeting"

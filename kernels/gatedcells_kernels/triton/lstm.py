@@ -52,7 +52,7 @@ def lstm_both_forward(
     all but the input and the lengths, and all that is returned, with an axis of two in front."""
     x_projection = calls.both_projections(input, weight_ih, bias_ih)
     stacked = (x_projection, hidden, cell, weight_hh, bias_hh, weight_hr, resets)
-    if launch.in_one_grid(_request(x_projection, hidden, cell), calls.device(hidden)):
+    if launch.in_one_grid(_request(x_projection, hidden, cell, weight_hr), calls.device(hidden)):
         return _forward(*stacked[:6], lengths, resets, False, keep)
     found: list[tuple[Tensor, ...]] = []
     for d in (0, 1):
@@ -66,11 +66,14 @@ def lstm_both_forward(
     return states, last_cell, tape
 
 
-def _request(like: Tensor, hidden: Tensor, cell: Tensor) -> launch.Request:
+def _request(like: Tensor, hidden: Tensor, cell: Tensor, weight_hr: Tensor | None) -> launch.Request:
     """For a tensor ``[T, B, ...]``, or two in one."""
     T, B = like.shape[hidden.dim() - 2 :][:2]
     H, P = cell.shape[-1], hidden.shape[-1]
-    return launch.Request("LSTM", T, B, H, P, calls.numbers(hidden), directions=hidden.dim() - 1)
+    return launch.Request(
+        "LSTM", T, B, H, P, calls.numbers(hidden),
+        directions=hidden.dim() - 1, projected=weight_hr is not None,
+    )  # fmt: skip
 
 
 def _forward(
@@ -86,7 +89,7 @@ def _forward(
     keep: Keep,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One direction, or both stacked."""
-    request = _request(x_projection, hidden, cell)
+    request = _request(x_projection, hidden, cell, weight_hr)
     T, B, H, P, slots = request.T, request.B, request.H, request.P, LSTM_SLOTS[keep]
     both = hidden.shape[:-2]
     states = hidden.new_empty(*both, T, B, P)
@@ -158,7 +161,7 @@ def lstm_backward(
     """The gates' gradients ``[T, B, 4, H]`` in the order LSTM_GATES; dL/dh of every step as it leaves
     the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0. Of tensors that hold both
     directions, both (see `lstm_both_backward`)."""
-    request = _request(states, hidden, cell)
+    request = _request(states, hidden, cell, weight_hr)
     T, B, H, P = request.T, request.B, request.H, request.P
     both = hidden.shape[:-2]
     d_gates = states.new_empty(*both, T, B, len(LSTM_GATES), H)
@@ -209,7 +212,7 @@ def lstm_both_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`lstm_backward` of both directions, as `lstm_both_forward` stacks them."""
     stacked = (d_states, d_last_hidden, d_last_cell, hidden, cell, weight_hh, weight_hr, resets, states, tape)
-    if launch.in_one_grid(_request(states, hidden, cell), calls.device(hidden)):
+    if launch.in_one_grid(_request(states, hidden, cell, weight_hr), calls.device(hidden)):
         return lstm_backward(*stacked[:7], lengths, *stacked[7:], False)
     found: list[tuple[Tensor, ...]] = []
     for d in (0, 1):

@@ -17,7 +17,7 @@ def explain(
     cell: str, like: Tensor, T: int, B: int, H: int, P: int, reset_after: bool, directions: int
 ) -> str:
     """Which kernel a layer of this size would run on, and why not those before it, one a line."""
-    request = launch.Request(cell, T, B, H, P, calls.numbers(like), reset_after, directions)
+    request = launch.Request(cell, T, B, H, P, calls.numbers(like), reset_after, directions, P != H)
     device = calls.device(like)
     if directions == 1:
         return str(launch.plan(request, device))
