@@ -134,7 +134,15 @@ def main(arguments: list[str] | None = None) -> None:
 def measure(case: GPUCase, device: str, peers: list[str]) -> list[dict[str, Any]]:
     """Rows of one case; of a peer that does not do it none."""
     tf32 = case.precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, tf32
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
+            return _measure(case, device, peers)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _measure(case: GPUCase, device: str, peers: list[str]) -> list[dict[str, Any]]:
     ours, theirs = case.modules(device)
     x = case.input(device)
     gate(case, ours, theirs, x)

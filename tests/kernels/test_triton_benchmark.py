@@ -6,15 +6,6 @@ import torch
 from benchmarks import gpu
 from tests.support.triton_device import device as device
 
-
-@pytest.fixture(autouse=True)
-def _flags():
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    yield
-    matmul.allow_tf32, cudnn.allow_tf32 = before
-
-
 CASE = gpu.GPUCase("gru", "training", 3, 2, 20, 2, True, "float32")
 
 

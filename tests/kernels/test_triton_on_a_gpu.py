@@ -37,10 +37,10 @@ def _watchdog():
 @pytest.fixture(params=["bfloat16", "float16", "tf32", "float32"])
 def dtype(request):
     allowed = request.param == "tf32"
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    yield torch.float32 if allowed else getattr(torch, request.param)
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, allowed
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=allowed):
+        yield torch.float32 if allowed else getattr(torch, request.param)
+    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def both(name, H, dtype, **options):
