@@ -166,10 +166,16 @@ def reports(chosen: list[Job], processes: int = 2) -> Iterator[Report]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: sm_90 and sm_80")
+    parser.add_argument("--cell", choices=list(launch.GATES), help="default: both")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     table = csv.writer(sys.stdout)
     table.writerow(Report._fields)
-    for row in reports(list(jobs(tuple(options.target or ("sm_90", "sm_80")))), options.processes):
+    chosen = [
+        job
+        for job in jobs(tuple(options.target or ("sm_90", "sm_80")))
+        if options.cell in (None, job.entry.cell)
+    ]
+    for row in reports(chosen, options.processes):
         table.writerow(row)
         sys.stdout.flush()
