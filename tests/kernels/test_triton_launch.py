@@ -125,6 +125,8 @@ def recorded(version, target, cell=None):
 @pytest.mark.parametrize("target", LIMITS)
 def test_every_entry_of_the_table_compiles_within_its_limits(target, cell, tmp_path):
     """Without a GPU: registers, spills, shared memory, tensor cores, and the meeting's memory order."""
+    if target != "gfx942" and not os.environ.get("GATEDCELLS_AHEAD"):
+        pytest.skip("takes some ten minutes: set GATEDCELLS_AHEAD=1")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-m", "gatedcells_kernels.triton.ahead", "--target", target, "--cell", cell,
