@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gatedcells import _ops
 from gatedcells._autograd import both
-from gatedcells.backends import resolve
+from gatedcells.backends import AUTO, requested, resolve
 from gatedcells.functional.inputs import (
     GRUTensors,
     LSTMTensors,
@@ -24,11 +24,17 @@ Found = tuple[Tensor, tuple[Tensor, ...]]
 _ABLE = ("triton",)
 
 
-def _able(cell: str, tensors: tuple[Tensor | None, ...], backend: str, recompute: bool) -> str | None:
-    """The backend that runs both at once, if there is one. Recomputing goes direction by direction."""
+def _may_be_able(input: Tensor, backend: str, recompute: bool) -> bool:
+    """Whether it is worth asking further, without touching a tensor: every bidirectional layer comes by here.
+    Recomputing goes direction by direction, and on the CPU nobody runs both unless asked for by name."""
+    name, _ = requested(backend)
+    return not recompute and (name in _ABLE or (name == AUTO and not input.is_cpu))
+
+
+def _able(cell: str, tensors: tuple[Tensor | None, ...], backend: str) -> str | None:
+    """The backend that runs both at once, if it is the one that is chosen."""
     choice = resolve(cell, "sequence", tensors, backend)
-    able = choice.route == "operator" and choice.backend in _ABLE and not recompute
-    return choice.backend if able else None
+    return choice.backend if choice.route == "operator" and choice.backend in _ABLE else None
 
 
 def _pairs(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -69,8 +75,10 @@ def gru_both(
     Raises:
         RuntimeError, ValueError: as there.
     """
+    if not _may_be_able(input, backend, recompute):
+        return None
     each = [GRUTensors(input, hidden[d], *weights[d]) for d in (0, 1)]  # type: ignore[arg-type]
-    chosen = _able("GRU", to_autocast(each[0]), backend, recompute)
+    chosen = _able("GRU", to_autocast(each[0]), backend)
     if chosen is None:
         return None
     check_sequence_input(input)
@@ -111,9 +119,11 @@ def lstm_both(
     Raises:
         RuntimeError, ValueError: as there.
     """
+    if not _may_be_able(input, backend, recompute):
+        return None
     hidden, cell = state
     each = [LSTMTensors(input, hidden[d], cell[d], *weights[d]) for d in (0, 1)]  # type: ignore[arg-type]
-    chosen = _able("LSTM", to_autocast(each[0]), backend, recompute)
+    chosen = _able("LSTM", to_autocast(each[0]), backend)
     if chosen is None:
         return None
     check_sequence_input(input)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from gatedcells.reference import gru, lstm
+from gatedcells.trace.equations import GATES
 
 Weights = dict[str, Tensor]
-GATES = {"GRU": ("reset", "update", "candidate"), "LSTM": ("input", "forget", "candidate", "output")}
 ROWS = 7  # of the random input that both sides are asked
 
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from gatedcells_kernels.tape import GRU_GATES, LSTM_GATES
+
 if TYPE_CHECKING:
     from gatedcells.trace.record import DirectionTrace
 
-GATES = {"GRU": ("reset", "update", "candidate"), "LSTM": ("input", "forget", "candidate", "output")}
+GATES = {"GRU": GRU_GATES, "LSTM": LSTM_GATES}
 LETTERS = {
     "GRU": {"reset": "r", "update": "z", "candidate": "n"},
     "LSTM": {"input": "i", "forget": "f", "candidate": "g", "output": "o"},

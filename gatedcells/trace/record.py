@@ -124,7 +124,7 @@ class Recorder:
         x = zero_beyond_lengths(input, lengths)
         forgets = boundaries(resets, lengths, reverse)
         projection = torch.nn.functional.linear(x, weights["weight_ih"], weights.get("bias_ih"))
-        recurrent = {name: weights.get(name) for name in ("bias_hh", "weight_hr") if name in weights}
+        recurrent = {name: weights[name] for name in ("bias_hh", "weight_hr") if name in weights}
         options: dict[str, Any] = {"lengths": lengths, "resets": forgets, "reverse": reverse, **recurrent}
         if self.kind == "GRU":
             walk: Any = gru.iterate(

@@ -17,14 +17,15 @@ from typing import NamedTuple
 
 import torch
 
+from gatedcells_kernels.tape import GRU_GATES, LSTM_GATES
 from gatedcells_kernels.triton.library import interprets
 
 KERNELS = ("whole", "slices", "steps", "library")
-GATES = {"GRU": 3, "LSTM": 4}
+GATES = {"GRU": len(GRU_GATES), "LSTM": len(LSTM_GATES)}
 LEAST_TILE = 16  # tl.dot takes no smaller side
 POINTWISE = 1024  # numbers that a program of the gates' kernels takes
-# Bytes a step that all programs together read of the state before which meeting loses to launching: an
-# estimate (the second-level cache gives some 5 TB/s, a launch costs about 1.5 us), to be measured.
+# Bytes of states that all programs together read a step, from which on meeting loses to launching: a guess,
+# until benchmarks.meetings and benchmarks.gpu have run on a GPU.
 BROADCAST = 8 << 20
 
 
