@@ -1,7 +1,8 @@
 """Compile every entry of the table for a GPU that need not be there, and say what came out.
 
 ``python -m gatedcells_kernels.triton.ahead`` prints a row for each: registers, spilled bytes, shared memory,
-whether the tensor cores are used. `pytest` holds the table to the limits.
+whether the tensor cores are used. `pytest` holds the table to the limits. ``--variants`` compiles at one size
+what the entries leave out: lengths, resets, projections, the other GRU, and the kernels for the gates alone.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gatedcells_kernels.triton import launch
+from gatedcells_kernels.triton.gru_pointwise import gru_pointwise_backward, gru_pointwise_forward
 from gatedcells_kernels.triton.gru_slices import gru_slices_backward, gru_slices_forward
 from gatedcells_kernels.triton.gru_whole import gru_whole_backward, gru_whole_forward
+from gatedcells_kernels.triton.lstm_pointwise import lstm_pointwise_backward, lstm_pointwise_forward
 from gatedcells_kernels.triton.lstm_slices import lstm_slices_backward, lstm_slices_forward
 from gatedcells_kernels.triton.lstm_whole import lstm_whole_backward, lstm_whole_forward
 
@@ -45,19 +48,30 @@ TARGETS = {
 }
 AMD = (("whole", "half"), ("whole", "ieee"))
 INTEGERS = {
-    "T": "i32", "B": "i32", "reverse": "i32", "first": "i32", "last": "i32",
+    "T": "i32", "B": "i32", "reverse": "i32", "first": "i32", "last": "i32", "visit": "i32",
     "lengths": "*i32", "counters": "*i32", "carry": "*fp32", "resets": "*u8",
 }  # fmt: skip
-OPTIONAL = ("lengths", "resets", "weight_hr", "d_projected")  # absent from the plainest call
+PROJECTION = ("weight_hr", "d_projected")
+OPTIONAL = ("lengths", "resets", *PROJECTION)  # absent from the plainest call
 
 
 class Job(NamedTuple):
-    """One compilation."""
+    """The compilation of an entry."""
 
     entry: launch.Entry
     direction: str  # "forward" or "backward"
     target: str
-    everything: bool = False  # lengths and resets too
+
+
+class Variant(NamedTuple):
+    """The compilation, at one size, of a way through a kernel that no entry takes."""
+
+    name: str
+    kernel: Any
+    constants: dict[str, Any]
+    absent: tuple[str, ...]
+    numbers: dict[str, str]  # what else than the operands' dtype a pointer points to
+    cooperative: bool
 
 
 class Report(NamedTuple):
@@ -94,11 +108,45 @@ def jobs(targets: tuple[str, ...] = ("sm_90", "sm_80")) -> Iterator[Job]:
                 yield Job(entry, direction, target)
 
 
+def variants() -> Iterator[Variant]:
+    """What the library may launch beside the entries as `jobs` compiles them."""
+    H = 64
+    sizes: dict[str, Any] = {
+        "H": H, "P": H, "SLOTS": 5, "UNITS": H, "OUTPUTS": H, "ROWS": 16, "DEPTH": H,
+        "RESET_AFTER": True, "MEET": True, "INTERPRETED": False, "PRECISION": "ieee", "APPROXIMATE": True,
+    }  # fmt: skip
+    for (cell, shape, direction), kernel in KERNELS.items():
+        slices = shape == "slices"
+        constants = sizes | ({"UNITS": 16} if slices else {})
+        yield Variant(f"{cell} {shape} {direction}", kernel, constants, PROJECTION, {}, slices)
+        if slices:
+            alone = constants | {"MEET": False}
+            yield Variant(f"{cell} steps {direction}", kernel, alone, PROJECTION, {}, False)
+        elif cell == "GRU":
+            before = constants | {"RESET_AFTER": False}
+            yield Variant(f"GRU whole {direction}, reset before", kernel, before, PROJECTION, {}, False)
+        else:
+            narrow = constants | {"P": 24, "OUTPUTS": 32}
+            yield Variant(f"LSTM whole {direction}, projected", kernel, narrow, (), {}, False)
+    constants: dict[str, Any] = {"H": H, "SLOTS": 5, "SIZE": launch.POINTWISE, "APPROXIMATE": True}
+    gru: dict[str, str] = dict.fromkeys(("state", "gates", "direct"), "*fp32")
+    for phase in ("all", "gates", "candidate"):
+        given = constants | {"PHASE": phase}
+        yield Variant(f"GRU library forward, {phase}", gru_pointwise_forward, given, (), gru, False)
+    for phase in ("all", "candidate", "reset"):
+        given = constants | {"PHASE": phase}
+        yield Variant(f"GRU library backward, {phase}", gru_pointwise_backward, given, (), gru, False)
+    forward: dict[str, str] = dict.fromkeys(("cell", "state"), "*fp32")
+    yield Variant("LSTM library forward", lstm_pointwise_forward, constants, (), forward, False)
+    name = "LSTM library forward, projected"
+    yield Variant(name, lstm_pointwise_forward, constants, ("states",), forward, False)
+    backward: dict[str, str] = dict.fromkeys(("d_shown", "d_cell"), "*fp32")
+    yield Variant("LSTM library backward", lstm_pointwise_backward, constants, (), backward, False)
+
+
 def compiled(job: Job) -> Any:
-    """The compiled kernel of a job."""
-    entry, target = job.entry, TARGETS[job.target][0]
-    kernel = KERNELS[entry.cell, entry.kernel, job.direction]
-    nvidia = target.backend == "cuda"
+    """The compiled kernel of an entry."""
+    entry, nvidia = job.entry, TARGETS[job.target][0].backend == "cuda"
     H = entry.largest
     constants: dict[str, Any] = {
         "H": H, "P": H, "SLOTS": 5, "UNITS": H if entry.kernel == "whole" else entry.units,
@@ -106,25 +154,38 @@ def compiled(job: Job) -> Any:
         "MEET": True, "INTERPRETED": False, "PRECISION": "tf32" if entry.numbers == "tf32" else "ieee",
         "APPROXIMATE": nvidia and entry.numbers != "ieee",
     }  # fmt: skip
-    absent = ("weight_hr", "d_projected") if job.everything else OPTIONAL
-    constants |= dict.fromkeys(absent)
     number = "*fp32" if entry.bytes == 4 else "*bf16"
-    signature = {
-        name: "constexpr" if name in constants else INTEGERS.get(name, number) for name in kernel.arg_names
-    }
-    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    plainest = Variant(
+        "", KERNELS[entry.cell, entry.kernel, job.direction], constants, OPTIONAL, {},
+        entry.kernel == "slices",
+    )  # fmt: skip
+    return _compiled(plainest, job.target, number, entry.warps)
+
+
+def compiled_variant(variant: Variant, target: str) -> Any:
+    """The compiled kernel of a variant, for bfloat16."""
+    nvidia = TARGETS[target][0].backend == "cuda"
+    constants = variant.constants | {"APPROXIMATE": nvidia}
+    return _compiled(variant._replace(constants=constants), target, "*bf16", 4)
+
+
+def _compiled(variant: Variant, target: str, number: str, warps: int) -> Any:
+    names = variant.kernel.arg_names
+    constants = variant.constants | dict.fromkeys(variant.absent)
+    kinds = INTEGERS | variant.numbers
+    signature = {name: "constexpr" if name in constants else kinds.get(name, number) for name in names}
     pointers = [i for i, kind in enumerate(signature.values()) if kind.startswith("*")]
     source = ASTSource(
-        fn=kernel,
+        fn=variant.kernel,
         signature=signature,
-        constexprs=constants,
+        constexprs={name: value for name, value in constants.items() if name in names},
         # as torch allocates; without it loads are narrow
         attrs={(i,): [["tt.divisibility", 16]] for i in pointers},
     )
-    options: dict[str, Any] = {"num_warps": entry.warps, "num_stages": 1, "enable_fp_fusion": True}
-    if entry.kernel == "slices":
+    options: dict[str, Any] = {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
+    if variant.cooperative:
         options["launch_cooperative_grid"] = True
-    return triton.compile(source, target=target, options=options)
+    return triton.compile(source, target=TARGETS[target][0], options=options)
 
 
 def report(job: Job) -> Report:
@@ -167,14 +228,24 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: sm_90 and sm_80")
     parser.add_argument("--cell", choices=list(launch.GATES), help="default: both")
+    parser.add_argument("--numbers", choices=("half", "tf32", "ieee"), help="default: all")
+    parser.add_argument("--variants", action="store_true", help="what the entries leave out, at one size")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
+    targets = tuple(options.target or ("sm_90", "sm_80"))
     table = csv.writer(sys.stdout)
+    if options.variants:
+        table.writerow(("target", "triton", "variant", "shared_memory"))
+        for target in targets:
+            for variant in variants():
+                built = compiled_variant(variant, target)
+                table.writerow((target, triton.__version__, variant.name, built.metadata.shared))
+        sys.exit()
     table.writerow(Report._fields)
     chosen = [
         job
-        for job in jobs(tuple(options.target or ("sm_90", "sm_80")))
-        if options.cell in (None, job.entry.cell)
+        for job in jobs(targets)
+        if options.cell in (None, job.entry.cell) and options.numbers in (None, job.entry.numbers)
     ]
     for row in reports(chosen, options.processes):
         table.writerow(row)
