@@ -18,5 +18,6 @@ from gatedcells.layers import GRU as GRU
 from gatedcells.layers import LSTM as LSTM
 from gatedcells.states import LSTMState as LSTMState
 from gatedcells.trace.diagnose import diagnose as diagnose
+from gatedcells.trace.gradient_flow import gradient_flow as gradient_flow
 
 __version__ = "0.1.0"

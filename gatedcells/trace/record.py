@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gatedcells.functional.inputs import zero_beyond_lengths
-from gatedcells.reference import gru, lstm
+from gatedcells.reference import gru, lstm, rnn
 from gatedcells.reference.time import boundaries, previous_states
-from gatedcells.trace import equations
+from gatedcells.trace import equations, plots
 
 State = tuple[Tensor, ...]
-STATES = {"GRU": ("hidden",), "LSTM": ("hidden", "cell")}
+STATES = {"RNN": ("hidden",), "GRU": ("hidden",), "LSTM": ("hidden", "cell")}
 
 
 class DirectionTrace:
     """One direction of one layer: ``d["update"]`` is an intermediate by its name, ``[T, B, H]``.
 
     Attributes:
-        kind: "GRU" or "LSTM".
+        kind: "GRU" or "LSTM" ("RNN" inside `gatedcells.gradient_flow`).
         reset_after: the GRU's convention, see `gatedcells.reference.gru`.
         reverse: whether it runs against the order of time.
         x: ``[T, B, I]``, what this layer reads.
@@ -72,9 +73,17 @@ class DirectionTrace:
         for number, state in enumerate(STATES[self.kind]):
             if name == f"found_{state}":
                 return previous_states(self[state], self.initial[number], self.reverse, self.forgets)
+        return torch.stack(self.values(name))
+
+    def values(self, name: str) -> list[Tensor]:
+        """An intermediate as it was computed, step by step: T tensors ``[B, H]`` that hooks may be put on.
+
+        Raises:
+            KeyError: as above.
+        """
         if name not in self.names:
             raise KeyError(f"no intermediate called {name!r}; there are {', '.join(self.names)}")
-        return torch.stack([getattr(step, name) for step in self._steps])
+        return [getattr(step, name) for step in self._steps]
 
     def gradient(self, name: str) -> Tensor:
         """dL/d(intermediate), ``[T, B, H]``, after a backward pass; zeros where L does not depend on it.
@@ -82,7 +91,7 @@ class DirectionTrace:
         Raises:
             RuntimeError: the trace was not made with ``retain_grad=True``, or nothing went backward yet.
         """
-        values: list[Tensor] = [getattr(step, name) for step in self._steps]
+        values = self.values(name)
         if not any(value.retains_grad for value in values):
             raise RuntimeError("this trace keeps no gradients: make it with retain_grad=True")
         if all(value.grad is None for value in values):
@@ -126,8 +135,10 @@ class Recorder:
         projection = torch.nn.functional.linear(x, weights["weight_ih"], weights.get("bias_ih"))
         recurrent = {name: weights[name] for name in ("bias_hh", "weight_hr") if name in weights}
         options: dict[str, Any] = {"lengths": lengths, "resets": forgets, "reverse": reverse, **recurrent}
-        if self.kind == "GRU":
-            walk: Any = gru.iterate(
+        if self.kind == "RNN":
+            walk: Any = rnn.iterate(projection, state[0], weights["weight_hh"], weights.get("bias_hh"))
+        elif self.kind == "GRU":
+            walk = gru.iterate(
                 projection, state[0], weights["weight_hh"], reset_after=self.reset_after, **options
             )
         else:
@@ -203,6 +214,22 @@ class Trace:
             for name, error in equations.check(recorded).items():
                 worst[name] = max(worst.get(name, 0.0), error)
         return worst
+
+    def plot(self, path: str | Path | None = None, *, row: int = 0) -> Any:
+        """Draw each gate and state as a heat map, time to the right and hidden units downward, a column for
+        each layer and direction.
+
+        Args:
+            path: where to write the figure (by its ending PNG, SVG or PDF); None to write nothing.
+            row: which row of the batch.
+
+        Returns:
+            a ``matplotlib.figure.Figure``, which notebooks show.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        return plots.heat_maps(self, path, row)
 
     def to_json(self) -> str:
         """Everything as JSON: by layer and direction the input, initial states, weights and each
