@@ -1,8 +1,6 @@
-"""Writing files so that a reader finds the old one or the new one, never half of one."""
+"""Reading and writing a run's files, with errors in the user's words."""
 
 import json
-import os
-import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gatedcells import _files
 from gatedcells.forecast.errors import ForecastError
 
 
@@ -22,20 +21,15 @@ def written_beside(path: Path) -> Generator[Path]:
     Raises:
         ForecastError: the folder or the file cannot be written.
     """
-    beside = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ForecastError(f"{path.parent}: cannot be made ({error})") from error
     try:
-        yield beside
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())  # on disk before it takes the name
-        os.replace(beside, path)
+        with _files.written_beside(path) as beside:
+            yield beside
     except (OSError, safetensors.SafetensorError) as error:
         raise ForecastError(f"{path}: cannot be written ({error})") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -261,6 +261,8 @@ class RecurrentLayer(nn.RNNBase):
         self._check_state(data, state, batch_sizes)
         if sorted_indices is not None:
             state = tuple(part.index_select(1, sorted_indices) for part in state)
+        if recorder is not None:
+            recorder.rows = unsorted_indices
         output, last = self._stack(packing.pad(data), state, packing, None, recorder)
         if unsorted_indices is not None:
             last = tuple(part.index_select(1, unsorted_indices) for part in last)

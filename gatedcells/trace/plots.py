@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gatedcells._files import written_beside
+
 if TYPE_CHECKING:
     from gatedcells.trace.gradient_flow import GradientFlow
     from gatedcells.trace.record import DirectionTrace, Trace
@@ -30,7 +32,8 @@ def _figure(width: float, height: float) -> Any:
 
 def _written(figure: Any, path: str | Path | None) -> Any:
     if path is not None:
-        figure.savefig(path, dpi=110)
+        with written_beside(Path(path)) as beside:
+            figure.savefig(beside, dpi=110)
     return figure
 
 

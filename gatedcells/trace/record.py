@@ -16,7 +16,7 @@ from torch import Tensor
 from gatedcells.functional.inputs import zero_beyond_lengths
 from gatedcells.reference import gru, lstm, rnn
 from gatedcells.reference.time import boundaries, previous_states
-from gatedcells.trace import equations, plots
+from gatedcells.trace import equations, page, plots
 
 State = tuple[Tensor, ...]
 STATES = {"RNN": ("hidden",), "GRU": ("hidden",), "LSTM": ("hidden", "cell")}
@@ -35,6 +35,8 @@ class DirectionTrace:
         lengths: ``[B]``, each row's number of steps, or None if all have T.
         forgets: ``[T, B]`` bool, the rows that find a state of zeros at step t, or None.
         names: the intermediates' names, in the order of computing.
+
+    The rows B are in the order of the input, of a packed one in the order in which it was packed.
     """
 
     def __init__(
@@ -48,7 +50,12 @@ class DirectionTrace:
         lengths: Tensor | None,
         forgets: Tensor | None,
         steps: dict[int, Any],
+        rows: Tensor | None = None,
     ) -> None:
+        self._lengths_as_computed = lengths
+        if rows is not None:  # packing sorts the rows by length
+            x, initial = x.index_select(1, rows), tuple(part.index_select(0, rows) for part in initial)
+            lengths = None if lengths is None else lengths.index_select(0, rows)
         self.kind = kind
         self.reset_after = reset_after
         self.reverse = reverse
@@ -57,6 +64,7 @@ class DirectionTrace:
         self.weights = weights
         self.lengths = lengths
         self.forgets = forgets
+        self._rows = rows
         self._steps = [steps[t] for t in range(len(steps))]
         self.names: tuple[str, ...] = self._steps[0]._fields
 
@@ -73,10 +81,11 @@ class DirectionTrace:
         for number, state in enumerate(STATES[self.kind]):
             if name == f"found_{state}":
                 return previous_states(self[state], self.initial[number], self.reverse, self.forgets)
-        return torch.stack(self.values(name))
+        return self._in_order(torch.stack(self.values(name)))
 
     def values(self, name: str) -> list[Tensor]:
-        """An intermediate as it was computed, step by step: T tensors ``[B, H]`` that hooks may be put on.
+        """An intermediate as it was computed, step by step: T tensors ``[B, H]`` that hooks may be put on (of
+        a packed input the rows by length).
 
         Raises:
             KeyError: as above.
@@ -96,14 +105,28 @@ class DirectionTrace:
             raise RuntimeError("this trace keeps no gradients: make it with retain_grad=True")
         if all(value.grad is None for value in values):
             raise RuntimeError("there are no gradients yet: call backward() on something that this computed")
-        return torch.stack([torch.zeros_like(v) if v.grad is None else v.grad for v in values])
+        gradients = [torch.zeros_like(v) if v.grad is None else v.grad for v in values]
+        if name == "cell" and self.lengths is not None:
+            # what goes on to the next step was chosen by length; tanh read the number before that choice
+            part = self._part(self._lengths_as_computed)
+            for t, value in enumerate(self.values("tanh_cell")):
+                if value.grad is not None:
+                    through = value.grad * (1 - value.detach().square())
+                    gradients[t] = gradients[t] + through.masked_fill(~part[t][:, None], 0)
+        return self._in_order(torch.stack(gradients))
+
+    def _in_order(self, stacked: Tensor) -> Tensor:
+        return stacked if self._rows is None else stacked.index_select(1, self._rows)
 
     def takes_part(self) -> Tensor:
         """``[T, B]`` bool: which rows have a step t."""
+        return self._part(self.lengths)
+
+    def _part(self, lengths: Tensor | None) -> Tensor:
         T, B = self.x.shape[:2]
-        if self.lengths is None:
+        if lengths is None:
             return torch.ones(T, B, dtype=torch.bool, device=self.x.device)
-        return torch.arange(T, device=self.x.device)[:, None] < self.lengths
+        return torch.arange(T, device=self.x.device)[:, None] < lengths
 
 
 class Recorder:
@@ -114,6 +137,7 @@ class Recorder:
         self.names = names  # of a direction's weights, as the layer lists them
         self.reset_after = reset_after
         self.retain_grad = retain_grad
+        self.rows: Tensor | None = None  # where the rows as given lie among those that come
         self.directions: list[DirectionTrace] = []
 
     def both(self, *_: Any, **__: Any) -> None:
@@ -152,10 +176,10 @@ class Recorder:
                     if value.requires_grad:
                         value.retain_grad()
         found = DirectionTrace(
-            self.kind, self.reset_after, reverse, x, state, weights, lengths, forgets, steps
+            self.kind, self.reset_after, reverse, x, state, weights, lengths, forgets, steps, self.rows
         )
         self.directions.append(found)
-        return found["hidden"], tuple(getattr(last, name) for name in STATES[self.kind])
+        return torch.stack(found.values("hidden")), tuple(getattr(last, name) for name in STATES[self.kind])
 
 
 class Trace:
@@ -240,6 +264,29 @@ class Trace:
         ]
         return json.dumps({"layers": layers})
 
+    def to_html(self, path: str | Path | None = None, *, title: str = "Step by step") -> str:
+        """One self-contained page: gates over time, the cell with numbers on its wires, the equations with
+        values, sliders that compute everything again, the other kinds of cell on the same input.
+
+        The page computes the trace again in JavaScript, from the weights, and shows how far it is from these
+        numbers. It loads nothing from anywhere.
+
+        Args:
+            path: where to write it; None to write nothing.
+            title: its heading.
+
+        Returns:
+            the page's text.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        return page.write(self, path, title)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the page."""
+        return page.in_a_notebook(self)
+
 
 def _as_lists(recorded: DirectionTrace) -> dict[str, Any]:
     part = recorded.takes_part()
@@ -255,6 +302,7 @@ def _as_lists(recorded: DirectionTrace) -> dict[str, Any]:
         "reset_after": recorded.reset_after,
         "reverse": recorded.reverse,
         "lengths": None if recorded.lengths is None else recorded.lengths.tolist(),
+        "forgets": None if recorded.forgets is None else recorded.forgets.tolist(),
         "x": by_time(recorded.x),
         "initial": {
             name: state.detach().tolist()

@@ -48,6 +48,29 @@ def test_the_outputs_are_those_of_the_forward_pass(case: Case):
     assert (trace.layers, trace.directions) == (layer.num_layers, 1 + layer.bidirectional)
 
 
+def test_the_rows_of_a_packed_input_are_traced_in_the_order_in_which_they_were_packed():
+    torch.manual_seed(0)
+    layer = gatedcells.LSTM(3, 4, bidirectional=True, dtype=torch.float64)
+    x, hx = torch.randn(6, 3, 3, dtype=torch.float64), torch.randn(2, 2, 3, 4, dtype=torch.float64)
+    lengths = [2, 6, 4]
+    packed = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
+    trace = layer.trace(packed, (hx[0], hx[1]), retain_grad=True)
+    assert trace[0].lengths.tolist() == lengths
+    trace.output.data.square().sum().backward()
+    for row, length in enumerate(lengths):
+        state = (hx[0][:, row : row + 1], hx[1][:, row : row + 1])
+        alone = layer.trace(x[:length, row : row + 1], state, retain_grad=True)
+        alone.output.square().sum().backward()
+        for way in (0, 1):
+            ours, expected = trace[0, way], alone[0, way]
+            for name in ("x_input", "found_cell", "forget", "hidden"):
+                torch.testing.assert_close(ours[name][:length, row], expected[name][:, 0], rtol=0, atol=1e-14)
+            torch.testing.assert_close(ours.x[:length, row], x[:length, row])
+            torch.testing.assert_close(
+                ours.gradient("cell")[:length, row], expected.gradient("cell")[:, 0], rtol=0, atol=1e-14
+            )
+
+
 def sigmoid(a):
     return 1 / (1 + np.exp(-a))
 

@@ -1,0 +1,25 @@
+"""Writing files so that a reader finds the old one or the new one, never half of one."""
+
+import os
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_beside(path: Path) -> Generator[Path]:
+    """A temporary path in the folder of ``path``; on success it takes its name, on failure it goes.
+
+    Raises:
+        OSError: the folder or the file cannot be written.
+    """
+    beside = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:12]}{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())  # on disk before it takes the name
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

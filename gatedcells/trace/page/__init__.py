@@ -1,0 +1,71 @@
+"""A trace as one page that needs no network: what was computed, and its equations once more in JavaScript."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gatedcells._files import written_beside
+
+if TYPE_CHECKING:
+    from gatedcells.trace.record import Trace
+
+SCRIPTS = ("cells.js", "diagram.js", "words.js", "page.js", "panels.js", "keys.js")
+_LARGEST_IN_A_NOTEBOOK = 5_000_000  # bytes; beyond it a notebook would be slow to save
+
+
+def page(trace: Trace, title: str) -> str:
+    """The page's text; see `Trace.to_html`."""
+    content = json.loads(trace.to_json()) | {"dtype": str(trace[0].x.dtype).removeprefix("torch.")}
+    written = json.dumps(_finite(content), allow_nan=False, separators=(",", ":"))
+    return _source("page.html") % {
+        "title": html.escape(title),
+        "css": _source("page.css"),
+        "js": "\n".join(_source(name) for name in SCRIPTS),
+        # nothing in the data may end the element that holds it
+        "data": written.replace("<", "\\u003c").replace(">", "\\u003e"),
+    }
+
+
+def write(trace: Trace, path: str | Path | None, title: str) -> str:
+    """See `Trace.to_html`."""
+    text = page(trace, title)
+    if path is not None:
+        with written_beside(Path(path)) as beside:
+            beside.write_text(text, encoding="utf-8")
+    return text
+
+
+def in_a_notebook(trace: Trace) -> str:
+    """See `Trace._repr_html_`."""
+    text = page(trace, "Step by step")
+    if len(text) > _LARGEST_IN_A_NOTEBOOK:
+        return (
+            f"<p>A trace of {len(text) / 1e6:.0f} MB, too much for a notebook:"
+            ' <code>trace.to_html("trace.html")</code> writes it as a page.</p>'
+        )
+    return (
+        '<iframe style="width:100%;height:900px;border:0" title="Step by step"'
+        f' sandbox="allow-scripts" srcdoc="{html.escape(text)}"></iframe>'
+    )
+
+
+def _source(name: str) -> str:
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a string stands for it."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "NaN"
+        return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, list):
+        return [_finite(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, dict):
+        return {str(name): _finite(one) for name, one in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    return value
