@@ -1,4 +1,4 @@
-"""The command line: ``gatedcells forecast | doctor``."""
+"""The command line: ``gatedcells forecast | step | doctor``."""
 
 import importlib
 from typing import Any
@@ -29,7 +29,11 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    lazy={"forecast": "gatedcells.forecast.cli:forecast", "doctor": "gatedcells.doctor:doctor"},
+    lazy={
+        "forecast": "gatedcells.forecast.cli:forecast",
+        "step": "gatedcells.step.cli:step",
+        "doctor": "gatedcells.doctor:doctor",
+    },
 )
 @click.version_option(package_name="gatedcells", prog_name="gatedcells")
 def main() -> None:

@@ -136,6 +136,28 @@ class ArticleForecaster:
             load = np.append(load, scale.unscale(output, _LOAD))
         return load[end:]
 
+    def day(
+        self, series: LoadSeries, load_mw: FloatArray, end: int, hours: int | None = None
+    ) -> tuple[Tensor, None]:
+        """What the recurrent layer reads to forecast the position before ``end``: its window, ``[T, 1, 5]``;
+        it comes with no state.
+
+        Raises:
+            ForecastError: there are not as many hours before ``end`` as a window has.
+        """
+        self.network.eval()
+        first = end - 1 - self.recipe.lookback_hours
+        if first < 0:
+            raise ForecastError(
+                f"{series.source}: {end - 1} hours before that hour; expected at least {self.hours_needed}"
+            )
+        return scaled_columns(self.scales[series.region], series, load_mw)[first : end - 1, None], None
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What each of the layer's inputs is."""
+        return ("load", "hour", "day of the week", "month", "day of the year")
+
 
 class ArticleTask:
     """What training asks of the article's recipe: a forecaster, an optimizer, a loss for each step."""

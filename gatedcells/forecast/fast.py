@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gatedcells.forecast.cells import State, recurrent_layer
 from gatedcells.forecast.data import FloatArray, LoadSeries
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.features import FeatureTable, feature_table, input_size
+from gatedcells.forecast.features import FeatureTable, feature_table, input_names, input_size
 from gatedcells.forecast.scaling import LogScale
 from gatedcells.forecast.windows import Region
 
@@ -159,6 +159,31 @@ class FastForecaster:
                 return load[end:]
             table = table_of(self.recipe, self.scales, series, load, len(load), len(load) + 1)
             change, state = self.network(table.inputs(torch.zeros(1, 1, dtype=torch.int64)), state)
+
+    @torch.no_grad()
+    def day(self, series: LoadSeries, load_mw: FloatArray, end: int, hours: int = 24) -> tuple[Tensor, State]:
+        """What the recurrent layer reads in the steps that forecast the ``hours`` positions before ``end``,
+        ``[hours, 1, I]``, and the state that it comes with from the hours before them.
+
+        Raises:
+            ForecastError: there are not as many hours before ``end`` as that takes.
+        """
+        self.network.eval()
+        first = end - hours
+        if first < self.hours_needed:
+            raise ForecastError(
+                f"{series.source}: {first} hours before that day; expected at least {self.hours_needed}"
+            )
+        start = max(first - _WARMUP_HOURS, 0)
+        table = table_of(self.recipe, self.scales, series, load_mw, start, end)
+        x = table.inputs(torch.arange(end - start)[:, None])
+        _, state = self.network.rnn(x[: first - start])
+        return x[first - start :], state
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What each of the layer's inputs is."""
+        return input_names(self.recipe.lags_hours, list(self.scales))
 
 
 class FastTask:

@@ -25,6 +25,16 @@ def input_size(lags_hours: Sequence[int], regions: int) -> int:
     return 2 + 2 * len(lags_hours) + 2 + 3 + sum(_CODES) + regions
 
 
+def input_names(lags_hours: Sequence[int], regions: Sequence[str]) -> tuple[str, ...]:
+    """What each input is, in order."""
+    return (
+        "change of the last hour", "level",
+        *(name for lag in lags_hours for name in (f"change {lag} h before", f"level {lag + 1} h before")),
+        "season (sine)", "season (cosine)", "holiday", "holiday the day before", "holiday the day after",
+        *(f"{hour}:00" for hour in range(24)), *("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"), *regions,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class FeatureTable:
     """Inputs of the steps of some regions, one region after the other.

@@ -106,7 +106,7 @@ def _state(d: DirectionTrace, t: int, unit: int, row: int) -> list[str]:
     if "weight_hr" in d.weights:
         lines.append(f"h' = V m, {d['hidden'].shape[-1]} numbers from all {d['shown'].shape[-1]} of m")
     else:
-        lines.append(f"h'[{unit}] = m[{unit}]")
+        lines.append(f"h'[{unit}] = m[{unit}] = {_number(at('hidden'))}")
     return [
         *lines,
         f"f = {f:.2f}: keeps {100 * f:.0f}% of c = {_number(c)}; i = {i:.2f}: writes {100 * i:.0f}% of g"

@@ -34,13 +34,13 @@ const DIAGRAM = {
     return wire("6,36 30,36") + arrow("50,36 130,36") + arrow("150,36 314,36") +
       node(40, 36, "×") + node(140, 36, "+") + node(140, 80, "×") + node(290, 80, "×") +
       arrow("40,120 40,46") + wire("110,120 110,80") + arrow("110,80 130,80") + wire("172,120 172,80") + arrow("172,80 150,80") +
-      arrow("140,70 140,46") + arrow("290,36 290,70") + wire("245,120 245,80") + arrow("245,80 280,80") + arrow("290,90 290,114") +
+      arrow("140,70 140,46") + arrow("290,36 290,70") + wire("235,120 235,80") + arrow("235,80 280,80") + arrow("290,90 290,114") +
       on(6, 19, "c", at("found_cell")) + on(62, 28, "fc", at("forget") * at("found_cell")) + on(250, 28, "c'", at("cell")) +
       on(44, 84, "f", at("forget")) + on(58, 112, "i", at("input")) + on(176, 112, "g", at("candidate")) +
-      on(146, 62, "ig", at("input") * at("candidate")) + on(190, 98, "o", at("output")) +
-      on(218, 58, "tanh", at("tanh_cell")) + on(258, 128, "m", at("shown")) +
+      on(146, 62, "ig", at("input") * at("candidate")) + on(182, 98, "o", at("output")) +
+      on(218, 58, "tanh", at("tanh_cell")) + on(264, 130, "m", at("shown")) +
       gate(40, "forget", "f", "σ", half("forget")) + gate(110, "input", "i", "σ", half("input")) +
-      gate(172, "candidate", "g", "tanh", half("candidate")) + gate(245, "output", "o", "σ", half("output")) + rail(245);
+      gate(172, "candidate", "g", "tanh", half("candidate")) + gate(235, "output", "o", "σ", half("output")) + rail(235);
   },
 };
 
