@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -188,10 +189,10 @@ def as_json(session: Any) -> dict[str, Any]:
         "values": {name: _finite(d[name][t, row].tolist()) for name in names},
         "equations": [line for name, line in lines if name],
         "sentence": lines[-1][1],
-        "deviation_from_torch": session.deviation,
-        "difference_of_conventions": session.difference,
+        "deviation_from_torch": _finite([session.deviation])[0],
+        "difference_of_conventions": _finite([session.difference])[0],
     }  # fmt: skip
 
 
-def _finite(values: list[float]) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values]
+def _finite(values: Sequence[float | None]) -> list[float | None]:
+    return [value if value is not None and math.isfinite(value) else None for value in values]

@@ -162,9 +162,13 @@ class Session:
             StepError: it is not written so, or there is no such number.
         """
         match = _EDIT.match(text)
+        expected = f"expected something like 'x 0 = 0.5' or 'weight_hh 2 1 = -0.3', got {text!r}"
         if match is None:
-            raise StepError(f"expected something like 'x 0 = 0.5' or 'weight_hh 2 1 = -0.3', got {text!r}")
-        name, value = match[1], float(match[3])
+            raise StepError(expected)
+        try:
+            name, value = match[1], float(match[3])
+        except ValueError:
+            raise StepError(expected) from None
         where = [int(number) for number in re.findall(r"-?\d+", match[2])]
         if name == "x":
             target: Tensor = self._x[self.t, self.row]
