@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gatedcells.trace import plots
 from gatedcells.trace.record import STATES, DirectionTrace, Recorder
 
 # What multiplies a state on its straight way into the next one, and which state that is.
@@ -75,6 +74,8 @@ class GradientFlow(NamedTuple):
         Returns:
             a ``matplotlib.figure.Figure``.
         """
+        from gatedcells.trace import plots  # numpy and matplotlib come with it
+
         return plots.gradient_flow(self, path)
 
 

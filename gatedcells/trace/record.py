@@ -16,7 +16,7 @@ from torch import Tensor
 from gatedcells.functional.inputs import zero_beyond_lengths
 from gatedcells.reference import gru, lstm, rnn
 from gatedcells.reference.time import boundaries, previous_states
-from gatedcells.trace import equations, page, plots
+from gatedcells.trace import equations
 
 State = tuple[Tensor, ...]
 STATES = {"RNN": ("hidden",), "GRU": ("hidden",), "LSTM": ("hidden", "cell")}
@@ -253,6 +253,8 @@ class Trace:
         Raises:
             IndexError: there is no such row.
         """
+        from gatedcells.trace import plots  # numpy and matplotlib come with it
+
         return plots.heat_maps(self, path, row)
 
     def to_json(self) -> str:
@@ -281,10 +283,14 @@ class Trace:
         Raises:
             OSError: the file cannot be written.
         """
+        from gatedcells.trace import page
+
         return page.write(self, path, title)
 
     def _repr_html_(self) -> str:
         """In a notebook: the page."""
+        from gatedcells.trace import page
+
         return page.in_a_notebook(self)
 
 
