@@ -7,12 +7,10 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from gatedcells.forecast.article import ArticleRecipe
 from gatedcells.forecast.calendar import check_country
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.data import EASTERN, Clock
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import FastRecipe
 from gatedcells.forecast.runs import RECIPES, RunFolder
 
 _USER_ERROR = 2
@@ -20,21 +18,25 @@ _INTERRUPTED = 130
 _OPTIONS_OF = {
     "fast": ("steps", "holidays"),
     "article": ("epochs", "fraction", "layers", "dropout"),
+    "bitcoin": ("epochs", "dropout"),
 }
+_OF_LOAD = ("hidden_size", "tz", "stamp")  # nothing that the bitcoin recipe has
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
 @click.option(
     "--data", "data", type=click.Path(path_type=Path), metavar="DIR",
-    help="Folder of CSV files 'Datetime,<REGION>_MW'. Default: $GATEDCELLS_DATA/pjm, else the user cache,"
-    " else a download of the 12 public PJM files, else a simulation that says so.",
+    help="Folder of CSV files 'Datetime,<REGION>_MW' (bitcoin: a CSV file with Date and Close)."
+    " Default: $GATEDCELLS_DATA/pjm, else the user cache, else a download of the 12 public PJM files,"
+    " else a simulation that says so.",
 )  # fmt: skip
 @click.option(
     "--recipe",
     type=click.Choice(list(RECIPES)),
     default="fast",
     show_default=True,
-    help="fast: every hour supervised. article: one label for each window of 90 hours.",
+    help="fast: every hour supervised. article: one label for each window of 90 hours."
+    " bitcoin: the next day's close from the 60 before it.",
 )
 @click.option(
     "--article",
@@ -58,14 +60,16 @@ _OPTIONS_OF = {
 )
 @click.option("--steps", type=click.IntRange(1), help="fast: optimizer steps. [700]")
 @click.option("--holidays", metavar="COUNTRY", help="fast: whose public holidays are inputs, or none. [US]")
-@click.option("--epochs", type=click.IntRange(1), help="article: passes over the training windows. [5]")
+@click.option(
+    "--epochs", type=click.IntRange(1), help="article, bitcoin: passes over the training windows. [5, 50]"
+)
 @click.option(
     "--fraction",
     type=click.FloatRange(0, 1, min_open=True),
     help="article: share of the training windows that an epoch draws. [1.0]",
 )
 @click.option("--layers", type=click.IntRange(1, 16), help="article: stacked layers. [2]")
-@click.option("--dropout", type=click.FloatRange(0, 1), help="article: between layers. [0.2]")
+@click.option("--dropout", type=click.FloatRange(0, 1), help="article, bitcoin: between layers. [0.2]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
 @click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
@@ -98,6 +102,7 @@ def forecast(context: click.Context, **options: Any) -> None:
     gatedcells forecast --resume RUN           go on with an interrupted run
     gatedcells forecast predict RUN --data F   forecast the hours after the end of a CSV file
     gatedcells forecast --recipe article --fraction 0.02 --epochs 1    the article's recipe, a taste
+    gatedcells forecast --recipe bitcoin --data bitcoin_price.csv      the next day's close, beside today's
     """
     if context.invoked_subcommand is not None:
         return
@@ -120,9 +125,7 @@ def forecast(context: click.Context, **options: Any) -> None:
 @click.option(
     "--hours",
     type=click.IntRange(1, 24 * 14),
-    default=24,
-    show_default=True,
-    help="How many hours to forecast; each beyond the first builds on the forecasts before it.",
+    help="How many hours to forecast; each beyond the first builds on the forecasts before it. [24]",
 )
 @click.option("--cell", type=click.Choice(CELLS), help="Which network. [the better one]")
 @click.option("--region", help="Which of the run's regions the file is. [as its header says]")
@@ -158,19 +161,23 @@ def _check_options(context: click.Context, options: dict[str, Any]) -> None:
     name = "article" if options["as_published"] else options["recipe"]
     for other, names in _OPTIONS_OF.items():
         for option in names:
-            if other != name and options[option] is not None:
+            if other != name and option not in _OPTIONS_OF[name] and options[option] is not None:
                 raise click.UsageError(f"--{option} belongs to the {other} recipe, not to {name}", context)
+    for option in _OF_LOAD if name == "bitcoin" else ():
+        if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:
+            shown = option.replace("_", "-")
+            raise click.UsageError(f"--{shown} belongs to the recipes for load, not to bitcoin", context)
 
 
 def _recipe(options: dict[str, Any]) -> tuple[str, Any]:
     name = "article" if options["as_published"] else options["recipe"]
-    common = ("hidden_size", "learning_rate", "batch_size")
+    common = ("learning_rate", "batch_size") + (("hidden_size",) if name != "bitcoin" else ())
     chosen = {key: options[key] for key in (*common, *_OPTIONS_OF[name]) if options[key] is not None}
     if "holidays" in chosen:
         check_country(chosen["holidays"])
     if options["as_published"]:
         chosen["scaled_on"] = "all"
-    return name, FastRecipe(**chosen) if name == "fast" else ArticleRecipe(**chosen)
+    return name, RECIPES[name](**chosen)
 
 
 def _run(context: click.Context, options: dict[str, Any]) -> None:
@@ -179,15 +186,21 @@ def _run(context: click.Context, options: dict[str, Any]) -> None:
 
     console = plain_console()
     if options["resume"] is not None:
-        run, config, source = _resumed(context, options, console)
+        _check_resumed(context, options)
+        if RunFolder(options["resume"]).config().recipe_name == "bitcoin":
+            _run_bitcoin(options, console)
+            return
+        run, config, source = _resumed(options, console)
     else:
         name, recipe = _recipe(options)
+        if name == "bitcoin":
+            _run_bitcoin(options, console)
+            return
         source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
-        cells = CELLS if options["cell"] == "both" else (options["cell"],)
-        config = new_config(name, recipe, cells, options["seed"], options["threads"], source)
-        folder = options["out"] or Path("forecast-runs") / f"{datetime.now():%Y%m%d-%H%M%S}"
-        run = RunFolder(folder)
-        run.create(config)
+        config = new_config(
+            name, recipe, _cells(options), options["seed"], options["threads"], source.to_json()
+        )
+        run = _new_folder(options, config)
     try:
         execute(run, config, source, console)
     except (Interrupted, KeyboardInterrupt):
@@ -202,9 +215,44 @@ def _run(context: click.Context, options: dict[str, Any]) -> None:
     )
 
 
-def _resumed(context: click.Context, options: dict[str, Any], console: Console) -> Any:
-    from gatedcells.forecast.pipeline import read_data
+def _cells(options: dict[str, Any]) -> tuple[str, ...]:
+    return CELLS if options["cell"] == "both" else (options["cell"],)
 
+
+def _new_folder(options: dict[str, Any], config: Any) -> RunFolder:
+    run = RunFolder(options["out"] or Path("forecast-runs") / f"{datetime.now():%Y%m%d-%H%M%S}")
+    run.create(config)
+    return run
+
+
+def _run_bitcoin(options: dict[str, Any], console: Console) -> None:
+    from gatedcells.forecast.bitcoin_run import data_of, execute, find_prices
+    from gatedcells.forecast.pipeline import new_config
+    from gatedcells.forecast.training import Interrupted
+
+    if options["resume"] is not None:
+        run = RunFolder(options["resume"])
+        config = run.config()
+        prices, path = find_prices(options["data"] or Path(config.data["place"]))
+        if data_of(prices, path)["sha256"] != config.data["sha256"]:
+            raise ForecastError(f"{run.path}: began with other prices than {path} holds now")
+    else:
+        name, recipe = _recipe(options)
+        prices, path = find_prices(options["data"])
+        config = new_config(
+            name, recipe, _cells(options), options["seed"], options["threads"], data_of(prices, path)
+        )
+        run = _new_folder(options, config)
+    try:
+        execute(run, config, prices, console)
+    except (Interrupted, KeyboardInterrupt):
+        click.echo(f"Stopped. Go on with: gatedcells forecast --resume {run.path}", err=True)
+        raise SystemExit(_INTERRUPTED) from None
+    console.print(f"Run folder: {run.path}", soft_wrap=True)
+    console.print(f"Next day: gatedcells forecast predict {run.path} --data {path}", soft_wrap=True)
+
+
+def _check_resumed(context: click.Context, options: dict[str, Any]) -> None:
     given = [
         f"--{name.replace('_', '-')}"
         for name in options
@@ -213,6 +261,11 @@ def _resumed(context: click.Context, options: dict[str, Any], console: Console) 
     ]
     if given:
         raise click.UsageError(f"a resumed run has its own settings; leave out {', '.join(given)}", context)
+
+
+def _resumed(options: dict[str, Any], console: Console) -> Any:
+    from gatedcells.forecast.pipeline import read_data
+
     run = RunFolder(options["resume"])
     config = run.config()
     clock = Clock(config.data["tz"], config.data["stamp"])
@@ -231,10 +284,19 @@ def _resumed(context: click.Context, options: dict[str, Any], console: Console) 
 def _predict(options: dict[str, Any]) -> None:
     from gatedcells.forecast.prediction import predict_file, print_prediction, write_prediction
 
+    run = RunFolder(options["run"])
+    config = run.config()
+    if config.recipe_name == "bitcoin":
+        from gatedcells.forecast import bitcoin_run
+
+        if options["hours"] is not None or options["region"] is not None:
+            raise ForecastError(f"{run.path}: forecasts the next day's close; leave out --hours and --region")
+        bitcoin_run.predict(run, config, options["data"], options["cell"], options["out"], plain_console())
+        return
     prediction = predict_file(
-        RunFolder(options["run"]),
+        run,
         options["data"],
-        hours=options["hours"],
+        hours=options["hours"] or 24,
         cell=options["cell"],
         region=options["region"],
     )

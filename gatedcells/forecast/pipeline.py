@@ -2,25 +2,14 @@
 
 import csv
 import platform
-import signal
-import threading
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 import gatedcells
 from gatedcells.forecast import training
@@ -32,6 +21,7 @@ from gatedcells.forecast.evaluate import Result, score_baselines, scored
 from gatedcells.forecast.fast import FastRecipe, FastTask
 from gatedcells.forecast.files import write_json, written_beside
 from gatedcells.forecast.plots import plot_all_regions, plot_four_regions
+from gatedcells.forecast.progress import progress_bar, stop_on_interrupt
 from gatedcells.forecast.report import flaw_table, region_table, score_table
 from gatedcells.forecast.runs import FORMAT, Config, RunFolder
 from gatedcells.forecast.sources import Source, locate
@@ -40,7 +30,7 @@ from gatedcells.forecast.windows import LOOKBACK, Region, count_windows, prepare
 
 def read_data(given: Path | None, clock: Clock, console: Console) -> Source:
     """Locate and read the data, with a bar and a line that says what it is."""
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task("reading", total=None)
         source = locate(
             given, clock, on_file=lambda name: progress.update(bar, description=f"reading {name}")
@@ -87,7 +77,12 @@ def execute(run: RunFolder, config: Config, source: Source, console: Console) ->
 
 
 def new_config(
-    recipe_name: str, recipe: Any, cells: tuple[str, ...], seed: int, threads: int | None, source: Source
+    recipe_name: str,
+    recipe: Any,
+    cells: tuple[str, ...],
+    seed: int,
+    threads: int | None,
+    data: dict[str, Any],
 ) -> Config:
     """The settings of a run that starts now."""
     versions = {
@@ -96,7 +91,7 @@ def new_config(
         "python": platform.python_version(),
     }
     threads = threads or torch.get_num_threads()
-    return Config(recipe_name, recipe, cells, seed, threads, source.to_json(), versions)
+    return Config(recipe_name, recipe, cells, seed, threads, data, versions)
 
 
 def _network(
@@ -108,7 +103,7 @@ def _network(
     known = list(forecaster.scales)
     if known != [r.name for r in regions]:
         raise ForecastError(f"{run.path}: was trained on {', '.join(known)}, not on these data")
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task(f"{cell.upper()} test", total=sum(len(r.test) for r in regions))
         forecasts = forecaster.forecast_test(regions, lambda hours: progress.advance(bar, hours))
     parameters = sum(p.numel() for p in forecaster.network.parameters())
@@ -123,7 +118,7 @@ def _train(run: RunFolder, config: Config, cell: str, regions: Sequence[Region],
     else:
         task = ArticleTask(recipe, regions, config.seed)
     run.save_scales(task.scales)
-    with _progress(console, training=True) as progress, _stop_on_interrupt() as stop:
+    with progress_bar(console, training=True) as progress, stop_on_interrupt() as stop:
         bar = progress.add_task(f"{cell.upper()} training", total=task.steps, epoch=0.0, loss=float("nan"))
 
         def show(now: training.Progress) -> None:
@@ -145,7 +140,7 @@ def _train(run: RunFolder, config: Config, cell: str, regions: Sequence[Region],
 
 def _baselines(regions: Sequence[Region], country: str, console: Console) -> list[Result]:
     models = baselines(country)
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task("baselines", total=len(models) * len(regions))
         started = time.perf_counter()
         results = score_baselines(regions, models, lambda _: progress.advance(bar))
@@ -182,37 +177,3 @@ def _write(
     subtitle = "SIMULATED DATA" if source.kind == "simulated" else f"{config.recipe_name} recipe"
     plot_four_regions(run.path / "predicted_vs_actual.png", regions, networks, subtitle)
     plot_all_regions(run.path / "all_regions.png", regions, networks, subtitle)
-
-
-def _progress(console: Console, training: bool = False) -> Progress:
-    columns: list[Any] = [
-        TextColumn("{task.description:<14}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-    ]
-    if training:
-        columns += [TextColumn("epoch {task.fields[epoch]:.2f}  loss {task.fields[loss]:.5f}")]
-    columns += [TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn()]
-    # at most ten redraws a second, none where nobody watches
-    return Progress(
-        *columns, console=console, refresh_per_second=10, transient=True, disable=not console.is_terminal
-    )
-
-
-@contextmanager
-def _stop_on_interrupt() -> Generator[threading.Event]:
-    """Within the block the first Ctrl-C asks for a stop after the step under way; the second one kills."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(_signal: int, _frame: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)

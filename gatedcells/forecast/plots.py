@@ -1,14 +1,17 @@
 """Figures of a run: forecast against actual."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gatedcells.forecast.bitcoin import PriceScores
+from gatedcells.forecast.data import FloatArray
 from gatedcells.forecast.evaluate import Result
 from gatedcells.forecast.files import written_beside
+from gatedcells.forecast.prices import Prices
 from gatedcells.forecast.windows import Region
 
 _HOURS_OF_FOUR = 100  # as in the article's figure
@@ -30,6 +33,41 @@ def plot_all_regions(path: Path, regions: Sequence[Region], results: Sequence[Re
     """Every region's last test week, forecast and actual."""
     columns = min(3, len(regions))
     _plot(path, regions, regions, results, _HOURS_OF_ALL, columns, subtitle)
+
+
+def plot_prices(
+    path: Path,
+    prices: Prices,
+    first: int,
+    forecasts: Mapping[str, FloatArray],
+    scores: Mapping[str, PriceScores],
+) -> None:
+    """Every test day's close beside its forecasts, and the last month of them close up."""
+    import matplotlib.dates as dates
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    all_days, last_month = figure.subplots(1, 2, width_ratios=(3, 2))
+    for axis, days in ((all_days, len(prices.days) - first), (last_month, min(30, len(prices.days) - first))):
+        when = np.asarray(prices.days[-days:], dtype="datetime64[D]")
+        axis.plot(when, prices.close[-days:], color=_ACTUAL, linewidth=2.2, alpha=0.45, label="close")
+        for i, (name, forecast) in enumerate(forecasts.items()):
+            axis.plot(
+                when, forecast[-days:], color=_COLOURS[i % 3], linestyle=_STYLES[i % 3], linewidth=1.2,
+                label=f"{name}: MAE {scores[name].mae:,.1f}",
+            )  # fmt: skip
+        axis.xaxis.set_major_formatter(dates.ConciseDateFormatter(axis.xaxis.get_major_locator()))
+        axis.grid(alpha=0.25)
+        axis.margins(x=0.01)
+    all_days.set_title("all test days", fontsize=10)
+    last_month.set_title("the last of them", fontsize=10)
+    all_days.set_ylabel("close, in the file's currency")
+    all_days.legend(fontsize=8)
+    figure.suptitle(f"The next day's close, forecast against actual: {prices.source}", fontsize=11)
+    with written_beside(path) as beside:
+        figure.savefig(beside, dpi=110)
 
 
 def _plot(

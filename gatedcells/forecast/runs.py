@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from gatedcells.forecast.article import ArticleForecaster, ArticleRecipe
+from gatedcells.forecast.bitcoin import BitcoinRecipe, PriceForecaster
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import FastForecaster, FastRecipe
@@ -27,8 +28,12 @@ from gatedcells.forecast.files import read_json, read_tensors, write_json, write
 from gatedcells.forecast.scaling import LogScale, MinMax
 
 FORMAT = 1
-Recipe = FastRecipe | ArticleRecipe
-RECIPES: dict[str, type[FastRecipe] | type[ArticleRecipe]] = {"fast": FastRecipe, "article": ArticleRecipe}
+Recipe = FastRecipe | ArticleRecipe | BitcoinRecipe
+RECIPES: dict[str, type[FastRecipe] | type[ArticleRecipe] | type[BitcoinRecipe]] = {
+    "fast": FastRecipe,
+    "article": ArticleRecipe,
+    "bitcoin": BitcoinRecipe,
+}
 _LARGEST = 1_000_000  # no size in a recipe is larger
 
 
@@ -37,12 +42,12 @@ class Config:
     """What a run was asked to do.
 
     Attributes:
-        recipe_name: ``"fast"`` or ``"article"``.
+        recipe_name: ``"fast"``, ``"article"`` or ``"bitcoin"``.
         recipe: its settings; the cell in it is the first of ``cells``.
         cells: which networks are trained.
         seed: of everything random.
         threads: of torch; results are the same bits only for the same number.
-        data: as `gatedcells.forecast.sources.Source.to_json` gives it.
+        data: as `gatedcells.forecast.sources.Source.to_json` gives it; of prices the file and its digest.
         versions: of gatedcells, torch and Python.
     """
 
@@ -161,10 +166,11 @@ class RunFolder:
 _MAKERS: dict[str, tuple[Callable[[Any, Any], Any], Callable[..., Any]]] = {
     "fast": (FastForecaster, LogScale),
     "article": (ArticleForecaster, MinMax),
+    "bitcoin": (PriceForecaster, MinMax),
 }
 
 
-def _recipe(kind: type[FastRecipe] | type[ArticleRecipe], content: dict[str, Any]) -> Recipe:
+def _recipe(kind: type[Recipe], content: dict[str, Any]) -> Recipe:
     """Settings from JSON, each of the type and size that the recipe expects."""
     default = kind()
     known = {field.name for field in fields(kind)}

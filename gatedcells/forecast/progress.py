@@ -1,0 +1,52 @@
+"""What long work shows, and how it is stopped."""
+
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+def progress_bar(console: Console, training: bool = False) -> Progress:
+    """A bar that goes when it is done; with ``training``, epoch and loss beside it."""
+    columns: list[Any] = [
+        TextColumn("{task.description:<14}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    ]
+    if training:
+        columns += [TextColumn("epoch {task.fields[epoch]:.2f}  loss {task.fields[loss]:.5f}")]
+    columns += [TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn()]
+    # at most ten redraws a second, none where nobody watches
+    return Progress(
+        *columns, console=console, refresh_per_second=10, transient=True, disable=not console.is_terminal
+    )
+
+
+@contextmanager
+def stop_on_interrupt() -> Generator[threading.Event]:
+    """Within the block the first Ctrl-C asks for a stop after the step under way; the second one kills."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(_signal: int, _frame: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
