@@ -187,10 +187,10 @@ def verdict(name: str, scores: PriceScores, training_high: float, test_high: flo
         times = f"{scores.mase:.1f} times"
         said = f"'Tomorrow = today', which knows nothing, is better: the {name} errs {times} as much."
     if scores.mae_to_day_before < scores.mae / 2:
+        before, itself = f"{scores.mae_to_day_before:,.0f}", f"{scores.mae:,.0f}"
         said += (
-            " Its forecasts are much nearer to the price of the day before"
-            f" ({scores.mae_to_day_before:,.0f}) than to that of the day itself ({scores.mae:,.0f}): the curve in the plot looks right because it"
-            " follows a day late."
+            f" Its forecasts are much nearer to the price of the day before ({before}) than to that of the day"
+            f" itself ({itself}): the curve in the plot looks right because it follows a day late."
         )
     if test_high > training_high:
         said += (
