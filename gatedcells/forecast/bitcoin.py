@@ -189,7 +189,7 @@ def verdict(name: str, scores: PriceScores, training_high: float, test_high: flo
     if scores.mae_to_day_before < scores.mae / 2:
         before, itself = f"{scores.mae_to_day_before:,.0f}", f"{scores.mae:,.0f}"
         said += (
-            f" Its forecasts are much nearer to the price of the day before ({before}) than to that of the day"
+            f" Its forecasts are far nearer to the price of the day before ({before}) than to that of the day"
             f" itself ({itself}): the curve in the plot looks right because it follows a day late."
         )
     if test_high > training_high:
