@@ -21,7 +21,7 @@ from gatedcells.forecast.features import FeatureTable, feature_table, input_name
 from gatedcells.forecast.scaling import LogScale
 from gatedcells.forecast.windows import Region
 
-_WARMUP_HOURS = 336  # before a stretch that is forecast, while the state forgets that it started at zero
+WARMUP_HOURS = 336  # before a stretch that is forecast, while the state forgets that it started at zero
 _SPAN_HOURS = 720  # of the test part that are forecast side by side
 
 
@@ -117,7 +117,7 @@ class FastForecaster:
         found: list[FloatArray] = []
         for region in regions:
             first, end = region.train_end, len(region.load_mw)
-            start = max(first - _WARMUP_HOURS, 0)
+            start = max(first - WARMUP_HOURS, 0)
             table = table_of(self.recipe, self.scales, region.series, region.load_mw, start, end)
             stretch = np.arange(first, end, _SPAN_HOURS)
             steps = stretch + np.arange(start - first, _SPAN_HOURS)[:, None]  # [T, B]
@@ -148,7 +148,7 @@ class FastForecaster:
                 " looks back"
             )
         scale = self.scales[series.region]
-        first = max(end - _WARMUP_HOURS, 0)
+        first = max(end - WARMUP_HOURS, 0)
         table = table_of(self.recipe, self.scales, series, load_mw, first, end + 1)
         change, state = self.network(table.inputs(torch.arange(end + 1 - first)[:, None]))
         load = load_mw
@@ -174,7 +174,7 @@ class FastForecaster:
             raise ForecastError(
                 f"{series.source}: {first} hours before that day; expected at least {self.hours_needed}"
             )
-        start = max(first - _WARMUP_HOURS, 0)
+        start = max(first - WARMUP_HOURS, 0)
         table = table_of(self.recipe, self.scales, series, load_mw, start, end)
         x = table.inputs(torch.arange(end - start)[:, None])
         _, state = self.network.rnn(x[: first - start])

@@ -5,10 +5,11 @@ Step ``p`` forecasts hour ``p``. It may know the load of the hours before ``p`` 
 at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -120,18 +121,41 @@ def feature_table(
 def _levels(
     logs: FloatArray, scale: LogScale, steps: IntArray, lags_hours: Sequence[int]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """``[len(steps), 2 + 2·lags]``: what is read from the load; 0 where the series starts later."""
+    """``[len(steps), 2 + 2·lags]``: what is read from the load of one series."""
+    return level_columns(
+        lambda hours_back: logs[np.maximum(steps - hours_back, 0)],
+        lambda hours_back: steps >= hours_back,
+        lags_hours,
+        level=scale.level,
+        spread=scale.spread,
+        change=scale.change,
+    )
 
-    def log_at(hours_back: int) -> FloatArray:
-        return logs[np.maximum(steps - hours_back, 0)]
 
+def level_columns(
+    log_at: Callable[[int], FloatArray],
+    reaches: Callable[[int], npt.NDArray[np.bool_]],
+    lags_hours: Sequence[int],
+    *,
+    level: FloatArray | float,
+    spread: FloatArray | float,
+    change: FloatArray | float,
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """``[n, 2 + 2·lags]``: what is read from the load, of n steps of one series or one step of n series; 0
+    where a series starts later.
+
+    Args:
+        log_at: ``[n]`` log load so many hours before the step; reaches: ``[n]`` whether there is one.
+        lags_hours: how far back a step sees directly.
+        level, spread, change: of the scale, for all or for each.
+    """
     last = log_at(1)
     columns = [
-        np.where(steps >= 2, (last - log_at(2)) / scale.change, 0.0),
-        np.where(steps >= 1, (last - scale.level) / scale.spread, 0.0),
+        np.where(reaches(2), (last - log_at(2)) / change, 0.0),
+        np.where(reaches(1), (last - level) / spread, 0.0),
     ]
     for lag in lags_hours:
-        reachable = steps > lag
-        columns.append(np.where(reachable, (log_at(lag) - log_at(lag + 1)) / scale.change, 0.0))
-        columns.append(np.where(reachable, (log_at(lag + 1) - last) / scale.spread, 0.0))
+        there = reaches(lag + 1)
+        columns.append(np.where(there, (log_at(lag) - log_at(lag + 1)) / change, 0.0))
+        columns.append(np.where(there, (log_at(lag + 1) - last) / spread, 0.0))
     return np.stack(columns, axis=1).astype(np.float32)

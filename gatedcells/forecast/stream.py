@@ -1,0 +1,180 @@
+"""Following the load: each hour's new numbers carry the state on by one step, for all series together."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from gatedcells.forecast.calendar import Calendar, holiday_flags, local_starts
+from gatedcells.forecast.data import FloatArray, LoadSeries
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.fast import WARMUP_HOURS, FastForecaster, table_of
+from gatedcells.forecast.features import FeatureTable, level_columns
+from gatedcells.forecast.windows import fill_from_the_past
+
+_CALENDAR_HOURS = 24 * 28  # made at once; a block of it costs as much as a single hour
+
+
+class Stream:
+    """A trained network of the fast recipe with the state in which the last hour left it.
+
+    ``update`` takes one new hour of every series and forecasts the next: one step of the network, where a
+    window would cost as many as it is long.
+
+    Args:
+        forecaster: the network.
+        series: what is known so far; of each a series of a region that the network was trained on, all of
+            them up to the same hour.
+
+    Attributes:
+        regions: in the order of ``series``.
+        next_hour: UTC start of the hour that is forecast.
+
+    Raises:
+        ForecastError: a region is unknown, a series is too short, or they end at different hours.
+    """
+
+    def __init__(self, forecaster: FastForecaster, series: Sequence[LoadSeries]) -> None:
+        self._forecaster, self._series = forecaster, list(series)
+        self.regions = tuple(one.region for one in series)
+        known = list(forecaster.scales)
+        if not series:
+            raise ForecastError("there is nothing to follow: expected at least one series")
+        if len(set(self.regions)) < len(self.regions):
+            raise ForecastError(f"expected each region once, got {', '.join(self.regions)}")
+        for one in series:
+            if one.region not in known:
+                raise ForecastError(f"{one.source}: region {one.region} is not one of {', '.join(known)}")
+            if len(one.load_mw) < forecaster.hours_needed:
+                raise ForecastError(
+                    f"{one.source}: {len(one.load_mw)} hours; expected at least {forecaster.hours_needed},"
+                    " as far as the model looks back"
+                )
+        ends = [one.first_hour + pd.Timedelta(hours=len(one.load_mw)) for one in series]
+        if len(set(ends)) > 1:
+            first, last = min(ends), max(ends)
+            raise ForecastError(
+                f"series end at different hours: {self.regions[ends.index(first)]} at"
+                f" {first:%Y-%m-%d %H:%M} UTC, {self.regions[ends.index(last)]} at {last:%Y-%m-%d %H:%M} UTC"
+            )
+        self.next_hour: pd.Timestamp = ends[0]
+        scales = [forecaster.scales[name] for name in self.regions]
+        names = ("level", "spread", "change")
+        self._scale = {name: np.array([getattr(scale, name) for scale in scales]) for name in names}
+        self._region = torch.tensor([known.index(name) for name in self.regions], dtype=torch.int16)
+        self._made = 0  # hours since the series' ends
+        self._calendar_from, self._calendar = 0, self._calendars(0)
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Read the history: the logarithms that later steps look back to, and the state."""
+        recipe, scales = self._forecaster.recipe, self._forecaster.scales
+        network = self._forecaster.network.eval()
+        self._kept = max(24, *recipe.lags_hours) + 2
+        # a ring with each number twice, so that any hour back is one column
+        self._logs = np.zeros((len(self._series), 2 * self._kept))
+        self._at = self._kept  # one past the newest, from kept to 2 · kept
+        changes: list[torch.Tensor] = []
+        states: list[tuple[torch.Tensor, ...]] = []
+        for row, one in enumerate(self._series):
+            load = fill_from_the_past(one.load_mw, np.isfinite(one.load_mw), one.source)
+            last = np.log(load[-self._kept :])
+            self._logs[row, self._kept - len(last) : self._kept] = last
+            first = max(len(load) - WARMUP_HOURS, 0)
+            table = table_of(recipe, scales, one, load, first, len(load) + 1)
+            change, state = network(table.inputs(torch.arange(len(load) + 1 - first)[:, None]))
+            changes.append(change[-1])
+            states.append(state if isinstance(state, tuple) else (state,))
+        self._change = torch.cat(changes)
+        joined = [torch.cat(parts, dim=1) for parts in zip(*states, strict=True)]
+        self._state = tuple(joined) if len(joined) > 1 else joined[0]
+
+    @property
+    def forecast_mw(self) -> dict[str, float]:
+        """The forecast of `next_hour`, by region."""
+        last = self._logs[:, self._at - 1]
+        found = np.exp(last + self._change.double().numpy() * self._scale["change"])
+        return dict(zip(self.regions, found.tolist(), strict=True))
+
+    @torch.no_grad()
+    def update(self, load_mw: Mapping[str, float]) -> dict[str, float]:
+        """Take the load of `next_hour`, go on by an hour, and forecast the following one.
+
+        Args:
+            load_mw: megawatts by region, of every region; NaN where it is not known, and then it is filled
+                from the hours before.
+
+        Returns:
+            the forecast of the hour after, by region.
+
+        Raises:
+            ForecastError: a region is missing or unknown, or a load is not above 0; nothing is changed.
+        """
+        if set(load_mw) != set(self.regions):
+            odd = ", ".join(sorted(set(load_mw) ^ set(self.regions)))
+            raise ForecastError(
+                f"expected a load of each of {', '.join(self.regions)}; missing or unknown: {odd}"
+            )
+        loads = np.array([float(load_mw[name]) for name in self.regions])
+        if (loads <= 0).any() or np.isinf(loads).any():
+            name = self.regions[int(np.argmax((loads <= 0) | np.isinf(loads)))]
+            raise ForecastError(
+                f"the load of {name} is {load_mw[name]}; expected a number greater than 0, or NaN"
+            )
+        unknown = np.isnan(loads)
+        if unknown.any():
+            # as a hole in a file: y[t-1] · y[t-24] / y[t-25]
+            guess = np.exp(self._log_at(1) + self._log_at(24) - self._log_at(25))
+            loads = np.where(unknown, guess, loads)
+        self._push(np.log(loads))
+        self._made += 1
+        self.next_hour = self.next_hour + pd.Timedelta(hours=1)
+        x = self._inputs()
+        network = self._forecaster.network
+        hidden, self._state = network.rnn.step(x, self._state)
+        self._change = network.head(torch.cat([hidden, x], dim=-1)).squeeze(-1)
+        return self.forecast_mw
+
+    def _push(self, logs: FloatArray) -> None:
+        if self._at == 2 * self._kept:
+            self._at = self._kept
+        self._logs[:, self._at] = logs
+        self._logs[:, self._at - self._kept] = logs
+        self._at += 1
+
+    def _log_at(self, hours_back: int) -> FloatArray:
+        return self._logs[:, self._at - hours_back]
+
+    def _inputs(self) -> torch.Tensor:
+        """Inputs of the step that forecasts `next_hour`, ``[R, I]``."""
+        hour = self._made - self._calendar_from
+        if hour >= _CALENDAR_HOURS:
+            self._calendar_from, hour = self._made, 0
+            self._calendar = self._calendars(self._made)
+        others, codes = self._calendar
+        everywhere = np.ones(len(self.regions), dtype=bool)
+        levels = level_columns(
+            self._log_at, lambda _: everywhere, self._forecaster.recipe.lags_hours, **self._scale
+        )
+        numbers = np.concatenate([levels, others[hour]], axis=1)
+        table = FeatureTable(
+            torch.from_numpy(numbers), torch.from_numpy(codes[hour]), self._region,
+            len(self._forecaster.scales), (0,),
+        )  # fmt: skip
+        return table.inputs(torch.arange(len(self.regions)))
+
+    def _calendars(self, first: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        """``[hours, R, 5]`` season and holidays, and ``[hours, R, 2]`` hour and weekday, of the hours from
+        ``first`` after the series' ends."""
+        others: list[npt.NDArray[np.float32]] = []
+        codes: list[npt.NDArray[np.uint8]] = []
+        for one in self._series:
+            starts = local_starts(one, first + _CALENDAR_HOURS)[len(one.load_mw) + first :]
+            calendar = Calendar.of(starts)
+            flags = holiday_flags(starts, self._forecaster.recipe.holidays)
+            others.append(np.concatenate([calendar.season(), flags], axis=1))
+            codes.append(np.stack([calendar.hour, calendar.weekday], axis=1).astype(np.uint8))
+        return np.stack(others, axis=1), np.stack(codes, axis=1)
