@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -271,32 +270,6 @@ def test_ctrl_c_stops_between_steps_and_resume_ends_with_the_same_weights(small_
     assert resumed.exit_code == 0, resumed.output
     a, b = (load_file(f"{name}/gru/weights.safetensors") for name in ("whole", "stopped"))
     assert all((a[name] == b[name]).all() for name in a)
-
-
-def test_killed_without_warning_the_run_can_still_be_resumed(small_folder, tmp_path):
-    options = [
-        "--data",
-        small_folder,
-        "--cell",
-        "lstm",
-        "--threads",
-        "1",
-        "--steps",
-        "100",
-        "--hidden-size",
-        "16",
-    ]
-    command = [sys.executable, "-c", "from gatedcells.cli import main; main()", "forecast", "--out", "killed"]
-    process = subprocess.Popen(
-        [*command, *map(str, options)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    while not (tmp_path / "killed" / "scales.json").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    resumed = gatedcells("forecast", "--resume", "killed")
-    assert resumed.exit_code == 0, resumed.output
 
 
 def test_help_lists_every_command_and_doctor_answers():
