@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gatedcells.forecast.calendar import Calendar
 from gatedcells.forecast.cells import recurrent_layer
 from gatedcells.forecast.data import FloatArray, LoadSeries
+from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.scaling import MinMax
 from gatedcells.forecast.windows import LOOKBACK, Region
@@ -198,13 +199,15 @@ class ArticleTask:
         """Constant."""
         return self.recipe.learning_rate
 
-    def loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+    def loss(self, network: nn.Module, step: int, generator: torch.Generator, share: Share = ALONE) -> Tensor:
         """Mean squared error of one batch of windows; an epoch visits them in a random order of its own."""
         epoch, within = divmod(step, self._batches)
         order = self._order(epoch)[within * self._batch : (within + 1) * self._batch]
         targets = self._targets[order]
-        windows = self._windows[targets - self.recipe.lookback_hours].transpose(1, 2)
-        return torch.nn.functional.mse_loss(network(windows), self._load[targets])
+        own = share.part(targets)
+        windows = self._windows[own - self.recipe.lookback_hours].transpose(1, 2)
+        error = torch.nn.functional.mse_loss(network(windows), self._load[own], reduction="sum")
+        return error * share.of / len(targets)
 
     def _order(self, epoch: int) -> Tensor:
         if self._shuffled is None or self._shuffled[0] != epoch:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gatedcells.forecast.cells import recurrent_layer
 from gatedcells.forecast.data import FloatArray
+from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.prices import Prices
 from gatedcells.forecast.scaling import MinMax
@@ -130,14 +131,16 @@ class PriceTask:
         """Constant."""
         return self.recipe.learning_rate
 
-    def loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+    def loss(self, network: nn.Module, step: int, generator: torch.Generator, share: Share = ALONE) -> Tensor:
         """Mean squared error of one batch; the last one of an epoch may be smaller."""
         epoch, within = divmod(step, self._batches)
         order = torch.randperm(
             len(self._targets), generator=torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         )
         chosen = order[within * self.recipe.batch_size : (within + 1) * self.recipe.batch_size]
-        return nn.functional.mse_loss(network(self._windows[chosen]), self._targets[chosen])
+        own = share.part(chosen)
+        error = nn.functional.mse_loss(network(self._windows[own]), self._targets[own], reduction="sum")
+        return error * share.of / len(chosen)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gatedcells.forecast import training
+from gatedcells.forecast import distributed, training
 from gatedcells.forecast.bitcoin import PriceScores, PriceTask, split, verdict
 from gatedcells.forecast.data import FloatArray
 from gatedcells.forecast.errors import ForecastError
@@ -71,8 +71,11 @@ def execute(run: RunFolder, config: Config, prices: Prices, console: Console) ->
     forecasts: dict[str, FloatArray] = {}
     seconds: dict[str, float] = {}
     for cell in config.cells:
-        if not run.weights(cell).exists():
+        if distributed.as_first_says(not run.weights(cell).exists()):
             _train(run, config, cell, prices, console)
+    if not distributed.share().first:
+        return {}
+    for cell in config.cells:
         forecaster, seconds[cell.upper()] = run.forecaster(config, cell)
         forecasts[cell.upper()] = forecaster.forecast(prices.close, range(first, len(prices.close)))
     forecasts[PERSISTENCE] = prices.close[first - 1 : -1]
@@ -91,7 +94,9 @@ def execute(run: RunFolder, config: Config, prices: Prices, console: Console) ->
 
 def _train(run: RunFolder, config: Config, cell: str, prices: Prices, console: Console) -> None:
     task = PriceTask(config.recipe_for(cell), prices, config.seed)
-    run.save_scales(task.scales)
+    first = distributed.share().first
+    if first:
+        run.save_scales(task.scales)
     with progress_bar(console, training=True) as progress, stop_on_interrupt() as stop:
         bar = progress.add_task(f"{cell.upper()} training", total=task.steps, epoch=0.0, loss=float("nan"))
 
@@ -101,7 +106,8 @@ def _train(run: RunFolder, config: Config, cell: str, prices: Prices, console: C
         forecaster, done = training.train(
             task, seed=config.seed, checkpoint=run.checkpoint(cell), on_step=show, should_stop=stop.is_set
         )
-    run.save_forecaster(cell, forecaster, done.seconds)
+    if first:
+        run.save_forecaster(cell, forecaster, done.seconds)
 
 
 def _write(

@@ -10,6 +10,7 @@ from rich.console import Console
 from gatedcells.forecast.calendar import check_country
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.data import EASTERN, Clock
+from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.runs import RECIPES, RunFolder
 
@@ -138,8 +139,9 @@ def predict(**options: Any) -> None:
 
 
 def plain_console() -> Console:
-    """A console that takes what it prints literally: names of files and regions are the user's."""
-    return Console(markup=False, highlight=False, emoji=False)
+    """A console that takes what it prints literally: names of files and regions are the user's. Of several
+    processes the first one prints."""
+    return Console(markup=False, highlight=False, emoji=False, quiet=not share().first)
 
 
 def _guarded(function: Any, *arguments: Any) -> None:
@@ -153,7 +155,8 @@ def _guarded(function: Any, *arguments: Any) -> None:
 def _fail(message: str) -> NoReturn:
     # file names and cell contents may hold anything: one line, nothing that a terminal would obey
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
-    click.echo(f"gatedcells forecast: {line}", err=True)
+    process = "" if share().first else f" (process {share().rank})"
+    click.echo(f"gatedcells forecast{process}: {line}", err=True)
     raise SystemExit(_USER_ERROR)
 
 
@@ -221,7 +224,8 @@ def _cells(options: dict[str, Any]) -> tuple[str, ...]:
 
 def _new_folder(options: dict[str, Any], config: Any) -> RunFolder:
     run = RunFolder(options["out"] or Path("forecast-runs") / f"{datetime.now():%Y%m%d-%H%M%S}")
-    run.create(config)
+    if share().first:
+        run.create(config)
     return run
 
 

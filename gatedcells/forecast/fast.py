@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gatedcells.forecast.cells import State, recurrent_layer
 from gatedcells.forecast.data import FloatArray, LoadSeries
+from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.features import FeatureTable, feature_table, input_names, input_size
 from gatedcells.forecast.scaling import LogScale
@@ -224,18 +225,20 @@ class FastTask:
         cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
         return recipe.learning_rate * warm * (0.01 + 0.99 * cosine)
 
-    def loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+    def loss(self, network: nn.Module, step: int, generator: torch.Generator, share: Share = ALONE) -> Tensor:
         """Mean relative error over the supervised hours of a batch of chunks, drawn with ``generator``."""
         recipe = self.recipe
         chosen = torch.randint(len(self._starts), (recipe.batch_size,), generator=generator)
-        rows = self._starts[chosen] + torch.arange(recipe.chunk_hours)[:, None]  # [T, B]
+        every = self._starts[chosen] + torch.arange(recipe.chunk_hours)[:, None]  # [T, B]
+        rows = share.part(every.T).T
         change, _ = network(self._table.inputs(rows))
         supervised = rows[recipe.burn_in_hours :]
         scale = self._scale[self._table.region[supervised].long()]
         # an error in log load is a relative error, whatever the size of the region
         error = (change[recipe.burn_in_hours :] * scale - self._change[supervised]).abs()
         usable = self._usable[supervised]
-        return (error * usable).sum() / usable.sum().clamp(min=1)
+        counted = self._usable[every[recipe.burn_in_hours :]].sum().clamp(min=1)
+        return (error * usable).sum() * share.of / counted
 
     def _chunk_starts(self, region: Region, offset: int) -> Tensor:
         """Rows of the table from which a whole chunk lies in the region's training part."""

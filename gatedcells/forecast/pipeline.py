@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 import gatedcells
-from gatedcells.forecast import training
+from gatedcells.forecast import distributed, training
 from gatedcells.forecast.article import ArticleRecipe, ArticleTask
 from gatedcells.forecast.baselines import baselines
 from gatedcells.forecast.data import Clock
@@ -64,6 +64,11 @@ def execute(run: RunFolder, config: Config, source: Source, console: Console) ->
             " left in.",
             style="yellow",
         )
+    for cell in config.cells:
+        if distributed.as_first_says(not run.weights(cell).exists()):
+            _train(run, config, cell, regions, console)
+    if not distributed.share().first:
+        return []
     results = [_network(run, config, cell, regions, console) for cell in config.cells]
     country = recipe.holidays if isinstance(recipe, FastRecipe) else "US"
     results += _baselines(regions, country, console)
@@ -97,8 +102,6 @@ def new_config(
 def _network(
     run: RunFolder, config: Config, cell: str, regions: Sequence[Region], console: Console
 ) -> Result:
-    if not run.weights(cell).exists():
-        _train(run, config, cell, regions, console)
     forecaster, seconds = run.forecaster(config, cell)
     known = list(forecaster.scales)
     if known != [r.name for r in regions]:
@@ -117,7 +120,9 @@ def _train(run: RunFolder, config: Config, cell: str, regions: Sequence[Region],
         task = FastTask(recipe, regions)
     else:
         task = ArticleTask(recipe, regions, config.seed)
-    run.save_scales(task.scales)
+    first = distributed.share().first
+    if first:
+        run.save_scales(task.scales)
     with progress_bar(console, training=True) as progress, stop_on_interrupt() as stop:
         bar = progress.add_task(f"{cell.upper()} training", total=task.steps, epoch=0.0, loss=float("nan"))
 
@@ -131,6 +136,8 @@ def _train(run: RunFolder, config: Config, cell: str, regions: Sequence[Region],
             on_step=show,
             should_stop=stop.is_set,
         )
+    if not first:
+        return
     run.save_forecaster(cell, forecaster, done.seconds)
     console.print(
         f"{cell.upper()}: {done.step} steps, {done.epoch:.1f} epochs, loss {done.loss:.5f},"

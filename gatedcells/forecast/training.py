@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from gatedcells.forecast import distributed
+from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import read_tensors, write_tensors
 
@@ -45,8 +47,9 @@ class Task(Protocol):
         """For step 0, 1, ..."""
         ...
 
-    def loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        """A scalar; what it draws comes from ``generator`` (or from torch's own, seeded alike)."""
+    def loss(self, network: nn.Module, step: int, generator: torch.Generator, share: Share = ALONE) -> Tensor:
+        """A scalar; what it draws comes from ``generator`` (or from torch's own, seeded alike). Of several
+        processes each computes its share: the mean over them is the loss of the whole batch."""
         ...
 
 
@@ -103,16 +106,30 @@ def train(
         progress = Progress(0, task.steps, 0.0, float("nan"), 0.0)
         if checkpoint is not None and checkpoint.exists():
             _load(checkpoint, network, optimizer, progress, seed)
+        share = distributed.share()
+        distributed.same_everywhere(progress.step, "the step to go on from")
+        if not share.first:
+            checkpoint = None  # the first process writes for all
         network.train()
+        together = distributed.together(network)
         generator = torch.Generator()
         saved = started = time.perf_counter() - progress.seconds
+        stop = should_stop()
         for step in range(progress.step, task.steps):
-            if should_stop():
+            if stop:
                 _save(checkpoint, network, optimizer, progress, seed)
                 raise Interrupted
             generator.manual_seed(_step_seed(seed, step))
             torch.manual_seed(_step_seed(seed, step))  # dropout draws from torch's own generator
-            loss = _one_step(task, network, optimizer, step, generator)
+            try:
+                loss, stop = _one_step(task, together, optimizer, step, generator, share, should_stop)
+            except RuntimeError as error:
+                if not distributed.is_gone(error):
+                    raise
+                _save(checkpoint, network, optimizer, progress, seed)  # nothing of this step was applied
+                raise ForecastError(
+                    f"another process of this training is gone, in step {step + 1}; go on with --resume"
+                ) from error
             now = time.perf_counter()
             progress.step, progress.loss, progress.seconds = step + 1, loss, now - started
             progress.epoch = (step + 1) / task.steps_per_epoch
@@ -130,19 +147,23 @@ def _one_step(
     optimizer: torch.optim.Optimizer,
     step: int,
     generator: torch.Generator,
-) -> float:
+    share: Share,
+    should_stop: Callable[[], bool],
+) -> tuple[float, bool]:
+    """The loss, and whether a process was asked to stop: all of them stop after the same step."""
     for group in optimizer.param_groups:
         group["lr"] = task.learning_rate(step)
     optimizer.zero_grad(set_to_none=True)
-    loss = task.loss(network, step, generator)
+    loss = task.loss(network, step, generator, share)
     loss.backward()
-    value = loss.item()
+    summed, stops = distributed.total(loss.item(), float(should_stop()))
+    value = summed / share.of
     if value != value:
         raise ForecastError(f"the loss of step {step + 1} is not a number; try a smaller learning rate")
     if task.clip_norm is not None:
         nn.utils.clip_grad_norm_(network.parameters(), task.clip_norm)
     optimizer.step()
-    return value
+    return value, stops > 0
 
 
 def _step_seed(seed: int, step: int) -> int:

@@ -1,0 +1,163 @@
+"""Several processes train what one would, and say so when one of them is gone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gatedcells.forecast.article import ArticleRecipe, ArticleTask
+from gatedcells.forecast.bitcoin import BitcoinRecipe, PriceTask
+from gatedcells.forecast.distributed import Share
+from gatedcells.forecast.fast import FastRecipe, FastTask
+from tests.forecast.test_bitcoin import walk
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+    reason="torch without gloo",
+)
+ROOT = Path(__file__).parent.parent.parent
+OPTIONS = ["--cell", "gru", "--threads", "1", "--hidden-size", "8", "--batch-size", "7"]
+
+
+def torchrun(*arguments, processes=2, cwd, script=("-m", "gatedcells.forecast")):
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone",
+         "--nproc-per-node", str(processes), *script, *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("of", [2, 3])
+@pytest.mark.parametrize("kind", ["fast", "article", "bitcoin"])
+def test_the_shares_of_a_batch_make_up_its_loss_and_gradients(kind, of, small_regions):
+    if kind == "fast":
+        task = FastTask(FastRecipe(hidden_size=4, batch_size=7), small_regions)
+    elif kind == "article":
+        task = ArticleTask(ArticleRecipe(hidden_size=4, batch_size=7, layers=1, fraction=0.02), small_regions)
+    else:
+        task = PriceTask(
+            BitcoinRecipe(lookback_days=5, first_size=3, second_size=4, dropout=0.0), walk(), seed=1
+        )
+    network = task.forecaster().network.double()
+    generator = torch.Generator()
+
+    class Double(torch.nn.Module):
+        def forward(self, x, *rest):
+            return network(x.double(), *rest)
+
+    def loss(share):
+        return task.loss(Double(), 3, generator.manual_seed(5), share)
+
+    parameters = list(network.parameters())
+    whole = torch.autograd.grad(loss(Share()), parameters)
+    parts = [torch.autograd.grad(loss(Share(rank, of)), parameters) for rank in range(of)]
+    for one, shares in zip(whole, zip(*parts, strict=True), strict=True):
+        torch.testing.assert_close(sum(shares) / of, one, rtol=1e-6, atol=1e-9)
+    values = [loss(Share(rank, of)).item() for rank in range(of)]
+    assert sum(values) / of == pytest.approx(loss(Share()).item(), rel=1e-6)
+
+
+CURVE = """
+import json, sys
+from pathlib import Path
+from gatedcells.forecast.data import read_folder
+from gatedcells.forecast.distributed import joined
+from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.training import train
+from gatedcells.forecast.windows import prepare
+
+with joined() as share:
+    task = FastTask(FastRecipe(hidden_size=8, steps=40, batch_size=7), prepare(read_folder(Path(sys.argv[1]))))
+    curve = []
+    forecaster, _ = train(task, seed=3, on_step=lambda now: curve.append(now.loss))
+    if share.first:
+        weights = {name: p.tolist() for name, p in forecaster.network.state_dict().items()}
+        Path(sys.argv[2]).write_text(json.dumps([curve, weights]))
+"""
+
+
+def test_two_processes_have_the_loss_curve_of_one(small_folder, tmp_path):
+    (tmp_path / "curve.py").write_text(CURVE)
+    found = []
+    for processes in (1, 2):
+        done = torchrun(
+            small_folder, f"{processes}.json", processes=processes, cwd=tmp_path, script=("curve.py",)
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads((tmp_path / f"{processes}.json").read_text()))
+    (one, weights), (two, others) = found
+    assert len(one) == 40
+    assert one[-1] < 0.7 * one[0]
+    assert two == pytest.approx(one, rel=1e-3)
+    for name, values in weights.items():
+        torch.testing.assert_close(torch.tensor(others[name]), torch.tensor(values), rtol=0, atol=2e-3)
+
+
+def test_the_command_runs_on_two_processes_and_one_of_them_speaks(small_folder, tmp_path):
+    done = torchrun("--data", small_folder, "--out", "run", "--steps", 30, *OPTIONS, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Run folder: run") == 1
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["models"]["GRU"]["mean"]["smape"] > 0
+    again = torchrun("--resume", "run", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("Run folder: run") == 1
+
+
+GONE = """
+import os, signal, sys
+import gatedcells.forecast.training as training
+from gatedcells.forecast import distributed
+from gatedcells.forecast.cli import forecast
+
+before = training._one_step
+def one_step(task, network, optimizer, step, generator, share, should_stop):
+    if step == 12 and share.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return before(task, network, optimizer, step, generator, share, should_stop)
+training._one_step = one_step
+with distributed.joined():
+    forecast(prog_name="gatedcells forecast")
+"""
+
+
+def test_when_one_is_killed_the_job_ends_and_goes_on_from_its_last_step(small_folder, tmp_path):
+    options = ("--data", small_folder, "--steps", 30, *OPTIONS)
+    (tmp_path / "gone.py").write_text(GONE)
+    done = torchrun("--out", "run", *options, cwd=tmp_path, script=("gone.py",))
+    assert done.returncode != 0
+    assert "another process of this training is gone, in step 13; go on with --resume" in done.stderr
+    kept = (tmp_path / "run" / "gru" / "checkpoint.safetensors").read_bytes()
+    assert b'\\"step\\": 12' in kept or b'"step": 12' in kept
+    resumed = torchrun("--resume", "run", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    whole = torchrun("--out", "whole", *options, cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    ours, theirs = (load_file(tmp_path / name / "gru" / "weights.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_processes_that_see_different_folders_are_told_so(small_folder, tmp_path):
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from gatedcells.forecast.distributed import joined, same_everywhere\n"
+        "from gatedcells.forecast.errors import ForecastError\n"
+        "with joined() as share:\n"
+        "    try:\n"
+        "        same_everywhere(5 * share.rank, 'the step to go on from')\n"
+        "    except ForecastError as error:\n"
+        "        if share.first:\n"
+        "            print(error)\n"
+    )
+    (tmp_path / "different.py").write_text(script)
+    done = torchrun(cwd=tmp_path, script=("different.py",))
+    assert done.returncode == 0, done.stderr
+    assert (
+        "processes disagree on the step to go on from: [0, 5]; all of them must see the same" in done.stdout
+    )
