@@ -172,6 +172,19 @@ def _forecast_speed() -> str:
     return _table([f"{rows[0]['steps']} steps of training", "seconds", "over ours"], lines, source, rows[0])
 
 
+def _streaming() -> str:
+    source, rows = newest("streaming")
+    lines = [
+        [
+            f"{row['cell'].upper()}, {row['what']}",
+            *(f"{1e3 * float(row[p]):.0f}" for p in ("p20_ms", "p50_ms", "p80_ms")),
+        ]
+        for row in rows
+    ]
+    columns = [f"{rows[0]['series']} series, H = {rows[0]['H']}", "us, p20", "p50", "p80"]
+    return _table(columns, lines, source, rows[0])
+
+
 def _compile() -> str:
     source, rows = newest("compile-time")
     table: dict[tuple[str, str], dict[str, str]] = {}
@@ -220,6 +233,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bfloat16": _bfloat16,
     "memory": _memory,
     "forecast-speed": _forecast_speed,
+    "streaming": _streaming,
     "compile-time": _compile,
     "triton-overhead": _overhead,
     "ahead-of-time": _ahead_of_time,

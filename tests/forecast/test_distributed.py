@@ -73,7 +73,8 @@ from gatedcells.forecast.training import train
 from gatedcells.forecast.windows import prepare
 
 with joined() as share:
-    task = FastTask(FastRecipe(hidden_size=8, steps=40, batch_size=7), prepare(read_folder(Path(sys.argv[1]))))
+    regions = prepare(read_folder(Path(sys.argv[1])))
+    task = FastTask(FastRecipe(hidden_size=8, steps=40, batch_size=7), regions)
     curve = []
     forecaster, _ = train(task, seed=3, on_step=lambda now: curve.append(now.loss))
     if share.first:
