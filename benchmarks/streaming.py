@@ -51,8 +51,7 @@ def main() -> None:
 
         def own(network: Any = network, now: Any = now, state: Any = state) -> object:
             with torch.no_grad():
-                hidden, _ = network.rnn.step(now, state)
-                return network.head(torch.cat([hidden, now], dim=-1))
+                return network.step(now, state)
 
         timed = {
             "update": lambda stream=stream, loads=loads: stream.update(loads),

@@ -155,6 +155,11 @@ class ArticleForecaster:
         return scaled_columns(self.scales[series.region], series, load_mw)[first : end - 1, None], None
 
     @property
+    def rnn(self) -> nn.Module:
+        """The recurrent layer."""
+        return self.network.rnn
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """What each of the layer's inputs is."""
         return ("load", "hour", "day of the week", "month", "day of the year")

@@ -18,6 +18,7 @@ _USER_ERROR = 2
 _INTERRUPTED = 130
 _OPTIONS_OF = {
     "fast": ("steps", "holidays"),
+    "best": ("steps", "holidays"),
     "article": ("epochs", "fraction", "layers", "dropout"),
     "bitcoin": ("epochs", "dropout"),
 }
@@ -36,7 +37,8 @@ _OF_LOAD = ("hidden_size", "tz", "stamp")  # nothing that the bitcoin recipe has
     type=click.Choice(list(RECIPES)),
     default="fast",
     show_default=True,
-    help="fast: every hour supervised. article: one label for each window of 90 hours."
+    help="fast: every hour supervised. best: four larger networks, trained so for longer."
+    " article: one label for each window of 90 hours."
     " bitcoin: the next day's close from the 60 before it.",
 )
 @click.option(
@@ -52,15 +54,19 @@ _OF_LOAD = ("hidden_size", "tz", "stamp")  # nothing that the bitcoin recipe has
     show_default=True,
     help="Which network to train.",
 )
-@click.option("--hidden-size", type=click.IntRange(1, 4096), help="Hidden units. [fast: 64, article: 256]")
+@click.option(
+    "--hidden-size", type=click.IntRange(1, 4096), help="Hidden units. [fast: 64, best: 96, article: 256]"
+)
 @click.option(
     "--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="[fast: 0.02, article: 0.001]"
 )
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Chunks or windows a step. [fast: 96, article: 1024]"
 )
-@click.option("--steps", type=click.IntRange(1), help="fast: optimizer steps. [700]")
-@click.option("--holidays", metavar="COUNTRY", help="fast: whose public holidays are inputs, or none. [US]")
+@click.option("--steps", type=click.IntRange(1), help="fast, best: optimizer steps. [700, 2400]")
+@click.option(
+    "--holidays", metavar="COUNTRY", help="fast, best: whose public holidays are inputs, or none. [US]"
+)
 @click.option(
     "--epochs", type=click.IntRange(1), help="article, bitcoin: passes over the training windows. [5, 50]"
 )

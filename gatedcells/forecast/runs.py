@@ -23,7 +23,7 @@ from gatedcells.forecast.article import ArticleForecaster, ArticleRecipe
 from gatedcells.forecast.bitcoin import BitcoinRecipe, PriceForecaster
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import FastForecaster, FastRecipe
+from gatedcells.forecast.fast import BestRecipe, FastForecaster, FastRecipe
 from gatedcells.forecast.files import read_json, read_tensors, write_json, write_tensors
 from gatedcells.forecast.scaling import LogScale, MinMax
 
@@ -31,6 +31,7 @@ FORMAT = 1
 Recipe = FastRecipe | ArticleRecipe | BitcoinRecipe
 RECIPES: dict[str, type[FastRecipe] | type[ArticleRecipe] | type[BitcoinRecipe]] = {
     "fast": FastRecipe,
+    "best": BestRecipe,
     "article": ArticleRecipe,
     "bitcoin": BitcoinRecipe,
 }
@@ -42,7 +43,7 @@ class Config:
     """What a run was asked to do.
 
     Attributes:
-        recipe_name: ``"fast"``, ``"article"`` or ``"bitcoin"``.
+        recipe_name: ``"fast"``, ``"best"``, ``"article"`` or ``"bitcoin"``.
         recipe: its settings; the cell in it is the first of ``cells``.
         cells: which networks are trained.
         seed: of everything random.
@@ -165,6 +166,7 @@ class RunFolder:
 
 _MAKERS: dict[str, tuple[Callable[[Any, Any], Any], Callable[..., Any]]] = {
     "fast": (FastForecaster, LogScale),
+    "best": (FastForecaster, LogScale),
     "article": (ArticleForecaster, MinMax),
     "bitcoin": (PriceForecaster, MinMax),
 }

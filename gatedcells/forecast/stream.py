@@ -1,6 +1,7 @@
 """Following the load: each hour's new numbers carry the state on by one step, for all series together."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,7 @@ class Stream:
         self._logs = np.zeros((len(self._series), 2 * self._kept))
         self._at = self._kept  # one past the newest, from kept to 2 · kept
         changes: list[torch.Tensor] = []
-        states: list[tuple[torch.Tensor, ...]] = []
+        states: list[Any] = []
         for row, one in enumerate(self._series):
             load = fill_from_the_past(one.load_mw, np.isfinite(one.load_mw), one.source)
             last = np.log(load[-self._kept :])
@@ -87,10 +88,9 @@ class Stream:
             table = table_of(recipe, scales, one, load, first, len(load) + 1)
             change, state = network(table.inputs(torch.arange(len(load) + 1 - first)[:, None]))
             changes.append(change[-1])
-            states.append(state if isinstance(state, tuple) else (state,))
+            states.append(state)
         self._change = torch.cat(changes)
-        joined = [torch.cat(parts, dim=1) for parts in zip(*states, strict=True)]
-        self._state = tuple(joined) if len(joined) > 1 else joined[0]
+        self._state = _joined(states)
 
     @property
     def forecast_mw(self) -> dict[str, float]:
@@ -134,8 +134,7 @@ class Stream:
         self.next_hour = self.next_hour + pd.Timedelta(hours=1)
         x = self._inputs()
         network = self._forecaster.network
-        hidden, self._state = network.rnn.step(x, self._state)
-        self._change = network.head(torch.cat([hidden, x], dim=-1)).squeeze(-1)
+        self._change, self._state = network.step(x, self._state)
         return self.forecast_mw
 
     def _push(self, logs: FloatArray) -> None:
@@ -178,3 +177,11 @@ class Stream:
             others.append(np.concatenate([calendar.season(), flags], axis=1))
             codes.append(np.stack([calendar.hour, calendar.weekday], axis=1).astype(np.uint8))
         return np.stack(others, axis=1), np.stack(codes, axis=1)
+
+
+def _joined(states: Sequence[Any]) -> Any:
+    """States of a row each as one of all rows; each a tensor ``[1, 1, H]``, or a tuple or list of such."""
+    if isinstance(states[0], torch.Tensor):
+        return torch.cat(list(states), dim=1)
+    parts = [_joined(part) for part in zip(*states, strict=True)]
+    return parts if isinstance(states[0], list) else tuple(parts)

@@ -52,13 +52,17 @@ def day_of_load(
     stamps = series.local_stamps()
     end = _position(stamps, hour, series.source) + 1
     x, state = forecaster.day(series, load_mw, end)
-    hours = range(end - len(x), end) if config.recipe_name == "fast" else range(end - 1 - len(x), end - 1)
-    layer = copy.deepcopy(forecaster.network.rnn).double().eval()
+    hours = (
+        range(end - len(x), end)
+        if config.recipe_name in ("fast", "best")
+        else range(end - 1 - len(x), end - 1)
+    )
+    layer = copy.deepcopy(forecaster.rnn).double().eval()
     hx = None if state is None else _double(state)
     last = f"{stamps[end - 1]:%a %Y-%m-%d %H:%M}"
     what = (
         f"the {len(x)} hours to {last}, each forecast from those before"
-        if config.recipe_name == "fast"
+        if config.recipe_name in ("fast", "best")
         else f"the window of {len(x)} hours before {last}"
     )
     return Scene(

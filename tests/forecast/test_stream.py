@@ -114,3 +114,23 @@ def test_series_that_do_not_fit_are_refused(forecaster, small_regions):
         Stream(forecaster, [replace(whole[0], region="XYZ")])
     with pytest.raises(ForecastError, match="100 hours; expected at least 338"):
         Stream(forecaster, [replace(whole[0], load_mw=whole[0].load_mw[:100])])
+
+
+def test_several_networks_are_followed_as_one(small_regions):
+    torch.manual_seed(3)
+    recipe = FastRecipe(hidden_size=5, members=3)
+    forecaster = FastForecaster(recipe, {r.name: LogScale.fit(r.load_mw) for r in small_regions})
+    whole, _ = together(small_regions, 1)
+    stream = Stream(forecaster, [replace(one, load_mw=one.load_mw[:-20]) for one in whole])
+    for hour in range(20):
+        found = stream.update({one.region: float(one.load_mw[len(one.load_mw) - 20 + hour]) for one in whole})
+    for one in whole:
+        end = len(one.load_mw)
+        start = end - 20 - WARMUP_HOURS
+        table = table_of(forecaster.recipe, forecaster.scales, one, one.load_mw, start, end + 1)
+        x = table.inputs(torch.arange(end + 1 - start)[:, None])
+        with torch.no_grad():
+            each = [member.eval()(x)[0][-1, 0].item() for member in forecaster.network.members]
+        expected = one.load_mw[-1] * math.exp(np.mean(each) * forecaster.scales[one.region].change)
+        assert found[one.region] == pytest.approx(expected, rel=2e-6)
+    assert len({round(change, 4) for change in each}) == 3, "three networks, three opinions"

@@ -209,3 +209,52 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
         write_tensors(path, Broken())
     assert torch.equal(read_tensors(path)[0]["a"], torch.ones(1))
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_members_are_trained_as_if_alone_on_batches_of_their_own(small_regions):
+    recipe = FastRecipe(hidden_size=4, steps=3, batch_size=6, members=3, warmup_steps=1)
+    task = FastTask(recipe, small_regions)
+    network = task.forecaster().network.double().train()
+    table = task._table
+
+    class Double(torch.nn.Module):
+        def forward(self, x):
+            return network(x.double())
+
+    generator = torch.Generator().manual_seed(7)
+    loss = task.loss(Double(), 0, generator)
+    together = torch.autograd.grad(loss, list(network.parameters()))
+    generator.manual_seed(7)
+    chosen = torch.randint(len(task._starts), (18,), generator=generator).split(6)
+    hours = [task._starts[own] + torch.arange(recipe.chunk_hours)[:, None] for own in chosen]
+    counted = sum(task._usable[rows[recipe.burn_in_hours :]].sum() for rows in hours)
+    alone = []
+    for member, rows in zip(network.members, hours, strict=True):
+        change = member(table.inputs(rows).double())[0][recipe.burn_in_hours :]
+        rows = rows[recipe.burn_in_hours :]
+        error = (change * task._scale[table.region[rows].long()] - task._change[rows]).abs()
+        mean = (error * task._usable[rows]).sum() / (counted / 3)
+        alone += torch.autograd.grad(mean, list(member.parameters()))
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_several_members_forecast_their_mean_and_come_back_from_a_run(small_regions, tmp_path):
+    recipe = FastRecipe(hidden_size=4, steps=4, batch_size=6, members=2)
+    forecaster, _ = train(
+        FastTask(recipe, small_regions), seed=1, checkpoint=tmp_path / "checkpoint.safetensors"
+    )
+    stopped = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        train(
+            FastTask(recipe, small_regions), seed=1, checkpoint=tmp_path / "other.safetensors",
+            should_stop=lambda: next(stopped),
+        )  # fmt: skip
+    resumed, _ = train(FastTask(recipe, small_regions), seed=1, checkpoint=tmp_path / "other.safetensors")
+    ours, theirs = resumed.network.state_dict(), forecaster.network.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    network = forecaster.network.eval()
+    x = torch.randn(5, 2, network.first.head.in_features - 4)
+    with torch.no_grad():
+        mean = sum(member(x)[0] for member in network.members) / 2
+        torch.testing.assert_close(network(x)[0], mean)

@@ -1,0 +1,71 @@
+"""The fast recipe's networks: one, or several whose forecasts are averaged."""
+
+import torch
+from torch import Tensor, nn
+
+from gatedcells.forecast.cells import State, recurrent_layer
+
+
+class ChangeNetwork(nn.Module):
+    """``change[p] = linear([rnn(x)[p], x[p]])``: the change in log load, in units of the region's spread of
+    changes."""
+
+    def __init__(self, cell: str, inputs: int, hidden_size: int) -> None:
+        super().__init__()
+        self.rnn = recurrent_layer(cell, inputs, hidden_size)
+        self.head = nn.Linear(hidden_size + inputs, 1)
+
+    @property
+    def first(self) -> "ChangeNetwork":
+        """Itself; of several networks the first."""
+        return self
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """``[T, B, I]`` to ``[T, B]`` and the state to go on from."""
+        hidden, state = self.rnn(x, state)
+        return self.head(torch.cat([hidden, x], dim=-1)).squeeze(-1), state
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step, ``[B, I]`` to ``[B]``."""
+        hidden, state = self.rnn.step(x, state)
+        return self.head(torch.cat([hidden, x], dim=-1)).squeeze(-1), state
+
+
+class ChangeEnsemble(nn.Module):
+    """Networks side by side. In training each has its own part of the batch; afterwards all read everything,
+    and the forecast is the mean of theirs."""
+
+    def __init__(self, members: list[ChangeNetwork]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    @property
+    def first(self) -> ChangeNetwork:
+        """The first of them."""
+        return self._all[0]
+
+    @property
+    def _all(self) -> list[ChangeNetwork]:
+        return [member for member in self.members if isinstance(member, ChangeNetwork)]
+
+    def forward(self, x: Tensor, state: list[State] | None = None) -> tuple[Tensor, list[State]]:
+        """``[T, B, I]`` to ``[T, B]`` and the members' states."""
+        count = len(self._all)
+        parts = x.chunk(count, dim=1) if self.training else [x] * count
+        states = [None] * count if state is None else state
+        found = [member(part, one) for member, part, one in zip(self._all, parts, states, strict=True)]
+        changes = [change for change, _ in found]
+        change = torch.cat(changes, dim=1) if self.training else torch.stack(changes).mean(dim=0)
+        return change, [after for _, after in found]
+
+    def step(self, x: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
+        """One step, ``[B, I]`` to ``[B]``."""
+        found = [member.step(x, one) for member, one in zip(self._all, state, strict=True)]
+        return torch.stack([change for change, _ in found]).mean(dim=0), [after for _, after in found]
+
+
+def change_network(cell: str, inputs: int, hidden_size: int, members: int) -> ChangeNetwork | ChangeEnsemble:
+    """A network, or several."""
+    if members == 1:
+        return ChangeNetwork(cell, inputs, hidden_size)
+    return ChangeEnsemble([ChangeNetwork(cell, inputs, hidden_size) for _ in range(members)])
