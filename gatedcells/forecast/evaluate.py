@@ -1,11 +1,13 @@
 """Scoring models and baselines on the same test hours."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gatedcells.forecast.baselines import Baseline
+from gatedcells.forecast.calendar import local_starts
 from gatedcells.forecast.data import FloatArray
+from gatedcells.forecast.intervals import Calibrator, Intervals, IntervalScores, intervals, score_intervals
 from gatedcells.forecast.metrics import Scores, mean_of, naive_mae, score
 from gatedcells.forecast.windows import Region
 
@@ -21,6 +23,8 @@ class Result:
         mean: over regions, each counting the same.
         parameters: trainable numbers, 0 for a formula, None where they are fitted in closed form.
         seconds: of training; None if there is none.
+        intervals: for each region, of a network's forecasts; None if there are none.
+        interval_scores: their scores by region.
     """
 
     name: str
@@ -29,10 +33,14 @@ class Result:
     mean: Scores
     parameters: int | None = None
     seconds: float | None = None
+    intervals: list[Intervals] | None = None
+    interval_scores: dict[str, IntervalScores] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Scores without the forecasts."""
+        found = self.interval_scores or {}
         return {
+            "intervals": {name: asdict(scores) for name, scores in found.items()},
             "mean": self.mean.to_json(),
             "by_region": {name: scores.to_json() for name, scores in self.by_region.items()},
             "parameters": self.parameters,
@@ -67,3 +75,17 @@ def score_baselines(
             progress(region.name)
         found.append(scored(model.name, regions, forecasts))
     return found
+
+
+def with_intervals(result: Result, regions: Sequence[Region]) -> tuple[Result, dict[str, Calibrator]]:
+    """The result with an interval around every forecast, each calibrated on the test hours before it; and
+    what the calibrators have learnt by the end."""
+    found: list[Intervals] = []
+    scores: dict[str, IntervalScores] = {}
+    calibrators: dict[str, Calibrator] = {}
+    for region, forecast in zip(regions, result.forecasts_mw, strict=True):
+        calibrators[region.name] = Calibrator()
+        hours = local_starts(region.series).hour.to_numpy()[region.test]
+        found.append(intervals(calibrators[region.name], forecast, region.actual_mw, hours))
+        scores[region.name] = score_intervals(found[-1], region.actual_mw)
+    return replace(result, intervals=found, interval_scores=scores), calibrators

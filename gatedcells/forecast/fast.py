@@ -65,9 +65,8 @@ class BestRecipe(FastRecipe):
     of an hour."""
 
     hidden_size: int = 96
-    steps: int = 2400
+    steps: int = 4000
     lags_hours: tuple[int, ...] = (2, 12, 24, 48, 72, 96, 120, 144, 168, 336)
-    weight_decay: float = 0.3
     members: int = 4
 
 

@@ -17,12 +17,13 @@ from gatedcells.forecast.article import ArticleRecipe, ArticleTask
 from gatedcells.forecast.baselines import baselines
 from gatedcells.forecast.data import Clock
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.evaluate import Result, score_baselines, scored
+from gatedcells.forecast.evaluate import Result, score_baselines, scored, with_intervals
 from gatedcells.forecast.fast import FastRecipe, FastTask
 from gatedcells.forecast.files import write_json, written_beside
+from gatedcells.forecast.intervals import Calibrator
 from gatedcells.forecast.plots import plot_all_regions, plot_four_regions
 from gatedcells.forecast.progress import progress_bar, stop_on_interrupt
-from gatedcells.forecast.report import flaw_table, region_table, score_table
+from gatedcells.forecast.report import flaw_table, interval_table, region_table, score_table
 from gatedcells.forecast.runs import FORMAT, Config, RunFolder
 from gatedcells.forecast.sources import Source, locate
 from gatedcells.forecast.windows import LOOKBACK, Region, count_windows, prepare
@@ -69,7 +70,13 @@ def execute(run: RunFolder, config: Config, source: Source, console: Console) ->
             _train(run, config, cell, regions, console)
     if not distributed.share().first:
         return []
-    results = [_network(run, config, cell, regions, console) for cell in config.cells]
+    results: list[Result] = []
+    calibrators: dict[str, dict[str, Calibrator]] = {}
+    for cell in config.cells:
+        scored_network = _network(run, config, cell, regions, console)
+        result, calibrators[cell] = with_intervals(scored_network, regions)
+        results.append(result)
+    run.save_calibration(calibrators)
     country = recipe.holidays if isinstance(recipe, FastRecipe) else "US"
     results += _baselines(regions, country, console)
     _write(run, config, source, regions, results)
@@ -77,6 +84,7 @@ def execute(run: RunFolder, config: Config, source: Source, console: Console) ->
     if source.kind == "simulated":
         title += ", SIMULATED DATA"
     console.print(region_table([r for r in results if r.parameters] + results[-2:]))
+    console.print(interval_table([r for r in results if r.interval_scores]))
     console.print(score_table(results, title, pjm=source.kind == "pjm"))
     return results
 
@@ -175,10 +183,21 @@ def _write(
         beside.open("w", encoding="utf-8", newline="") as file,
     ):
         table = csv.writer(file)
-        table.writerow(["region", "Datetime", "actual_mw", *(f"{r.name.lower()}_mw" for r in networks)])
+        heads: list[str] = []
+        for network in networks:
+            name = network.name.lower()
+            heads.append(f"{name}_mw")
+            for level in network.intervals[0].levels if network.intervals else ():
+                heads += [f"{name}_low_{100 * level:.0f}", f"{name}_high_{100 * level:.0f}"]
+        table.writerow(["region", "Datetime", "actual_mw", *heads])
         for number, region in enumerate(regions):
             stamps = region.series.local_stamps()[region.test].strftime("%Y-%m-%d %H:%M:%S")
-            columns = [region.actual_mw, *(r.forecasts_mw[number] for r in networks)]
+            columns = [region.actual_mw]
+            for network in networks:
+                columns.append(network.forecasts_mw[number])
+                if network.intervals:
+                    found = network.intervals[number]
+                    columns += [b for pair in zip(found.lower, found.upper, strict=True) for b in pair]
             cells = [np.where(np.isfinite(c), np.char.mod("%.1f", c), "") for c in columns]
             table.writerows(zip([region.name] * len(stamps), stamps, *cells, strict=True))
     subtitle = "SIMULATED DATA" if source.kind == "simulated" else f"{config.recipe_name} recipe"

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from gatedcells.forecast.calendar import local_starts
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.data import Clock, FloatArray, read_file
 from gatedcells.forecast.errors import ForecastError
@@ -27,6 +28,7 @@ class Prediction:
         load_mw: ``[hours]`` forecast.
         one_step_smape: the network's sMAPE on the run's test hours of this region, %; NaN if unknown.
         simulated: whether the run learnt from simulated data.
+        low_mw, high_mw: of the first hour, by level; empty if the run has not been scored.
         filled: hours among those looked back at that the file lacks.
     """
 
@@ -39,6 +41,8 @@ class Prediction:
     one_step_smape: float
     simulated: bool
     filled: int
+    low_mw: dict[float, float]
+    high_mw: dict[float, float]
 
 
 def predict_file(
@@ -72,6 +76,11 @@ def predict_file(
     load_mw = fill_from_the_past(series.load_mw, recorded, series.source)
     forecast_mw = forecaster.forecast_next(series, load_mw, hours)
     end = len(series.load_mw)
+    calibrator = run.calibrator(cell, name)
+    reach: dict[float, float] = {}
+    if calibrator is not None:
+        hour = int(local_starts(series, 1).hour[end])
+        reach = dict(zip(calibrator.levels, calibrator.factors(hour).tolist(), strict=True))
     utc = series.first_hour + pd.to_timedelta(np.arange(end, end + hours), unit="h")
     return Prediction(
         region=name,
@@ -83,6 +92,8 @@ def predict_file(
         one_step_smape=scores.get((cell, name), float("nan")),
         simulated=config.data["kind"] == "simulated",
         filled=int((~recorded[-forecaster.hours_needed :]).sum()),
+        low_mw={level: float(forecast_mw[0] * np.exp(-r)) for level, r in reach.items()},
+        high_mw={level: float(forecast_mw[0] * np.exp(r)) for level, r in reach.items()},
     )
 
 
@@ -107,7 +118,12 @@ def print_prediction(console: Console, prediction: Prediction) -> None:
         table.add_row(f"{stamp:%a %Y-%m-%d %H:%M}", f"{utc:%Y-%m-%d %H:%M}", f"{load:,.1f}")
     known = np.isfinite(p.one_step_smape)
     error = f"sMAPE {p.one_step_smape:.3f}% on this region's test hours" if known else "error not known"
-    table.caption = f"First hour: {error}. Later hours build on the ones before and err more."
+    ranges = "; ".join(
+        f"{100 * level:.0f}% between {p.low_mw[level]:,.1f} and {p.high_mw[level]:,.1f} MW"
+        for level in p.low_mw
+    )
+    table.caption = f"First hour: {error}{'; ' + ranges if ranges else ''}. Later hours build on the ones"
+    table.caption += " before and err more."
     console.print(table)
 
 

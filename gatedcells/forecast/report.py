@@ -98,6 +98,26 @@ def region_table(results: Sequence[Result]) -> Table:
     return table
 
 
+def interval_table(results: Sequence[Result]) -> Table:
+    """Coverage of the intervals by region: a row a region, for each network a column a level; and how wide
+    they are."""
+    table = _table("Hours inside their interval, %")
+    table.add_column("region", no_wrap=True)
+    levels = [level for result in results if result.intervals for level in result.intervals[0].levels]
+    for result in results:
+        for level in result.intervals[0].levels if result.intervals else ():
+            table.add_column(f"{result.name}\n{100 * level:.0f}%", justify="right")
+    for region in results[0].by_region if results else ():
+        found = [(result.interval_scores or {})[region] for result in results]
+        table.add_row(region, *(f"{100 * share:.1f}" for one in found for share in one.coverage))
+    if levels:
+        table.add_section()
+        every = [list((result.interval_scores or {}).values()) for result in results]
+        widths = [np.mean([one.width[k] for one in own]) for own in every for k in range(len(own[0].width))]
+        table.add_row("mean width, %", *(f"{100 * width:.2f}" for width in widths))
+    return table
+
+
 def _score_row(table: Table, result: Result, best: bool) -> None:
     mean = result.mean
     style = "bold green" if best else ""

@@ -6,6 +6,7 @@
     RUN/scales.json                 by region, fitted on the training part
     RUN/gru/weights.safetensors     a trained network (likewise lstm/)
     RUN/gru/checkpoint.safetensors  an unfinished training
+    RUN/calibration.json            errors of the test hours, for intervals of later ones
     RUN/metrics.json                scores, once all is done
     RUN/test_forecasts.csv, *.png   forecasts of the test hours and plots
 
@@ -25,6 +26,7 @@ from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import BestRecipe, FastForecaster, FastRecipe
 from gatedcells.forecast.files import read_json, read_tensors, write_json, write_tensors
+from gatedcells.forecast.intervals import Calibrator
 from gatedcells.forecast.scaling import LogScale, MinMax
 
 FORMAT = 1
@@ -124,6 +126,28 @@ class RunFolder:
     def save_scales(self, scales: dict[str, Any]) -> None:
         """Write the regions' scales."""
         write_json(self.path / "scales.json", {name: scale.to_json() for name, scale in scales.items()})
+
+    def save_calibration(self, calibrators: dict[str, dict[str, Calibrator]]) -> None:
+        """Write what is known of the errors: by cell and region."""
+        content = {
+            cell: {region: one.to_json() for region, one in regions.items()}
+            for cell, regions in calibrators.items()
+        }
+        write_json(self.path / "calibration.json", content)
+
+    def calibrator(self, cell: str, region: str) -> Calibrator | None:
+        """What is known of a network's errors in a region; None if the run has not been scored.
+
+        Raises:
+            ForecastError: the file is something else.
+        """
+        path = self.path / "calibration.json"
+        if not path.exists():
+            return None
+        try:
+            return Calibrator.from_json(read_json(path)[cell][region])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ForecastError(f"{path}: not the calibration of {cell} in {region} ({error})") from error
 
     def save_forecaster(self, cell: str, forecaster: Any, seconds: float) -> None:
         """Write a trained network's weights, with its seconds of training, and drop its checkpoint."""

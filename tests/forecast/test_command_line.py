@@ -44,12 +44,13 @@ def test_a_run_prints_the_table_and_writes_the_folder(finished):
         "2 file(s) in", "What the files hold", "training windows", "sMAPE % by region",
         "Forecasting the next hour: fast recipe", "GRU", "LSTM", "persistence", "same hour yesterday",
         "same hour last week", "day-and-week ratio", "ridge, 168 lags", "Run folder:",
+        "Hours inside their interval, %", "mean width, %",
     ):  # fmt: skip
         assert words in output
     assert "published" not in output  # the article's scores are for the article's data
     assert max(len(line) for line in output.splitlines() if "/" not in line) <= 80
     assert {p.name for p in run.iterdir()} == {
-        "config.json", "scales.json", "metrics.json", "gru", "lstm", "test_forecasts.csv",
+        "config.json", "scales.json", "calibration.json", "metrics.json", "gru", "lstm", "test_forecasts.csv",
         "predicted_vs_actual.png", "all_regions.png",
     }  # fmt: skip
     assert not list(run.rglob("checkpoint*"))
@@ -155,7 +156,7 @@ def test_the_articles_recipe_runs_and_says_what_as_published_means(small_folder)
         (["--article", "--steps", "3"], "--steps belongs to the fast recipe, not to article"),
         (["--steps", "0"], "0 is not in the range x>=1"),
         (["--fraction", "0", "--recipe", "article"], "is not in the range"),
-        (["--recipe", "quick"], "'quick' is not one of 'fast', 'article'"),
+        (["--recipe", "quick"], "'quick' is not one of 'fast', 'best', 'article'"),
         (["--tz", "Mars/Olympus", "--data", "good"], "no time zone is called 'Mars/Olympus'"),
         (["--holidays", "MARS", "--data", "good"], "holidays of 'MARS' are not known"),
         (["--resume", "nowhere"], "config.json: no such file; expected a run folder"),
