@@ -2,20 +2,20 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from rich.console import Console
 
+from gatedcells.forecast.backtest_cli import backtest
 from gatedcells.forecast.calendar import check_country
 from gatedcells.forecast.cells import CELLS
+from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
 from gatedcells.forecast.data import EASTERN, Clock
 from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.runs import RECIPES, RunFolder
 
-_USER_ERROR = 2
-_INTERRUPTED = 130
 _OPTIONS_OF = {
     "fast": ("steps", "holidays"),
     "best": ("steps", "holidays"),
@@ -108,6 +108,7 @@ def forecast(context: click.Context, **options: Any) -> None:
     gatedcells forecast                        train and score both cells (about two minutes)
     gatedcells forecast --resume RUN           go on with an interrupted run
     gatedcells forecast predict RUN --data F   forecast the hours after the end of a CSV file
+    gatedcells forecast backtest --out DIR     train and score at several dates
     gatedcells forecast --recipe article --fraction 0.02 --epochs 1    the article's recipe, a taste
     gatedcells forecast --recipe bitcoin --data bitcoin_price.csv      the next day's close, beside today's
     """
@@ -116,7 +117,7 @@ def forecast(context: click.Context, **options: Any) -> None:
     # before a heavy import: a wrong combination should be told at once
     if options["resume"] is None:
         _check_options(context, options)
-    _guarded(_run, context, options)
+    guarded(_run, context, options)
 
 
 @forecast.command()
@@ -141,29 +142,10 @@ def forecast(context: click.Context, **options: Any) -> None:
 )
 def predict(**options: Any) -> None:
     """Forecast the hours after the end of a CSV file with a trained RUN."""
-    _guarded(_predict, options)
+    guarded(_predict, options)
 
 
-def plain_console() -> Console:
-    """A console that takes what it prints literally: names of files and regions are the user's. Of several
-    processes the first one prints."""
-    return Console(markup=False, highlight=False, emoji=False, quiet=not share().first)
-
-
-def _guarded(function: Any, *arguments: Any) -> None:
-    """Run, and turn bad input into one line and exit status 2."""
-    try:
-        function(*arguments)
-    except ForecastError as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    # file names and cell contents may hold anything: one line, nothing that a terminal would obey
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
-    process = "" if share().first else f" (process {share().rank})"
-    click.echo(f"gatedcells forecast{process}: {line}", err=True)
-    raise SystemExit(_USER_ERROR)
+forecast.add_command(backtest)
 
 
 def _check_options(context: click.Context, options: dict[str, Any]) -> None:
@@ -214,7 +196,7 @@ def _run(context: click.Context, options: dict[str, Any]) -> None:
         execute(run, config, source, console)
     except (Interrupted, KeyboardInterrupt):
         click.echo(f"Stopped. Go on with: gatedcells forecast --resume {run.path}", err=True)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
     console.print(f"Run folder: {run.path}", soft_wrap=True)
     example = next(iter(config.data["sha256"]), "FILE.csv")
     file = Path(config.data["place"]) / example
@@ -257,7 +239,7 @@ def _run_bitcoin(options: dict[str, Any], console: Console) -> None:
         execute(run, config, prices, console)
     except (Interrupted, KeyboardInterrupt):
         click.echo(f"Stopped. Go on with: gatedcells forecast --resume {run.path}", err=True)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
     console.print(f"Run folder: {run.path}", soft_wrap=True)
     console.print(f"Next day: gatedcells forecast predict {run.path} --data {path}", soft_wrap=True)
 

@@ -85,7 +85,15 @@ def _prepare_one(series: LoadSeries, lookback: int, repair_spikes: bool) -> Regi
             f"{series.source}: {len(series.rows)} rows; expected at least {needed}: a lookback of"
             f" {lookback} hours and ten targets, of which the last is the test"
         )
-    train, test = targets[:-tests], targets[-tests:]
+    return prepare_at(series, int(targets[-tests]), lookback, repair_spikes)
+
+
+def prepare_at(
+    series: LoadSeries, first_test: int, lookback: int = LOOKBACK, repair_spikes: bool = True
+) -> Region:
+    """Train on the targets before a position, test on those from there on."""
+    targets = series.rows[lookback:]
+    train, test = targets[targets < first_test], targets[targets >= first_test]
     usable = np.isfinite(series.load_mw)
     if repair_spikes:
         # looked for among the training part's own hours: the test part is forecast as recorded

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -61,22 +61,18 @@ def step(**options: Any) -> None:
     gatedcells step --run RUN                  a trained forecaster over a day of load
     gatedcells step latch --t 2 --plain        one step as text; --json for programs, --html for a page
     """
+    from gatedcells.forecast.console import fail
     from gatedcells.forecast.errors import ForecastError
     from gatedcells.step.errors import StepError
 
     try:
         _run(options)
     except (StepError, ForecastError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
-    click.echo(f"gatedcells step: {line}", err=True)
-    raise SystemExit(2)
+        fail(str(error), "step")
 
 
 def _run(options: dict[str, Any]) -> None:
+    from gatedcells.forecast.console import fail
     from gatedcells.step.session import Session
 
     session = Session(_scene(options))
@@ -85,7 +81,7 @@ def _run(options: dict[str, Any]) -> None:
         try:
             session.trace.to_html(options["html"], title=f"Step by step: {session.scene.name}")
         except OSError as error:
-            _fail(f"{options['html']}: cannot be written ({error})")
+            fail(f"{options['html']}: cannot be written ({error})", "step")
         click.echo(f"Written: {options['html']}")
     elif options["as_json"]:
         click.echo(json.dumps(as_json(session), allow_nan=False))

@@ -1,0 +1,109 @@
+"""Rolling-origin evaluation: train on what was known at a date, forecast what followed, move the date on.
+
+All series share the dates, so no network has seen an hour of any region that another one is tested on.
+Tashman 2000, "Out-of-sample tests of forecasting accuracy".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from gatedcells.forecast.data import LoadSeries
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.windows import LOOKBACK, Region, prepare_at
+
+_LEAST_TO_TRAIN_ON = 24 * 28
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which dates.
+
+    Attributes:
+        folds: how many origins.
+        span_hours: tested after each of them; the origins are as far apart.
+        window_hours: trained on before an origin; None for everything (an expanding window).
+        end: where the last span ends, UTC; None for the last hour of any series.
+        refit: train anew at every origin, or at the first one alone.
+    """
+
+    folds: int = 4
+    span_hours: int = 24 * 90
+    window_hours: int | None = None
+    end: pd.Timestamp | None = None
+    refit: bool = True
+
+    def origins(self, series: Sequence[LoadSeries]) -> list[pd.Timestamp]:
+        """The first hours of the spans, UTC, in order."""
+        end = self.end or max(ends_of(series))
+        return [end - pd.Timedelta(hours=self.span_hours * k) for k in range(self.folds, 0, -1)]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One origin.
+
+    Attributes:
+        origin: the first hour that is forecast, UTC.
+        regions: those with hours to train on and to test on, split there.
+        left_out: the others, and why.
+    """
+
+    origin: pd.Timestamp
+    regions: list[Region]
+    left_out: dict[str, str]
+
+
+def ends_of(series: Sequence[LoadSeries]) -> list[pd.Timestamp]:
+    """The hour after the last one of each series, UTC."""
+    return [one.first_hour + pd.Timedelta(hours=len(one.load_mw)) for one in series]
+
+
+def folds(series: Sequence[LoadSeries], plan: Plan) -> list[Fold]:
+    """Cut and split the series at each origin.
+
+    Raises:
+        ForecastError: no region has hours on both sides of an origin.
+    """
+    found: list[Fold] = []
+    for origin in plan.origins(series):
+        regions: list[Region] = []
+        left_out: dict[str, str] = {}
+        for one in series:
+            cut = _cut(one, origin, plan)
+            first_test = _hours(cut, origin)
+            recorded = int(np.isfinite(cut.load_mw[: max(first_test, 0)]).sum())
+            tested = int((cut.rows >= first_test).sum())
+            if recorded < _LEAST_TO_TRAIN_ON:
+                left_out[one.region] = f"{recorded} hours before it, {_LEAST_TO_TRAIN_ON} are needed"
+            elif not tested:
+                left_out[one.region] = "no hour after it"
+            else:
+                regions.append(prepare_at(cut, first_test, LOOKBACK))
+        if not regions:
+            reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+            raise ForecastError(f"nothing to test at {origin:%Y-%m-%d %H:%M} UTC: {reasons}")
+        found.append(Fold(origin, regions, left_out))
+    return found
+
+
+def _hours(series: LoadSeries, moment: pd.Timestamp) -> int:
+    """The position of a moment on a series' grid."""
+    return int((moment - series.first_hour) / pd.Timedelta(hours=1))
+
+
+def _cut(series: LoadSeries, origin: pd.Timestamp, plan: Plan) -> LoadSeries:
+    """What of a series a fold may know: from the window's beginning to the span's end."""
+    size = len(series.load_mw)
+    at = _hours(series, origin)
+    end = min(max(at + plan.span_hours, 0), size)
+    first = 0 if plan.window_hours is None else min(max(at - plan.window_hours, 0), end)
+    inside = (series.rows >= first) & (series.rows < end)
+    return replace(
+        series,
+        first_hour=series.first_hour + pd.Timedelta(hours=first),
+        load_mw=series.load_mw[first:end],
+        rows=series.rows[inside] - first,
+    )

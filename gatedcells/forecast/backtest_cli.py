@@ -1,0 +1,84 @@
+"""``gatedcells forecast backtest``: how the forecasts would have been at several dates."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gatedcells.forecast.cells import CELLS
+from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
+from gatedcells.forecast.data import EASTERN, Clock
+from gatedcells.forecast.errors import ForecastError
+
+
+@click.command(context_settings={"max_content_width": 110})
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="As for forecast.")
+@click.option("--folds", type=click.IntRange(1), default=4, show_default=True, help="How many dates.")
+@click.option(
+    "--span", type=click.IntRange(1), default=24 * 90, show_default=True,
+    help="Hours that are forecast after each date; dates are as far apart.",
+)  # fmt: skip
+@click.option("--window", type=click.IntRange(1), help="Hours to train on before a date. [all]")
+@click.option("--end", metavar="STAMP", help="Where the last span ends, UTC. [the last hour of any file]")
+@click.option(
+    "--refit/--no-refit", default=True, show_default=True,
+    help="Train anew at every date, or at the first one alone.",
+)  # fmt: skip
+@click.option("--cell", type=click.Choice(CELLS), default="gru", show_default=True, help="Which network.")
+@click.option("--steps", type=click.IntRange(1), default=700, show_default=True, help="Optimizer steps.")
+@click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
+@click.option("--holidays", metavar="COUNTRY", default="US", show_default=True, help="Inputs, or none.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
+@click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
+@click.option(
+    "--stamp", type=click.Choice(["ending", "beginning"]), default="ending", show_default=True,
+    help="Whether a stamp is the end of its hour (PJM) or the start.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", required=True,
+    help="Folder of the backtest; the same command goes on with one that was stopped.",
+)  # fmt: skip
+def backtest(**options: Any) -> None:
+    """Train on what was known at a date, forecast what followed, move the date on. All files share the dates,
+    so that no network has seen an hour that another region is tested on."""
+    guarded(_backtest, options)
+
+
+def _backtest(options: dict[str, Any]) -> None:
+    import torch
+
+    from gatedcells.forecast.backtest import Plan
+    from gatedcells.forecast.backtest_run import run
+    from gatedcells.forecast.calendar import check_country
+    from gatedcells.forecast.fast import FastRecipe
+    from gatedcells.forecast.pipeline import read_data
+    from gatedcells.forecast.training import Interrupted
+
+    console = plain_console()
+    check_country(options["holidays"])
+    names = ("cell", "hidden_size", "steps", "holidays")
+    recipe = FastRecipe(**{name: options[name] for name in names})
+    plan = Plan(
+        options["folds"], options["span"], options["window"], _moment(options["end"]), options["refit"]
+    )
+    if options["threads"] is not None:
+        torch.set_num_threads(options["threads"])
+    source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
+    try:
+        run(options["out"], source, plan, recipe, options["seed"], console)
+    except (Interrupted, KeyboardInterrupt):
+        click.echo("Stopped. The same command goes on.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _moment(stamp: str | None) -> Any:
+    import pandas as pd
+
+    if stamp is None:
+        return None
+    try:
+        moment = pd.Timestamp(stamp)
+    except ValueError as error:
+        raise ForecastError(f"--end must be like '2018-07-01 12:00', got {stamp!r}") from error
+    return moment.tz_localize("UTC") if moment.tz is None else moment.tz_convert("UTC")

@@ -1,0 +1,127 @@
+"""A whole backtest: folds, training, scores, a table, files; it goes on where it was stopped."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from gatedcells.forecast import training
+from gatedcells.forecast.backtest import Fold, Plan, folds
+from gatedcells.forecast.baselines import baselines
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.evaluate import Result, score_baselines, scored
+from gatedcells.forecast.fast import FastForecaster, FastRecipe, FastTask
+from gatedcells.forecast.files import read_json, write_json
+from gatedcells.forecast.progress import progress_bar, stop_on_interrupt
+from gatedcells.forecast.sources import Source
+
+
+def run(
+    folder: Path, source: Source, plan: Plan, recipe: FastRecipe, seed: int, console: Console
+) -> dict[str, list[float]]:
+    """Train, forecast and score every fold that the folder does not hold yet; print and write the rest.
+
+    Returns:
+        for each model its mean sMAPE over the regions, a fold each.
+
+    Raises:
+        ForecastError: the folder is of another backtest, or a fold has nothing to test.
+        gatedcells.forecast.training.Interrupted: Ctrl-C; the same command goes on.
+    """
+    cut = folds(source.series, plan)
+    settings = _settings(source, plan, recipe, seed)
+    _begin(folder, settings)
+    found: list[dict[str, Any]] = []
+    forecaster: FastForecaster | None = None
+    for number, fold in enumerate(cut):
+        path = folder / f"fold-{number}.json"
+        if path.exists():
+            found.append(read_json(path))
+            continue
+        if forecaster is None or plan.refit:
+            # without refitting all folds are forecast by the network of the first
+            trained_on = fold if plan.refit else cut[0]
+            forecaster = _train(folder, number if plan.refit else 0, trained_on, recipe, seed, console)
+        found.append(_scored(fold, forecaster, recipe, console))
+        write_json(path, found[-1])
+    console.print(_table(found))
+    _left_out(cut, console)
+    write_json(folder / "backtest.json", {"settings": settings, "folds": found})
+    return {name: [one["smape"][name] for one in found] for name in found[0]["smape"]}
+
+
+def _settings(source: Source, plan: Plan, recipe: FastRecipe, seed: int) -> dict[str, Any]:
+    dates = asdict(plan) | {"end": None if plan.end is None else plan.end.isoformat()}
+    settings = {"plan": dates, "recipe": asdict(recipe), "seed": seed, "data": source.to_json()}
+    return json.loads(json.dumps(settings))  # as it will be read
+
+
+def _begin(folder: Path, settings: dict[str, Any]) -> None:
+    path = folder / "settings.json"
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ForecastError(f"{folder}: exists already and is no backtest; choose another folder")
+        write_json(path, settings)
+    elif read_json(path) != settings:
+        raise ForecastError(f"{folder}: holds a backtest with other settings or data; choose another folder")
+
+
+def _train(
+    folder: Path, number: int, fold: Fold, recipe: FastRecipe, seed: int, console: Console
+) -> FastForecaster:
+    task = FastTask(recipe, fold.regions)
+    with progress_bar(console, training=True) as progress, stop_on_interrupt() as stop:
+        bar = progress.add_task(f"{fold.origin:%Y-%m-%d}", total=task.steps, epoch=0.0, loss=float("nan"))
+        forecaster, _ = training.train(
+            task,
+            seed=seed,
+            checkpoint=folder / f"fold-{number}.safetensors",
+            on_step=lambda now: progress.update(bar, completed=now.step, epoch=now.epoch, loss=now.loss),
+            should_stop=stop.is_set,
+        )
+    return forecaster
+
+
+def _scored(fold: Fold, forecaster: FastForecaster, recipe: FastRecipe, console: Console) -> dict[str, Any]:
+    known = [region for region in fold.regions if region.name in forecaster.scales]
+    with progress_bar(console) as progress, torch.no_grad():
+        bar = progress.add_task("forecasting", total=sum(len(region.test) for region in known))
+        forecasts = forecaster.forecast_test(known, lambda hours: progress.advance(bar, hours))
+    results: list[Result] = [scored(recipe.cell.upper(), known, forecasts)]
+    results += score_baselines(known, baselines(recipe.holidays), lambda _: None)
+    return {
+        "origin": fold.origin.isoformat(),
+        "train_hours": sum(len(region.train) for region in known),
+        "test_hours": sum(len(region.test) for region in known),
+        "smape": {result.name: result.mean.smape for result in results},
+        "mase": {result.name: result.mean.mase for result in results},
+        "by_region": {
+            result.name: {name: scores.smape for name, scores in result.by_region.items()}
+            for result in results
+        },
+    }
+
+
+def _table(found: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="sMAPE % by origin (UTC)", title_justify="left", title_style="bold", box=None)
+    table.add_column("")
+    for one in found:
+        table.add_column(f"{one['origin'][:10]}\n{one['test_hours']:,} h", justify="right")
+    table.add_column("mean", justify="right")
+    means = {name: float(np.mean([one["smape"][name] for one in found])) for name in found[0]["smape"]}
+    for name, mean in means.items():
+        style = "bold green" if mean == min(means.values()) else ""
+        table.add_row(name, *(f"{one['smape'][name]:.3f}" for one in found), f"{mean:.3f}", style=style)
+    return table
+
+
+def _left_out(cut: Sequence[Fold], console: Console) -> None:
+    for fold in cut:
+        for name, why in fold.left_out.items():
+            console.print(f"{fold.origin:%Y-%m-%d}: without {name}, {why}", style="dim", soft_wrap=True)

@@ -1,0 +1,35 @@
+"""How the commands speak: a console, and one line for what a user can mend."""
+
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+
+from gatedcells.forecast.distributed import share
+from gatedcells.forecast.errors import ForecastError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def plain_console() -> Console:
+    """A console that takes what it prints literally: names of files and regions are the user's. Of several
+    processes the first one prints."""
+    return Console(markup=False, highlight=False, emoji=False, quiet=not share().first)
+
+
+def guarded(function: Any, *arguments: Any) -> None:
+    """Run, and turn bad input into one line and exit status 2."""
+    try:
+        function(*arguments)
+    except ForecastError as error:
+        fail(str(error))
+
+
+def fail(message: str, command: str = "forecast") -> NoReturn:
+    """Say it in one line and end."""
+    # file names and cell contents may hold anything: one line, nothing that a terminal would obey
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
+    process = "" if share().first else f" (process {share().rank})"
+    click.echo(f"gatedcells {command}{process}: {line}", err=True)
+    raise SystemExit(USER_ERROR)

@@ -1,0 +1,139 @@
+"""A backtest knows at each date what was known then."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from gatedcells.cli import main
+from gatedcells.forecast.backtest import Plan, ends_of, folds
+from gatedcells.forecast.data import Clock, read_folder
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.training import train
+
+
+@pytest.fixture
+def series(small_folder):
+    return read_folder(small_folder, Clock())
+
+
+HOUR = pd.Timedelta(hours=1)
+
+
+def stamps(one):
+    return one.first_hour + HOUR * np.arange(len(one.load_mw))
+
+
+@pytest.mark.parametrize("window", [None, 800])
+def test_each_fold_trains_before_its_date_and_tests_after_it(series, window):
+    plan = Plan(folds=3, span_hours=100, window_hours=window)
+    end = max(ends_of(series))
+    cut = folds(series, plan)
+    assert [fold.origin for fold in cut] == [end - 300 * HOUR, end - 200 * HOUR, end - 100 * HOUR]
+    for fold in cut:
+        for region in fold.regions:
+            original = next(one for one in series if one.region == region.name)
+            when = stamps(region.series)
+            assert (when[region.train] < fold.origin).all()
+            assert (when[region.test] >= fold.origin).all()
+            assert (when < fold.origin + 100 * HOUR).all()
+            at = int((region.series.first_hour - original.first_hour) / HOUR)
+            there = original.load_mw[at : at + len(when)]
+            np.testing.assert_array_equal(region.series.load_mw, there)
+            if window is not None:
+                assert region.series.first_hour >= fold.origin - window * HOUR
+                assert len(region.train) <= window - 90
+
+
+def test_what_comes_after_a_span_changes_nothing(series):
+    plan = Plan(folds=2, span_hours=100)
+    later = []
+    for one in series:
+        load = one.load_mw.copy()
+        load[stamps(one) >= plan.origins(series)[1]] *= 3
+        later.append(replace(one, load_mw=load))
+    recipe = FastRecipe(hidden_size=4, steps=3, batch_size=4)
+    forecasts = []
+    for given in (series, later):
+        fold = folds(given, plan)[0]
+        forecaster, _ = train(FastTask(recipe, fold.regions), seed=0)
+        forecasts.append(forecaster.forecast_test(fold.regions, lambda _: None))
+    for one, other in zip(*forecasts, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_region_without_hours_on_both_sides_is_left_out_and_said(series):
+    first, second = series
+    short = replace(second, first_hour=second.first_hour - 5000 * HOUR)
+    late = replace(second, region="LATE", first_hour=max(ends_of(series)) - 200 * HOUR,
+                   load_mw=second.load_mw[:200], rows=second.rows[:200])  # fmt: skip
+    (fold,) = folds([first, short, late], Plan(folds=1, span_hours=100))
+    assert [region.name for region in fold.regions] == [first.region]
+    assert fold.left_out == {second.region: "no hour after it", "LATE": "100 hours before it, 672 are needed"}
+    with pytest.raises(ForecastError, match="nothing to test at .* UTC: .*: no hour after it"):
+        folds([short], Plan(folds=1, span_hours=100, end=max(ends_of(series))))
+
+
+def run(*arguments, status=0):
+    done = CliRunner().invoke(main, ["forecast", "backtest", *map(str, arguments)])
+    assert done.exit_code == status, done.output
+    return done.output
+
+
+def test_the_command_scores_each_fold_and_goes_on_where_it_was(small_folder, tmp_path, monkeypatch):
+    options = ("--data", small_folder, "--folds", 2, "--span", 60, "--steps", 3, "--hidden-size", 4,
+               "--threads", 1, "--out", tmp_path / "out")  # fmt: skip
+    text = run(*options)
+    found = json.loads((tmp_path / "out" / "backtest.json").read_text())
+    assert [one["test_hours"] for one in found["folds"]] == [120, 120] or all(
+        0 < one["test_hours"] <= 120 for one in found["folds"]
+    )
+    for name in ("GRU", "persistence", "ridge, 168 lags"):
+        assert f"{found['folds'][1]['smape'][name]:.3f}" in text
+    first, second = (tmp_path / "out" / f"fold-{number}.json" for number in (0, 1))
+    kept, written = second.read_text(), first.stat().st_mtime_ns
+    second.unlink()
+    (tmp_path / "out" / "fold-1.safetensors").unlink()
+    run(*options)
+    assert second.read_text() == kept
+    assert first.stat().st_mtime_ns == written
+    assert "other settings or data" in run(*options, "--seed", 3, status=2)
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    assert "is no backtest" in run(*options[:-1], tmp_path / "used", status=2)
+
+
+def test_without_refitting_one_network_forecasts_all_folds(small_folder, tmp_path):
+    options = (
+        "--data",
+        small_folder,
+        "--folds",
+        2,
+        "--span",
+        60,
+        "--steps",
+        3,
+        "--hidden-size",
+        4,
+        "--threads",
+        1,
+    )
+    run(*options, "--no-refit", "--out", tmp_path / "once")
+    run(*options, "--out", tmp_path / "anew")
+    assert [path.name for path in sorted((tmp_path / "once").glob("*.safetensors"))] == ["fold-0.safetensors"]
+    assert len(list((tmp_path / "anew").glob("*.safetensors"))) == 2
+    once, anew = (
+        json.loads((tmp_path / name / "backtest.json").read_text())["folds"] for name in ("once", "anew")
+    )
+    assert once[0] == anew[0]
+    assert once[1]["smape"]["GRU"] != anew[1]["smape"]["GRU"]
+
+
+def test_dates_that_make_no_sense_are_refused(small_folder, tmp_path):
+    options = ("--data", small_folder, "--steps", 3, "--out", tmp_path / "out")
+    assert "--end must be like" in run(*options, "--end", "some day", status=2)
+    assert "nothing to test at" in run(*options, "--end", "1999-01-01", status=2)
