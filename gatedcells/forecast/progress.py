@@ -35,18 +35,20 @@ def progress_bar(console: Console, training: bool = False) -> Progress:
 
 @contextmanager
 def stop_on_interrupt() -> Generator[threading.Event]:
-    """Within the block the first Ctrl-C asks for a stop after the step under way; the second one kills."""
+    """Within the block the first Ctrl-C, or the first request to end (as of a scheduler, or of torchrun when
+    another process is gone), asks for a stop after the step under way; the second one kills."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def ask(_signal: int, _frame: Any) -> None:
+    def ask(number: int, _frame: Any) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before[number])
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = {int(number): signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -232,7 +232,10 @@ def test_offline_without_data_the_run_is_simulated_and_says_so_loudly(monkeypatc
     assert "SIMULATED DATA" in again.output
 
 
-def test_ctrl_c_stops_between_steps_and_resume_ends_with_the_same_weights(small_folder, tmp_path):
+@pytest.mark.parametrize("asked_by", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+def test_asked_to_stop_it_does_between_steps_and_resume_ends_with_the_same_weights(
+    asked_by, small_folder, tmp_path
+):
     options = [
         "--data",
         small_folder,
@@ -260,7 +263,7 @@ def test_ctrl_c_stops_between_steps_and_resume_ends_with_the_same_weights(small_
         assert process.poll() is None
         time.sleep(0.01)
     time.sleep(0.4)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(asked_by)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "Go on with: gatedcells forecast --resume stopped" in error

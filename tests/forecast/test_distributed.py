@@ -27,6 +27,7 @@ OPTIONS = ["--cell", "gru", "--threads", "1", "--hidden-size", "8", "--batch-siz
 def torchrun(*arguments, processes=2, cwd, script=("-m", "gatedcells.forecast")):
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone",
+         "--monitor-interval", "1",
          "--nproc-per-node", str(processes), *script, *map(str, arguments)],
         cwd=cwd, capture_output=True, text=True, timeout=300,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "OMP_NUM_THREADS": "1"},
