@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="append the scores of a finished run folder instead")
     options = parser.parse_args()
     if options.run is not None:
-        print(append("forecast", _rows_of(options.run)))
+        print(append("forecast-runs", _rows_of(options.run)))
         return
     torch.set_num_threads(options.threads)
     source = locate(None, Clock())
@@ -61,13 +61,18 @@ def _rows_of(run: Path) -> list[dict[str, object]]:
     config = folder.config()
     models = json.loads(folder.metrics.read_text())["models"]
     rows = []
+    threads = f", {config.threads} threads" if config.threads > 1 else ""
     for cell in config.cells:
         model = models[cell.upper()]
         scores = Scores(**model["mean"])
         recipe = f"{config.recipe_name} {json.dumps(asdict(config.recipe_for(cell)), sort_keys=True)}"
-        result = Result(cell.upper(), [], {}, scores)
+        result = Result(f"{cell.upper()}, recipe {config.recipe_name}{threads}", [], {}, scores)
         rows.append(_row(result, "", config.seed, model["train_seconds"]) | {"recipe": recipe})
         print(f"{cell}: threads {config.threads}, {config.versions}")
+    for name, model in models.items():
+        if name.startswith("LightGBM"):
+            result = Result(f"{name}{threads}", [], {}, Scores(**model["mean"]))
+            rows.append(_row(result, "", config.seed, model["train_seconds"]))
     return rows
 
 

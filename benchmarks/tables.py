@@ -75,6 +75,18 @@ def _forecast(long: bool) -> str:
     return _table(columns, [cells for _, cells in sorted(lines, reverse=True)], source, rows[0])
 
 
+def _forecast_runs() -> str:
+    source, rows = newest("forecast-runs")
+    names = ("smape", "mase", "mae_mw", "rmse_mw", "fit_s")
+    digits = (3, 3, 0, 0, 0)
+    lines = [
+        [row["model"], *(f"{float(row[name]):.{n}f}" for name, n in zip(names, digits, strict=True))]
+        for row in sorted(rows, key=lambda row: -float(row["smape"]))
+    ]
+    columns = ["", "sMAPE %", "MASE", "MAE, MW", "RMSE, MW", "seconds to fit"]
+    return _table(columns, lines, source, rows[0])
+
+
 Shape = tuple[str, ...]
 PEERS = ("torch", "onnxruntime")
 
@@ -224,6 +236,7 @@ def _ahead_of_time() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "forecast": lambda: _forecast(long=False),
     "forecast-long": lambda: _forecast(long=True),
+    "forecast-runs": _forecast_runs,
     "cells": _cells_in_short,
     **{
         f"cells-{op}-{mode}": partial(_cells, op, mode)

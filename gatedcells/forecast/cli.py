@@ -22,7 +22,7 @@ _OPTIONS_OF = {
     "article": ("epochs", "fraction", "layers", "dropout"),
     "bitcoin": ("epochs", "dropout"),
 }
-_OF_LOAD = ("hidden_size", "tz", "stamp")  # nothing that the bitcoin recipe has
+_OF_LOAD = ("hidden_size", "tz", "stamp", "trees")  # nothing that the bitcoin recipe has
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -77,6 +77,10 @@ _OF_LOAD = ("hidden_size", "tz", "stamp")  # nothing that the bitcoin recipe has
 )
 @click.option("--layers", type=click.IntRange(1, 16), help="article: stacked layers. [2]")
 @click.option("--dropout", type=click.FloatRange(0, 1), help="article, bitcoin: between layers. [0.2]")
+@click.option(
+    "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
+    help="Also fit LightGBM with so many trees, on all regions together. [not at all]",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
 @click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
@@ -156,7 +160,7 @@ def _check_options(context: click.Context, options: dict[str, Any]) -> None:
                 raise click.UsageError(f"--{option} belongs to the {other} recipe, not to {name}", context)
     for option in _OF_LOAD if name == "bitcoin" else ():
         if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:
-            shown = option.replace("_", "-")
+            shown = {"trees": "lightgbm"}.get(option, option.replace("_", "-"))
             raise click.UsageError(f"--{shown} belongs to the recipes for load, not to bitcoin", context)
 
 
@@ -172,10 +176,18 @@ def _recipe(options: dict[str, Any]) -> tuple[str, Any]:
 
 
 def _run(context: click.Context, options: dict[str, Any]) -> None:
+    import torch
+
     from gatedcells.forecast.pipeline import execute, new_config, read_data
     from gatedcells.forecast.training import Interrupted
 
     console = plain_console()
+    trees = None
+    if options["trees"] is not None:
+        from gatedcells.forecast.trees import PooledTrees
+
+        threads = options["threads"] or torch.get_num_threads()
+        trees = PooledTrees(options["trees"], threads=threads, seed=options["seed"])
     if options["resume"] is not None:
         _check_resumed(context, options)
         if RunFolder(options["resume"]).config().recipe_name == "bitcoin":
@@ -193,7 +205,7 @@ def _run(context: click.Context, options: dict[str, Any]) -> None:
         )
         run = _new_folder(options, config)
     try:
-        execute(run, config, source, console)
+        execute(run, config, source, console, trees)
     except (Interrupted, KeyboardInterrupt):
         click.echo(f"Stopped. Go on with: gatedcells forecast --resume {run.path}", err=True)
         raise SystemExit(INTERRUPTED) from None
@@ -248,7 +260,7 @@ def _check_resumed(context: click.Context, options: dict[str, Any]) -> None:
     given = [
         f"--{name.replace('_', '-')}"
         for name in options
-        if name not in ("resume", "data")
+        if name not in ("resume", "data", "trees")
         and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     ]
     if given:

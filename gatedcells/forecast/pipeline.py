@@ -26,6 +26,7 @@ from gatedcells.forecast.progress import progress_bar, stop_on_interrupt
 from gatedcells.forecast.report import flaw_table, interval_table, region_table, score_table
 from gatedcells.forecast.runs import FORMAT, Config, RunFolder
 from gatedcells.forecast.sources import Source, locate
+from gatedcells.forecast.trees import PooledTrees
 from gatedcells.forecast.windows import LOOKBACK, Region, count_windows, prepare
 
 
@@ -41,8 +42,10 @@ def read_data(given: Path | None, clock: Clock, console: Console) -> Source:
     return source
 
 
-def execute(run: RunFolder, config: Config, source: Source, console: Console) -> list[Result]:
-    """Do whatever of a run is not done yet, and write and print its results.
+def execute(
+    run: RunFolder, config: Config, source: Source, console: Console, trees: PooledTrees | None = None
+) -> list[Result]:
+    """Do whatever of a run is not done yet, and write and print its results; with ``trees``, theirs beside.
 
     Raises:
         gatedcells.forecast.training.Interrupted: Ctrl-C during training; the run can be resumed.
@@ -79,6 +82,8 @@ def execute(run: RunFolder, config: Config, source: Source, console: Console) ->
     run.save_calibration(calibrators)
     country = recipe.holidays if isinstance(recipe, FastRecipe) else "US"
     results += _baselines(regions, country, console)
+    if trees is not None:
+        results.append(_boosted(trees, regions, console))
     _write(run, config, source, regions, results)
     title = f"Forecasting the next hour: {config.recipe_name} recipe"
     if source.kind == "simulated":
@@ -161,6 +166,14 @@ def _baselines(regions: Sequence[Region], country: str, console: Console) -> lis
         results = score_baselines(regions, models, lambda _: progress.advance(bar))
         progress.update(bar, description=f"baselines {time.perf_counter() - started:.0f} s")
     return results
+
+
+def _boosted(trees: PooledTrees, regions: Sequence[Region], console: Console) -> Result:
+    with progress_bar(console) as progress:
+        bar = progress.add_task("LightGBM", total=trees.trees)
+        started = time.perf_counter()
+        forecasts = trees.forecast(regions, lambda done: progress.update(bar, completed=done))
+    return scored(trees.name, regions, forecasts, seconds=time.perf_counter() - started)
 
 
 def _write(
