@@ -50,7 +50,7 @@ class FastRecipe:
     chunk_hours: int = 96
     batch_size: int = 96
     burn_in_hours: int = 12
-    lags_hours: tuple[int, ...] = (24, 48, 168, 336)
+    lags_hours: tuple[int, ...] = (2, 12, 24, 48, 72, 96, 120, 144, 168, 336)
     learning_rate: float = 2e-2
     weight_decay: float = 0.1
     warmup_steps: int = 100
@@ -61,12 +61,11 @@ class FastRecipe:
 
 @dataclass(frozen=True)
 class BestRecipe(FastRecipe):
-    """More of everything: units, lags, steps, and four networks instead of one; for two cores and a quarter
-    of an hour."""
+    """More of everything: units, steps, and four networks instead of one; for two cores and a quarter of an
+    hour."""
 
     hidden_size: int = 96
     steps: int = 4000
-    lags_hours: tuple[int, ...] = (2, 12, 24, 48, 72, 96, 120, 144, 168, 336)
     members: int = 4
 
 
