@@ -37,6 +37,7 @@ RECIPES: dict[str, type[FastRecipe] | type[ArticleRecipe] | type[BitcoinRecipe]]
     "article": ArticleRecipe,
     "bitcoin": BitcoinRecipe,
 }
+_ADDED = {"members": 1}  # settings that runs of before do not have, and what these did
 _LARGEST = 1_000_000  # no size in a recipe is larger
 
 
@@ -200,6 +201,7 @@ def _recipe(kind: type[Recipe], content: dict[str, Any]) -> Recipe:
     """Settings from JSON, each of the type and size that the recipe expects."""
     default = kind()
     known = {field.name for field in fields(kind)}
+    content = {name: value for name, value in _ADDED.items() if name in known} | content
     if set(content) != known:
         raise ValueError(f"settings {sorted(set(content) ^ known)} are unknown or missing")
     checked: dict[str, Any] = {}

@@ -40,6 +40,15 @@ def test_settings_and_forecasters_come_back_as_saved(tmp_path, small_regions, co
     assert all((a == b).all() for a, b in zip(found, expected, strict=True))
 
 
+def test_a_run_from_before_there_were_members_is_read_as_what_it_was(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.create(FAST)
+    content = json.loads((run.path / "config.json").read_text())
+    del content["recipe"]["members"]
+    (run.path / "config.json").write_text(json.dumps(content))
+    assert run.config() == FAST
+
+
 def test_a_folder_that_is_in_use_is_not_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ForecastError, match="exists already; choose another folder, or go on with --resume"):
