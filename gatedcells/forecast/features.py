@@ -123,8 +123,8 @@ def _levels(
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """``[len(steps), 2 + 2·lags]``: what is read from the load of one series."""
     return level_columns(
-        lambda hours_back: logs[np.maximum(steps - hours_back, 0)],
-        lambda hours_back: steps >= hours_back,
+        lambda hours_back: logs[np.maximum(steps[:, None] - hours_back, 0)],
+        lambda hours_back: steps[:, None] >= hours_back,
         lags_hours,
         level=scale.level,
         spread=scale.spread,
@@ -133,8 +133,8 @@ def _levels(
 
 
 def level_columns(
-    log_at: Callable[[int], FloatArray],
-    reaches: Callable[[int], npt.NDArray[np.bool_]],
+    log_at: Callable[[IntArray], FloatArray],
+    reaches: Callable[[IntArray], npt.NDArray[np.bool_]],
     lags_hours: Sequence[int],
     *,
     level: FloatArray | float,
@@ -145,17 +145,22 @@ def level_columns(
     where a series starts later.
 
     Args:
-        log_at: ``[n]`` log load so many hours before the step; reaches: ``[n]`` whether there is one.
+        log_at: from ``[k]`` hours back to the ``[n, k]`` log loads so long before the steps; reaches: whether
+            there are any.
         lags_hours: how far back a step sees directly.
         level, spread, change: of the scale, for all or for each.
     """
-    last = log_at(1)
+    level, spread, change = (np.reshape(number, (-1, 1)) for number in (level, spread, change))
+    first, lags = np.array([1, 2]), np.asarray(lags_hours, dtype=np.int64)
+    (last, before), there = log_at(first).T[:, :, None], reaches(first)
     columns = [
-        np.where(reaches(2), (last - log_at(2)) / change, 0.0),
-        np.where(reaches(1), (last - level) / spread, 0.0),
+        np.where(there[:, 1:], (last - before) / change, 0.0),
+        np.where(there[:, :1], (last - level) / spread, 0.0),
     ]
-    for lag in lags_hours:
-        there = reaches(lag + 1)
-        columns.append(np.where(there, (log_at(lag) - log_at(lag + 1)) / change, 0.0))
-        columns.append(np.where(there, (log_at(lag + 1) - last) / spread, 0.0))
-    return np.stack(columns, axis=1).astype(np.float32)
+    there, then, before = reaches(lags + 1), log_at(lags), log_at(lags + 1)
+    of_lags = np.stack(
+        [np.where(there, (then - before) / change, 0.0), np.where(there, (before - last) / spread, 0.0)],
+        axis=2,
+    )
+    columns.append(of_lags.reshape(len(of_lags), -1))
+    return np.concatenate(columns, axis=1).astype(np.float32)

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from gatedcells.forecast.calendar import Calendar, holiday_flags, local_starts
-from gatedcells.forecast.data import FloatArray, LoadSeries
+from gatedcells.forecast.data import FloatArray, IntArray, LoadSeries
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import WARMUP_HOURS, FastForecaster, table_of
 from gatedcells.forecast.features import FeatureTable, level_columns
@@ -127,7 +127,8 @@ class Stream:
         unknown = np.isnan(loads)
         if unknown.any():
             # as a hole in a file: y[t-1] · y[t-24] / y[t-25]
-            guess = np.exp(self._log_at(1) + self._log_at(24) - self._log_at(25))
+            last, same, before = self._log_at(np.array([1, 24, 25])).T
+            guess = np.exp(last + same - before)
             loads = np.where(unknown, guess, loads)
         self._push(np.log(loads))
         self._made += 1
@@ -144,7 +145,7 @@ class Stream:
         self._logs[:, self._at - self._kept] = logs
         self._at += 1
 
-    def _log_at(self, hours_back: int) -> FloatArray:
+    def _log_at(self, hours_back: IntArray) -> FloatArray:
         return self._logs[:, self._at - hours_back]
 
     def _inputs(self) -> torch.Tensor:
@@ -153,30 +154,30 @@ class Stream:
         if hour >= _CALENDAR_HOURS:
             self._calendar_from, hour = self._made, 0
             self._calendar = self._calendars(self._made)
-        others, codes = self._calendar
-        everywhere = np.ones(len(self.regions), dtype=bool)
-        levels = level_columns(
-            self._log_at, lambda _: everywhere, self._forecaster.recipe.lags_hours, **self._scale
-        )
-        numbers = np.concatenate([levels, others[hour]], axis=1)
-        table = FeatureTable(
-            torch.from_numpy(numbers), torch.from_numpy(codes[hour]), self._region,
-            len(self._forecaster.scales), (0,),
-        )  # fmt: skip
-        return table.inputs(torch.arange(len(self.regions)))
+        levels = level_columns(self._log_at, self._all, self._forecaster.recipe.lags_hours, **self._scale)
+        return torch.cat([torch.from_numpy(levels), self._calendar[hour]], dim=-1)
 
-    def _calendars(self, first: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-        """``[hours, R, 5]`` season and holidays, and ``[hours, R, 2]`` hour and weekday, of the hours from
-        ``first`` after the series' ends."""
-        others: list[npt.NDArray[np.float32]] = []
-        codes: list[npt.NDArray[np.uint8]] = []
-        for one in self._series:
+    def _all(self, hours_back: IntArray) -> npt.NDArray[np.bool_]:
+        """A stream has as many hours behind it as a step looks back."""
+        return np.ones((1, len(hours_back)), dtype=bool)
+
+    def _calendars(self, first: int) -> torch.Tensor:
+        """``[hours, R, ...]``: the inputs that do not depend on the load, of the hours from ``first`` after the
+        series' ends."""
+        blocks: list[torch.Tensor] = []
+        for row, one in enumerate(self._series):
             starts = local_starts(one, first + _CALENDAR_HOURS)[len(one.load_mw) + first :]
             calendar = Calendar.of(starts)
             flags = holiday_flags(starts, self._forecaster.recipe.holidays)
-            others.append(np.concatenate([calendar.season(), flags], axis=1))
-            codes.append(np.stack([calendar.hour, calendar.weekday], axis=1).astype(np.uint8))
-        return np.stack(others, axis=1), np.stack(codes, axis=1)
+            table = FeatureTable(
+                torch.from_numpy(np.concatenate([calendar.season(), flags], axis=1)),
+                torch.from_numpy(np.stack([calendar.hour, calendar.weekday], axis=1).astype(np.uint8)),
+                self._region[row].expand(len(starts)),
+                len(self._forecaster.scales),
+                (0,),
+            )
+            blocks.append(table.inputs(torch.arange(len(starts))))
+        return torch.stack(blocks, dim=1)
 
 
 def _joined(states: Sequence[Any]) -> Any:
