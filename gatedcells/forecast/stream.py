@@ -162,8 +162,8 @@ class Stream:
         return np.ones((1, len(hours_back)), dtype=bool)
 
     def _calendars(self, first: int) -> torch.Tensor:
-        """``[hours, R, ...]``: the inputs that do not depend on the load, of the hours from ``first`` after the
-        series' ends."""
+        """``[hours, R, ...]``: the inputs that do not depend on the load, of the hours from ``first`` after
+        the series' ends."""
         blocks: list[torch.Tensor] = []
         for row, one in enumerate(self._series):
             starts = local_starts(one, first + _CALENDAR_HOURS)[len(one.load_mw) + first :]
