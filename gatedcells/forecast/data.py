@@ -22,6 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 EASTERN = "America/New_York"
+_FIRST_YEAR, _LAST_YEAR = 1900, 2200
+_LONGEST = 60  # characters of a cell that an error shows
 NOT_HOURLY_LOAD = {"pjm_hourly_est.csv"}  # in the published folder: all regions side by side
 _HOUR = pd.Timedelta(hours=1)
 
@@ -170,8 +172,8 @@ def _columns(path: Path, frame: pd.DataFrame) -> tuple[str, str]:
     loads = [name for name in names if name.upper().endswith("_MW") and len(name) > 3]
     if len(stamps) != 1 or len(loads) != 1 or not loads[0].isprintable():
         raise ForecastError(
-            f"{path}: expected the columns Datetime and one <REGION>_MW, got {', '.join(names[:6])}"
-            + (", ..." if len(names) > 6 else "")
+            f"{path}: expected the columns Datetime and one <REGION>_MW, got"
+            f" {', '.join(_printable(name) for name in names[:6])}" + (", ..." if len(names) > 6 else "")
         )
     return stamps[0], loads[0]
 
@@ -198,7 +200,8 @@ def _numbers(path: Path, cells: Any, column: str) -> FloatArray:
 
 def _utc_hours(path: Path, cells: Any, clock: Clock) -> IntArray:
     """For each row the UTC start of its hour, in hours since 1970."""
-    with_offset = cells.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$", na=False).to_numpy()
+    # a sign or a Z after the day is an offset, well written or not
+    with_offset = cells.str.contains(r"[T ].*[Zz+-]", na=False).to_numpy()
     parsed = pd.to_datetime(cells, format="ISO8601", errors="coerce", utc=bool(with_offset.any()))
     wrong = parsed.isna().to_numpy() | (with_offset != with_offset.any())
     if wrong.any():
@@ -208,6 +211,13 @@ def _utc_hours(path: Path, cells: Any, clock: Clock) -> IntArray:
             " 2018-08-03 00:00:00" + (" with a UTC offset, as in other rows" if with_offset.any() else "")
         )
     stamps = pd.DatetimeIndex(parsed)
+    far = (stamps.year < _FIRST_YEAR) | (stamps.year > _LAST_YEAR)
+    if far.any():
+        row = int(np.argmax(far))
+        raise ForecastError(
+            f"{path}, line {_line(row)}: Datetime is {_shown(cells.iloc[row])}; expected a year from"
+            f" {_FIRST_YEAR} to {_LAST_YEAR}"
+        )
     off = stamps != stamps.floor("h")
     if off.any():
         row = int(np.argmax(off))
@@ -253,7 +263,11 @@ def _without_repeats(
 
 
 def _shown(cell: object) -> str:
-    return "blank" if cell is None or cell != cell else repr(str(cell))
+    return "blank" if cell is None or cell != cell else repr(str(cell)[:_LONGEST])
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() and len(name) <= _LONGEST else repr(name[:_LONGEST])
 
 
 def regions_of(series: Sequence[LoadSeries]) -> list[str]:
