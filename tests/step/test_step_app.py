@@ -14,7 +14,9 @@ import termios
 import time
 
 import pytest
+import torch
 
+import gatedcells
 from gatedcells.step import scenes
 from gatedcells.step.app import StepApp
 from gatedcells.step.session import Session
@@ -55,11 +57,7 @@ def test_keys_walk_through_time_units_and_lines():
     driven(drive)
 
 
-def test_layers_directions_and_rows_take_turns(monkeypatch):
-    import torch
-
-    import gatedcells
-
+def test_layers_directions_and_rows_take_turns():
     layer = gatedcells.LSTM(2, 3, num_layers=2, bidirectional=True, dtype=torch.float64)
     x = torch.randn(4, 2, 2, dtype=torch.float64)
     scene = scenes.Scene("mine", "", layer, x, None, ("",) * 4, ("a", "b"))
