@@ -11,14 +11,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gatedcells.forecast import training
 from gatedcells.forecast.backtest import Fold, Plan, folds
 from gatedcells.forecast.baselines import baselines
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored
 from gatedcells.forecast.fast import FastForecaster, FastRecipe, FastTask
 from gatedcells.forecast.files import read_json, write_json
-from gatedcells.forecast.progress import progress_bar, stop_on_interrupt
+from gatedcells.forecast.progress import progress_bar, train_shown
 from gatedcells.forecast.sources import Source
 
 
@@ -75,16 +74,10 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
 def _train(
     folder: Path, number: int, fold: Fold, recipe: FastRecipe, seed: int, console: Console
 ) -> FastForecaster:
-    task = FastTask(recipe, fold.regions)
-    with progress_bar(console, training=True) as progress, stop_on_interrupt() as stop:
-        bar = progress.add_task(f"{fold.origin:%Y-%m-%d}", total=task.steps, epoch=0.0, loss=float("nan"))
-        forecaster, _ = training.train(
-            task,
-            seed=seed,
-            checkpoint=folder / f"fold-{number}.safetensors",
-            on_step=lambda now: progress.update(bar, completed=now.step, epoch=now.epoch, loss=now.loss),
-            should_stop=stop.is_set,
-        )
+    forecaster, _ = train_shown(
+        FastTask(recipe, fold.regions), f"{fold.origin:%Y-%m-%d}", console,
+        seed=seed, checkpoint=folder / f"fold-{number}.safetensors",
+    )  # fmt: skip
     return forecaster
 
 

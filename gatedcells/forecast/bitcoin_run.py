@@ -11,14 +11,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gatedcells.forecast import distributed, training
+from gatedcells.forecast import distributed
 from gatedcells.forecast.bitcoin import PriceScores, PriceTask, split, verdict
 from gatedcells.forecast.data import FloatArray
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import write_json, written_beside
 from gatedcells.forecast.plots import plot_prices
 from gatedcells.forecast.prices import Prices, read_prices
-from gatedcells.forecast.progress import progress_bar, stop_on_interrupt
+from gatedcells.forecast.progress import train_shown
 from gatedcells.forecast.runs import FORMAT, Config, RunFolder
 from gatedcells.forecast.sources import DATA_VARIABLE
 
@@ -97,15 +97,8 @@ def _train(run: RunFolder, config: Config, cell: str, prices: Prices, console: C
     first = distributed.share().first
     if first:
         run.save_scales(task.scales)
-    with progress_bar(console, training=True) as progress, stop_on_interrupt() as stop:
-        bar = progress.add_task(f"{cell.upper()} training", total=task.steps, epoch=0.0, loss=float("nan"))
-
-        def show(now: training.Progress) -> None:
-            progress.update(bar, completed=now.step, epoch=now.epoch, loss=now.loss)
-
-        forecaster, done = training.train(
-            task, seed=config.seed, checkpoint=run.checkpoint(cell), on_step=show, should_stop=stop.is_set
-        )
+    name = f"{cell.upper()} training"
+    forecaster, done = train_shown(task, name, console, seed=config.seed, checkpoint=run.checkpoint(cell))
     if first:
         run.save_forecaster(cell, forecaster, done.seconds)
 

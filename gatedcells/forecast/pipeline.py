@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 import gatedcells
-from gatedcells.forecast import distributed, training
+from gatedcells.forecast import distributed
 from gatedcells.forecast.article import ArticleRecipe, ArticleTask
 from gatedcells.forecast.baselines import baselines
 from gatedcells.forecast.data import Clock
@@ -22,7 +22,7 @@ from gatedcells.forecast.fast import FastRecipe, FastTask
 from gatedcells.forecast.files import write_json, written_beside
 from gatedcells.forecast.intervals import Calibrator
 from gatedcells.forecast.plots import plot_all_regions, plot_four_regions
-from gatedcells.forecast.progress import progress_bar, stop_on_interrupt
+from gatedcells.forecast.progress import progress_bar, train_shown
 from gatedcells.forecast.report import flaw_table, interval_table, region_table, score_table
 from gatedcells.forecast.runs import FORMAT, Config, RunFolder
 from gatedcells.forecast.sources import Source, locate
@@ -136,19 +136,8 @@ def _train(run: RunFolder, config: Config, cell: str, regions: Sequence[Region],
     first = distributed.share().first
     if first:
         run.save_scales(task.scales)
-    with progress_bar(console, training=True) as progress, stop_on_interrupt() as stop:
-        bar = progress.add_task(f"{cell.upper()} training", total=task.steps, epoch=0.0, loss=float("nan"))
-
-        def show(now: training.Progress) -> None:
-            progress.update(bar, completed=now.step, epoch=now.epoch, loss=now.loss)
-
-        forecaster, done = training.train(
-            task,
-            seed=config.seed,
-            checkpoint=run.checkpoint(cell),
-            on_step=show,
-            should_stop=stop.is_set,
-        )
+    name = f"{cell.upper()} training"
+    forecaster, done = train_shown(task, name, console, seed=config.seed, checkpoint=run.checkpoint(cell))
     if not first:
         return
     run.save_forecaster(cell, forecaster, done.seconds)

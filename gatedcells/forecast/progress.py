@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from gatedcells.forecast import training
 
 
 def progress_bar(console: Console, training: bool = False) -> Progress:
@@ -52,3 +55,20 @@ def stop_on_interrupt() -> Generator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def train_shown(
+    task: training.Task, name: str, console: Console, *, seed: int, checkpoint: Path
+) -> tuple[Any, training.Progress]:
+    """`gatedcells.forecast.training.train` with a bar, stopped by Ctrl-C.
+
+    Raises:
+        gatedcells.forecast.training.Interrupted, ForecastError: as it does.
+    """
+    with progress_bar(console, training=True) as progress, stop_on_interrupt() as stop:
+        bar = progress.add_task(name, total=task.steps, epoch=0.0, loss=float("nan"))
+
+        def show(now: training.Progress) -> None:
+            progress.update(bar, completed=now.step, epoch=now.epoch, loss=now.loss)
+
+        return training.train(task, seed=seed, checkpoint=checkpoint, on_step=show, should_stop=stop.is_set)
