@@ -63,3 +63,24 @@ def test_rounding_to_tf32_is_to_the_nearest_and_keeps_nan_and_infinity(device):
     assert torch.equal(tf32.rounded_to_tf32(special.to(device)).cpu(), special)
     every_bit = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)
     assert torch.isnan(tf32.rounded_to_tf32(every_bit.to(device))).all()
+
+
+@triton.jit
+def _copy(x, y, count, SIZE: tl.constexpr):
+    at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    activations.store(y + at, activations.load(x + at, at < count), at < count)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_is_stored_in_half_precision_is_rounded_as_torch_rounds(device, dtype):
+    """In Triton's interpreter, too, which by itself cuts bfloat16's digits off."""
+    bits = torch.arange(-(2**31), 2**31, 4099, dtype=torch.int64)
+    ties = torch.arange(0x3F000000, 0x40000000, 0x8000, dtype=torch.int64)  # between two bfloat16, and they
+    x = torch.cat([bits, ties, ties + 1, ties - 1]).to(torch.int32).view(torch.float32).to(device)
+    x = x[(x.abs() >= torch.finfo(dtype).tiny) | (x == 0) | torch.isnan(x)]  # what is smaller may become zero
+    y = torch.full_like(x, torch.nan, dtype=dtype)
+    with np.errstate(all="ignore"):
+        _copy[(triton.cdiv(len(x), 1 << 16),)](x, y, len(x), SIZE=1 << 16)
+    expected = x.to(dtype)
+    assert torch.equal(torch.isnan(y), torch.isnan(expected))
+    assert torch.equal(y.nan_to_num(7), expected.nan_to_num(7))

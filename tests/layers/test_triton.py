@@ -35,13 +35,12 @@ def on_triton(module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@settings(max_examples=7)
+@settings(max_examples=15)
 @given(case=layer_cases())
 def test_layers_are_as_exact_as_torch(device, dtype, case: Case):
     case.options["dropout"] = 0.0  # one seed draws other masks in other precisions
     runs = {"ours": [], "torch": [], "exact": []}
-    # the largest error of a few small draws is a matter of luck, torch's as well as ours
-    for seed in range(case.seed, case.seed + 7):
+    for seed in range(case.seed, case.seed + 3):
         drawn = replace(case, seed=seed)
         ours, theirs = (module.to(device) for module in drawn.modules(dtype))
         runs["ours"].append(everything(on_triton(ours), drawn, dtype, device=device))

@@ -12,6 +12,11 @@ Every kernel passes on three constants:
 import triton
 import triton.language as tl
 
+from gatedcells_kernels.triton.library import interprets
+
+# where a GPU rounds to bfloat16, the interpreter cuts the digits off
+CUTS_OFF = tl.constexpr(interprets())
+
 
 @triton.jit
 def exponential(y):
@@ -61,9 +66,20 @@ def to_tf32(x):
 
 
 @triton.jit
+def narrowed(x, to: tl.constexpr):
+    """``x`` in the dtype ``to``, rounded to nearest, ties to even."""
+    if CUTS_OFF and to == tl.bfloat16 and x.dtype == tl.float32:
+        bits = x.to(tl.int32, bitcast=True)
+        # a NaN stays one, also if its digits are among those that are cut off
+        bits = tl.where(x == x, bits + 0x7FFF + ((bits >> 16) & 1), bits | 0x400000)
+        x = (bits & -0x10000).to(tl.float32, bitcast=True)
+    return x.to(to)
+
+
+@triton.jit
 def operand(x, to: tl.constexpr, PRECISION: tl.constexpr):
     """A tile as one side of a product with weights of dtype ``to``."""
-    x = x.to(to)
+    x = narrowed(x, to)
     if PRECISION == "tf32":
         x = to_tf32(x)
     return x
@@ -88,4 +104,4 @@ def load(pointer, inside):
 @triton.jit
 def store(pointer, x, inside):
     """Numbers in the tensor's own dtype."""
-    tl.store(pointer, x.to(pointer.dtype.element_ty), mask=inside)
+    tl.store(pointer, narrowed(x, pointer.dtype.element_ty), mask=inside)
