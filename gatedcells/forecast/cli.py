@@ -14,11 +14,12 @@ from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
 from gatedcells.forecast.data import EASTERN, Clock
 from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.networks import PRECISIONS
 from gatedcells.forecast.runs import RECIPES, RunFolder
 
 _OPTIONS_OF = {
-    "fast": ("steps", "holidays"),
-    "best": ("steps", "holidays"),
+    "fast": ("steps", "holidays", "precision", "neighbours"),
+    "best": ("steps", "holidays", "precision", "neighbours"),
     "article": ("epochs", "fraction", "layers", "dropout"),
     "bitcoin": ("epochs", "dropout"),
 }
@@ -66,6 +67,16 @@ _OF_LOAD = ("hidden_size", "tz", "stamp", "trees")  # nothing that the bitcoin r
 @click.option("--steps", type=click.IntRange(1), help="fast, best: optimizer steps. [700, 4000]")
 @click.option(
     "--holidays", metavar="COUNTRY", help="fast, best: whose public holidays are inputs, or none. [US]"
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="fast, best: of the recurrence. [fast: float32, best: bfloat16]",
+)
+@click.option(
+    "--neighbours/--no-neighbours",
+    default=None,
+    help="fast, best: correct by all regions' last errors. [fast: no, best: yes]",
 )
 @click.option(
     "--epochs", type=click.IntRange(1), help="article, bitcoin: passes over the training windows. [5, 50]"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from gatedcells.forecast.data import FloatArray, LoadSeries
 from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.features import FeatureTable, feature_table, input_names, input_size
+from gatedcells.forecast.neighbours import Errors, Neighbours
 from gatedcells.forecast.networks import change_network
 from gatedcells.forecast.scaling import LogScale
 from gatedcells.forecast.windows import Region
@@ -42,6 +44,10 @@ class FastRecipe:
         learning_rate, weight_decay, warmup_steps, clip_norm: of AdamW.
         holidays: country whose public holidays are inputs, or ``"none"``.
         members: networks trained side by side, each on batches of its own; the forecast is their mean.
+        precision: ``"float32"`` or ``"bfloat16"``, of the recurrence: its products and what it keeps for the
+            backward pass. Weights, their updates, inputs and forecasts are float32 in either.
+        neighbours: whether what all regions' errors of the last hours say of the next is added, see
+            `gatedcells.forecast.neighbours`.
     """
 
     cell: str = "gru"
@@ -57,16 +63,20 @@ class FastRecipe:
     clip_norm: float = 1.0
     holidays: str = "US"
     members: int = 1
+    precision: str = "float32"
+    neighbours: bool = False
 
 
 @dataclass(frozen=True)
 class BestRecipe(FastRecipe):
-    """More of everything: units, steps, and four networks instead of one; for two cores and a quarter of an
-    hour."""
+    """More of everything: units, steps, four networks instead of one, and the regions' errors of the last
+    hours; for two cores and a quarter of an hour."""
 
-    hidden_size: int = 96
+    hidden_size: int = 160
     steps: int = 4000
     members: int = 4
+    precision: str = "bfloat16"
+    neighbours: bool = True
 
 
 def table_of(
@@ -100,8 +110,13 @@ class FastForecaster:
 
     def __init__(self, recipe: FastRecipe, scales: dict[str, LogScale]) -> None:
         self.recipe, self.scales = recipe, scales
+        self.neighbours: Neighbours | None = None
         self.network = change_network(
-            recipe.cell, input_size(recipe.lags_hours, len(scales)), recipe.hidden_size, recipe.members
+            recipe.cell,
+            input_size(recipe.lags_hours, len(scales)),
+            recipe.hidden_size,
+            recipe.members,
+            recipe.precision,
         )
 
     @property
@@ -109,28 +124,77 @@ class FastForecaster:
         """The shortest history that a forecast can be made from."""
         return max(self.recipe.lags_hours, default=1) + 2
 
-    @torch.no_grad()
     def forecast_test(self, regions: Sequence[Region], progress: Callable[[int], None]) -> list[FloatArray]:
         """Forecast every region's test targets, MW, each hour from those before it: stretches of the test
-        part side by side, each with a state warmed up on the hours before it."""
-        self.network.eval()
+        part side by side, each with a state warmed up on the hours before it.
+
+        Raises:
+            ForecastError: neighbours were fitted on other regions than these.
+        """
+        if self.neighbours is not None:
+            return self._with_neighbours(self.neighbours, regions, progress)
         found: list[FloatArray] = []
         for region in regions:
-            first, end = region.train_end, len(region.load_mw)
-            start = max(first - WARMUP_HOURS, 0)
-            table = table_of(self.recipe, self.scales, region.series, region.load_mw, start, end)
-            stretch = np.arange(first, end, _SPAN_HOURS)
-            steps = stretch + np.arange(start - first, _SPAN_HOURS)[:, None]  # [T, B]
-            rows = torch.from_numpy(np.minimum(steps, end - 1) - start)
-            change = self.network(table.inputs(rows))[0].numpy()[first - start :]
-            steps = steps[first - start :]
-            by_position = np.empty(end - first)
-            by_position[steps[steps < end] - first] = change[steps < end]
-            before = np.log(region.load_mw[region.test - 1])
-            scaled = by_position[region.test - first] * self.scales[region.name].change
-            found.append(np.exp(before + scaled))
+            logs = self._log_forecast(region, region.train_end)
+            found.append(np.exp(logs[region.test - region.train_end]))
             progress(len(region.test))
         return found
+
+    def fit_neighbours(self, regions: Sequence[Region], progress: Callable[[int], None]) -> None:
+        """Learn from the training part's errors what the regions' last hours say of one another's next."""
+        errors, _ = self._errors(regions, progress)
+        ends = [errors.row(r.series.first_hour) + r.train_end for r in regions]
+        self.neighbours = Neighbours.fit(errors, ends)
+
+    def _with_neighbours(
+        self, neighbours: Neighbours, regions: Sequence[Region], progress: Callable[[int], None]
+    ) -> list[FloatArray]:
+        names = tuple(region.name for region in regions)
+        if names != neighbours.regions:
+            raise ForecastError(
+                f"expected {', '.join(neighbours.regions)}, whose errors correct one another; got"
+                f" {', '.join(names)}"
+            )
+        errors, logs = self._errors(regions, progress)
+        found: list[FloatArray] = []
+        for column, region in enumerate(regions):
+            past = errors.before(errors.row(region.series.first_hour) + region.test)
+            correction = neighbours.correction(past)[:, column]
+            found.append(np.exp(logs[column][region.test - len(region.load_mw)] + correction))
+        return found
+
+    def _errors(
+        self, regions: Sequence[Region], progress: Callable[[int], None]
+    ) -> tuple[Errors, list[FloatArray]]:
+        """Of all regions, training part and test part, but for the first weeks; and the logarithms of the
+        forecasts, of each region those of its last hours."""
+        errors: dict[str, tuple[pd.Timestamp, FloatArray]] = {}
+        logs: list[FloatArray] = []
+        for region in regions:
+            first = min(WARMUP_HOURS, region.train_end)
+            logs.append(self._log_forecast(region, first))
+            error = np.log(region.load_mw[first:]) - logs[-1]
+            error[~region.usable[first:]] = np.nan
+            errors[region.name] = (region.series.first_hour + pd.Timedelta(hours=first), error)
+            progress(len(region.test))
+        return Errors.join(errors), logs
+
+    @torch.no_grad()
+    def _log_forecast(self, region: Region, first: int) -> FloatArray:
+        """Logarithms of the forecasts of the positions from ``first`` to the end."""
+        self.network.eval()
+        end = len(region.load_mw)
+        start = max(first - WARMUP_HOURS, 0)
+        table = table_of(self.recipe, self.scales, region.series, region.load_mw, start, end)
+        stretch = np.arange(first, end, _SPAN_HOURS)
+        steps = stretch + np.arange(start - first, _SPAN_HOURS)[:, None]  # [T, B]
+        rows = torch.from_numpy(np.minimum(steps, end - 1) - start)
+        change = self.network(table.inputs(rows))[0].numpy()[first - start :]
+        steps = steps[first - start :]
+        by_position = np.empty(end - first)
+        by_position[steps[steps < end] - first] = change[steps < end]
+        before = np.log(region.load_mw[first - 1 : end - 1])
+        return before + by_position * self.scales[region.name].change
 
     @torch.no_grad()
     def forecast_next(self, series: LoadSeries, load_mw: FloatArray, hours: int) -> FloatArray:

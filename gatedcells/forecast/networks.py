@@ -1,17 +1,26 @@
 """The fast recipe's networks: one, or several whose forecasts are averaged."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from gatedcells.forecast.cells import State, recurrent_layer
+from gatedcells.forecast.errors import ForecastError
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 class ChangeNetwork(nn.Module):
     """``change[p] = linear([rnn(x)[p], x[p]])``: the change in log load, in units of the region's spread of
     changes."""
 
-    def __init__(self, cell: str, inputs: int, hidden_size: int) -> None:
+    def __init__(self, cell: str, inputs: int, hidden_size: int, precision: str = "float32") -> None:
         super().__init__()
+        if precision not in PRECISIONS:
+            raise ForecastError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        self._bfloat16 = precision == "bfloat16"
         self.rnn = recurrent_layer(cell, inputs, hidden_size)
         self.head = nn.Linear(hidden_size + inputs, 1)
 
@@ -22,12 +31,19 @@ class ChangeNetwork(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """``[T, B, I]`` to ``[T, B]`` and the state to go on from."""
-        hidden, state = self.rnn(x, state)
-        return self.head(torch.cat([hidden, x], dim=-1)).squeeze(-1), state
+        return self._headed(self.rnn, x, state)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One step, ``[B, I]`` to ``[B]``."""
-        hidden, state = self.rnn.step(x, state)
+        return self._headed(self.rnn.step, x, state)
+
+    def _headed(self, recur: Callable[..., Any], x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        if self._bfloat16:
+            with torch.autocast(x.device.type, torch.bfloat16):
+                hidden, state = recur(x, state)
+            hidden = hidden.to(x.dtype)
+        else:
+            hidden, state = recur(x, state)
         return self.head(torch.cat([hidden, x], dim=-1)).squeeze(-1), state
 
 
@@ -64,8 +80,10 @@ class ChangeEnsemble(nn.Module):
         return torch.stack([change for change, _ in found]).mean(dim=0), [after for _, after in found]
 
 
-def change_network(cell: str, inputs: int, hidden_size: int, members: int) -> ChangeNetwork | ChangeEnsemble:
+def change_network(
+    cell: str, inputs: int, hidden_size: int, members: int, precision: str
+) -> ChangeNetwork | ChangeEnsemble:
     """A network, or several."""
     if members == 1:
-        return ChangeNetwork(cell, inputs, hidden_size)
-    return ChangeEnsemble([ChangeNetwork(cell, inputs, hidden_size) for _ in range(members)])
+        return ChangeNetwork(cell, inputs, hidden_size, precision)
+    return ChangeEnsemble([ChangeNetwork(cell, inputs, hidden_size, precision) for _ in range(members)])

@@ -140,6 +140,12 @@ def _train(run: RunFolder, config: Config, cell: str, regions: Sequence[Region],
     forecaster, done = train_shown(task, name, console, seed=config.seed, checkpoint=run.checkpoint(cell))
     if not first:
         return
+    started = time.perf_counter()
+    if isinstance(recipe, FastRecipe) and recipe.neighbours:
+        with progress_bar(console) as progress:
+            bar = progress.add_task(f"{cell.upper()} neighbours", total=sum(len(r.test) for r in regions))
+            forecaster.fit_neighbours(regions, lambda hours: progress.advance(bar, hours))
+    done.seconds += time.perf_counter() - started
     run.save_forecaster(cell, forecaster, done.seconds)
     console.print(
         f"{cell.upper()}: {done.step} steps, {done.epoch:.1f} epochs, loss {done.loss:.5f},"

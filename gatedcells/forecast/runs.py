@@ -5,6 +5,7 @@
     RUN/config.json                 recipe, seed, data, versions
     RUN/scales.json                 by region, fitted on the training part
     RUN/gru/weights.safetensors     a trained network (likewise lstm/)
+    RUN/gru/neighbours.json         what the regions' errors say of one another, if the recipe asks for it
     RUN/gru/checkpoint.safetensors  an unfinished training
     RUN/calibration.json            errors of the test hours, for intervals of later ones
     RUN/metrics.json                scores, once all is done
@@ -27,6 +28,7 @@ from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import BestRecipe, FastForecaster, FastRecipe
 from gatedcells.forecast.files import read_json, read_tensors, write_json, write_tensors
 from gatedcells.forecast.intervals import Calibrator
+from gatedcells.forecast.neighbours import Neighbours
 from gatedcells.forecast.scaling import LogScale, MinMax
 
 FORMAT = 1
@@ -37,7 +39,8 @@ RECIPES: dict[str, type[FastRecipe] | type[ArticleRecipe] | type[BitcoinRecipe]]
     "article": ArticleRecipe,
     "bitcoin": BitcoinRecipe,
 }
-_ADDED = {"members": 1}  # settings that runs of before do not have, and what these did
+# settings that runs of before do not have, and what these did
+_ADDED: dict[str, Any] = {"members": 1, "precision": "float32", "neighbours": False}
 _LARGEST = 1_000_000  # no size in a recipe is larger
 
 
@@ -86,6 +89,9 @@ class RunFolder:
     def weights(self, cell: str) -> Path:
         """Of a trained network."""
         return self.path / cell / "weights.safetensors"
+
+    def _neighbours(self, cell: str) -> Path:
+        return self.path / cell / "neighbours.json"
 
     def create(self, config: Config) -> None:
         """Make the folder and write its settings.
@@ -153,6 +159,9 @@ class RunFolder:
     def save_forecaster(self, cell: str, forecaster: Any, seconds: float) -> None:
         """Write a trained network's weights, with its seconds of training, and drop its checkpoint."""
         notes = {"train_seconds": repr(seconds)}
+        neighbours: Neighbours | None = getattr(forecaster, "neighbours", None)
+        if neighbours is not None:
+            write_json(self._neighbours(cell), neighbours.to_json())
         write_tensors(self.weights(cell), forecaster.network.state_dict(), notes)
         self.checkpoint(cell).unlink(missing_ok=True)
 
@@ -183,10 +192,23 @@ class RunFolder:
             raise ForecastError(
                 f"{self.weights(cell)}: does not fit the run's settings ({reason})"
             ) from error
+        if getattr(forecaster.recipe, "neighbours", False):
+            forecaster.neighbours = self._read_neighbours(cell, tuple(scales))
         try:
             return forecaster, float(notes.get("train_seconds", "nan"))
         except ValueError as error:
             raise ForecastError(f"{self.weights(cell)}: train_seconds is not a number") from error
+
+    def _read_neighbours(self, cell: str, regions: tuple[str, ...]) -> Neighbours:
+        path = self._neighbours(cell)
+        try:
+            neighbours = Neighbours.from_json(read_json(path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ForecastError(f"{path}: not what errors say of one another ({error})") from error
+        if neighbours.regions != regions:
+            found = ", ".join(neighbours.regions)
+            raise ForecastError(f"{path}: is of {found}; expected {', '.join(regions)}")
+        return neighbours
 
 
 _MAKERS: dict[str, tuple[Callable[[Any, Any], Any], Callable[..., Any]]] = {
@@ -209,9 +231,9 @@ def _recipe(kind: type[Recipe], content: dict[str, Any]) -> Recipe:
         value, like = content[name], getattr(default, name)
         if isinstance(like, tuple):
             value = tuple(_checked_size(name, int(part)) for part in value)
-        elif isinstance(like, bool) or not isinstance(value, (int, float, str)) or isinstance(value, bool):
+        elif not isinstance(value, (int, float, str)) or isinstance(value, bool) != isinstance(like, bool):
             raise ValueError(f"{name} is {value!r}")
-        elif isinstance(like, int):
+        elif isinstance(like, int) and not isinstance(like, bool):
             value = value if name == "steps" else _checked_size(name, value)
         elif type(value) is not type(like) and not (isinstance(like, float) and isinstance(value, int)):
             raise ValueError(f"{name} is {value!r}")

@@ -13,6 +13,7 @@ from gatedcells.forecast.data import FloatArray, IntArray, LoadSeries
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import WARMUP_HOURS, FastForecaster, table_of
 from gatedcells.forecast.features import FeatureTable, level_columns
+from gatedcells.forecast.neighbours import LAGS_HOURS
 from gatedcells.forecast.windows import fill_from_the_past
 
 _CALENDAR_HOURS = 24 * 28  # made at once; a block of it costs as much as a single hour
@@ -22,7 +23,9 @@ class Stream:
     """A trained network of the fast recipe with the state in which the last hour left it.
 
     ``update`` takes one new hour of every series and forecasts the next: one step of the network, where a
-    window would cost as many as it is long.
+    window would cost as many as it is long. What the regions' errors of the last hours say of one another
+    (`gatedcells.forecast.neighbours`) is added if the network was trained with it and all of its regions are
+    followed.
 
     Args:
         forecaster: the network.
@@ -32,6 +35,7 @@ class Stream:
     Attributes:
         regions: in the order of ``series``.
         next_hour: UTC start of the hour that is forecast.
+        neighbours: what is added to the network's forecasts; None if nothing is.
 
     Raises:
         ForecastError: a region is unknown, a series is too short, or they end at different hours.
@@ -65,6 +69,9 @@ class Stream:
         names = ("level", "spread", "change")
         self._scale = {name: np.array([getattr(scale, name) for scale in scales]) for name in names}
         self._region = torch.tensor([known.index(name) for name in self.regions], dtype=torch.int16)
+        neighbours = forecaster.neighbours
+        followed = neighbours is not None and set(neighbours.regions) == set(self.regions)
+        self.neighbours = neighbours if followed else None
         self._made = 0  # hours since the series' ends
         self._calendar_from, self._calendar = 0, self._calendars(0)
         self._start()
@@ -78,6 +85,7 @@ class Stream:
         # a ring with each number twice, so that any hour back is one column
         self._logs = np.zeros((len(self._series), 2 * self._kept))
         self._at = self._kept  # one past the newest, from kept to 2 · kept
+        self._errors = np.full((len(self._series), max(LAGS_HOURS)), np.nan)  # the newest last
         changes: list[torch.Tensor] = []
         states: list[Any] = []
         for row, one in enumerate(self._series):
@@ -88,6 +96,10 @@ class Stream:
             table = table_of(recipe, scales, one, load, first, len(load) + 1)
             change, state = network(table.inputs(torch.arange(len(load) + 1 - first)[:, None]))
             changes.append(change[-1])
+            told = min(len(change) - 1, max(LAGS_HOURS))
+            expected = change[-1 - told : -1, 0].double().numpy() * scales[one.region].change
+            errors = np.diff(np.log(load[-told - 1 :])) - expected
+            self._errors[row, -told:] = np.where(np.isfinite(one.load_mw[-told:]), errors, np.nan)
             states.append(state)
         self._change = torch.cat(changes)
         self._state = _joined(states)
@@ -95,8 +107,7 @@ class Stream:
     @property
     def forecast_mw(self) -> dict[str, float]:
         """The forecast of `next_hour`, by region."""
-        last = self._logs[:, self._at - 1]
-        found = np.exp(last + self._change.double().numpy() * self._scale["change"])
+        found = np.exp(self._log_forecast() + self._correction())
         return dict(zip(self.regions, found.tolist(), strict=True))
 
     @torch.no_grad()
@@ -130,6 +141,8 @@ class Stream:
             last, same, before = self._log_at(np.array([1, 24, 25])).T
             guess = np.exp(last + same - before)
             loads = np.where(unknown, guess, loads)
+        self._errors = np.roll(self._errors, -1, axis=1)
+        self._errors[:, -1] = np.where(unknown, np.nan, np.log(loads) - self._log_forecast())
         self._push(np.log(loads))
         self._made += 1
         self.next_hour = self.next_hour + pd.Timedelta(hours=1)
@@ -137,6 +150,20 @@ class Stream:
         network = self._forecaster.network
         self._change, self._state = network.step(x, self._state)
         return self.forecast_mw
+
+    def _log_forecast(self) -> FloatArray:
+        """The network's own, ``[R]``."""
+        return self._logs[:, self._at - 1] + self._change.double().numpy() * self._scale["change"]
+
+    def _correction(self) -> FloatArray | float:
+        """What the errors of the last hours add to it, ``[R]``."""
+        if self.neighbours is None:
+            return 0.0
+        theirs = [self.regions.index(name) for name in self.neighbours.regions]
+        past = self._errors[theirs][:, [-lag for lag in LAGS_HOURS]].T
+        found = np.empty(len(self.regions))
+        found[theirs] = self.neighbours.correction(past)
+        return found
 
     def _push(self, logs: FloatArray) -> None:
         if self._at == 2 * self._kept:
