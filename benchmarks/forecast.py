@@ -46,7 +46,7 @@ def main() -> None:
         start = time.perf_counter()
         (result,) = score_baselines(regions, [model], lambda _: None)
         rows.append(_row(result, "", "", time.perf_counter() - start))
-    for steps in (60, 450, FastRecipe().steps, 2400):
+    for steps in (60, 380, FastRecipe().steps, 2400):
         for cell in ("gru", "lstm"):
             for seed in range(options.seeds if steps == FastRecipe().steps else 1):
                 forecaster, done = train(FastTask(FastRecipe(cell=cell, steps=steps), regions), seed=seed)
