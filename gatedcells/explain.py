@@ -7,6 +7,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatedcells._ops import implementation
 from gatedcells.backends import explain, resolve
+from gatedcells.cells import GRUCell
 from gatedcells.cells.base import RecurrentCell
 from gatedcells.layers.base import RecurrentLayer
 
@@ -56,7 +57,7 @@ def _call(module: nn.Module, input: Tensor | PackedSequence) -> _Call:
         directions = 2 if module.bidirectional else 1
         return _Call(module.mode, "sequence", steps, rows, units, outputs, after, directions, module.backend)
     if isinstance(module, RecurrentCell) and isinstance(input, Tensor):
-        cell, units = type(module).__name__.removesuffix("Cell"), module.hidden_size
+        cell, units = "GRU" if isinstance(module, GRUCell) else "LSTM", module.hidden_size
         rows = 1 if input.dim() == 1 else len(input)
         return _Call(cell, "step", 1, rows, units, units, after, 1, module.backend)
     raise TypeError(f"module must be a gatedcells layer or cell, got {type(module).__name__}")
