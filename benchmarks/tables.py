@@ -184,6 +184,26 @@ def _forecast_speed() -> str:
     return _table([f"{rows[0]['steps']} steps of training", "seconds", "over ours"], lines, source, rows[0])
 
 
+def _converted() -> str:
+    try:
+        source, rows = newest("converted")
+    except FileNotFoundError:
+        return "Not measured yet: `python -m benchmarks.converted`."
+    times = {(r["threads"], r["model"], r["mode"], r["who"]): float(r["p50_ms"]) for r in rows}
+    threads = sorted({row["threads"] for row in rows})
+    lines = []
+    for model, mode in dict.fromkeys((row["model"], row["mode"]) for row in rows):
+        cells = [f"{model}, {mode}"]
+        for t in threads:
+            theirs, ours = (times[t, model, mode, who] for who in ("torch", "gatedcells"))
+            cells += [f"{theirs:.3g}", f"{ours:.3g}", f"{theirs / ours:.2f}"]
+        lines.append(cells)
+    columns = ["ms"]
+    for t in threads:
+        columns += [f"torch, {t} thread{'s' * (t != '1')}", "converted", "torch / converted"]
+    return _table(columns, lines, source, rows[0])
+
+
 def _streaming() -> str:
     source, rows = newest("streaming")
     lines = [
@@ -246,6 +266,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bfloat16": _bfloat16,
     "memory": _memory,
     "forecast-speed": _forecast_speed,
+    "converted": _converted,
     "streaming": _streaming,
     "compile-time": _compile,
     "triton-overhead": _overhead,
