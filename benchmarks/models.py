@@ -64,8 +64,8 @@ def graph_sage_lstm(B: int = 1024) -> Model:
 
 
 def recurrent_ppo(B: int = 8, T: int = 128) -> Model:
-    """Stable-Baselines3 Contrib's recurrent PPO policy, an LSTM each for actor and critic: B environments, for T
-    steps with episodes that end in training, for one step in inference."""
+    """The policy of Stable-Baselines3 Contrib's recurrent PPO, an LSTM for the actor and one for the critic:
+    B environments, in training for T steps with episodes that end, in inference for one."""
     from gymnasium import spaces
     from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
     from sb3_contrib.common.recurrent.type_aliases import RNNStates

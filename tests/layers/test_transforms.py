@@ -1,5 +1,5 @@
-"""compile, vmap, derivatives of every order, export, autocast: ours do them all, and where torch's own
-layers cannot, the same test says so."""
+"""compile, vmap, derivatives of every order, export, copies: ours do what docs/transforms.md says, by every
+backend. Torch's columns: tests/test_transforms_page.py."""
 
 import subprocess
 import sys
@@ -10,90 +10,40 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import gatedcells
 from gatedcells.reference import scan
-from tests.support import transforms
-from tests.support.inputs import OURS, TORCHS
-
-COMPILED = {
-    transforms.full_graph_compile,
-    transforms.full_graph_compile_with_inductor,
-    transforms.compile_with_dynamic_time_and_batch,
-    transforms.compile_under_autocast,
-    transforms.compile_of_vmap,
-    transforms.export_with_dynamic_time_and_batch,
-    transforms.strict_export_with_dynamic_time_and_batch,
-}
-FORWARD_MODE = {transforms.jvp, transforms.jvp_in_float32, transforms.dual_numbers, transforms.hessian}
-MAPPED = {transforms.vmap_over_inputs, transforms.vmap_over_an_ensemble}
-# On the CPU; with cuDNN double backward and gradients in eval mode fail as well.
-TORCH_CANNOT = {
-    "GRU": COMPILED
-    | MAPPED
-    | {
-        transforms.per_sample_gradients,
-        transforms.autocast_to_bfloat16,
-        transforms.autocast_to_float16,
-        transforms.skip_init,
-    },
-    "LSTM": COMPILED
-    | MAPPED
-    | {
-        transforms.per_sample_gradients,  # in float64; in float32 it can, slowly and with a warning
-        transforms.jvp_in_float32,
-        transforms.autocast_to_float16,
-        transforms.skip_init,
-    },
-}
-# derivatives against central differences of step 1e-5, compiled code against eager, lower precision
-TOLERANCE = {
-    **dict.fromkeys(FORWARD_MODE - {transforms.hessian}, 1e-8),
-    transforms.jvp_in_float32: 2e-3,
-    transforms.compile_under_autocast: 2**-7,
-    transforms.autocast_to_bfloat16: 2**-7,
-    transforms.autocast_to_float16: 2**-10,
-}
-
+from tests.support import transforms_table
+from tests.support.inputs import OURS
+from tests.support.transforms import TRANSFORMS
+from tests.support.whole_modules import WHOLE_MODULES
 
 needs_scan = pytest.mark.skipif(
     not scan.AVAILABLE, reason="before torch 2.13 an exported program holds our operator, not a scan"
 )
 
 
-def holds(transform, cls):
-    found, expected = transform(cls)
-    assert len(found) == len(expected) > 0
-    tolerance = TOLERANCE.get(transform, 1e-12)
-    for actual, exact in zip(found, expected, strict=True):
-        torch.testing.assert_close(actual, exact, rtol=tolerance, atol=tolerance)
+@pytest.fixture(scope="module")
+def page():
+    return transforms_table.cells()
 
 
 @pytest.mark.parametrize("name", ["GRU", "LSTM"])
-@pytest.mark.parametrize("transform", transforms.TRANSFORMS, ids=lambda t: t.__name__)
-def test_ours_do(name, transform):
-    holds(transform, OURS[name])
+@pytest.mark.parametrize("transform", [*TRANSFORMS, *WHOLE_MODULES], ids=lambda t: t.__name__)
+def test_ours_do_what_the_page_says(page, transform, name):
+    transforms_table.agrees(page[transform.__name__][f"gatedcells.{name}"], transform, OURS[name])
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["GRU", "LSTM"])
-@pytest.mark.parametrize("transform", transforms.TRANSFORMS, ids=lambda t: t.__name__)
-def test_torchs_own_do_unless_listed_as_failing(name, transform):
-    if transform in TORCH_CANNOT[name]:
-        with pytest.raises(Exception):  # noqa: B017 each failure has a type of its own
-            holds(transform, TORCHS[name])
-    else:
-        holds(transform, TORCHS[name])
-
-
-@pytest.mark.parametrize("name", ["GRU", "LSTM"])
-def test_the_compiled_graph_does_not_grow_with_the_number_of_steps(name):
-    sizes = []
-
-    def count(graph, _):
-        sizes.append(len(graph.graph.nodes))
-        return graph
-
-    for T in (2, 200):
-        torch._dynamo.reset()
-        torch.compile(OURS[name](3, 4), fullgraph=True, backend=count)(torch.randn(T, 2, 3))
-    assert sizes[0] == sizes[1]
+def test_a_cuda_graph_repeats_a_layer(name):
+    layer = OURS[name](3, 4, num_layers=2, bidirectional=True, device="cuda")
+    x = torch.randn(5, 2, 3, device="cuda")
+    with torch.no_grad():
+        layer(x)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output, _ = layer(x)
+        x.copy_(torch.randn_like(x))
+        graph.replay()
+        assert torch.equal(output, layer(x)[0])
 
 
 @needs_scan

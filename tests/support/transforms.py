@@ -1,14 +1,17 @@
 """What one may ask of a recurrent layer beyond calling it, as functions of any library's class.
 
 Each takes the class of a layer (ours or torch's) and returns what it computed together with the same
-computed the plain way, in float64; or raises, where the library cannot.
+computed the plain way, in float64; or raises, where the library cannot. The docstring is its row in
+docs/transforms.md.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.autograd.forward_ad as forward_ad
+from functorch.compile import make_boxed_func
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
 from torch.func import functional_call
 
 I, H, T, B = 3, 4, 5, 2
@@ -33,6 +36,7 @@ def _compile(function, **options):
 
 
 def full_graph_compile(cls):
+    """`torch.compile(fullgraph=True)`, two bidirectional layers, forward and backward"""
     layer = _layer(cls, num_layers=2, bidirectional=True)
     x = _input()
     compiled, plain = _compile(layer)(x)[0], layer(x)[0]
@@ -40,13 +44,30 @@ def full_graph_compile(cls):
 
 
 def full_graph_compile_with_inductor(cls):
+    """the same to machine code, by Inductor"""
     layer = _layer(cls)
     x = _input()
     compiled, plain = _compile(layer, backend="inductor")(x)[0], layer(x)[0]
     return [compiled, *_gradients(layer, compiled)], [plain, *_gradients(layer, plain)]
 
 
+def compile_that_does_not_grow_with_time(cls):
+    """the compiled forward and backward have as many operations at T = 200 as at T = 2"""
+    sizes: dict[int, list[int]] = {2: [], 200: []}
+
+    def count(graph, _):
+        sizes[steps].append(len(graph.graph.nodes))
+        return make_boxed_func(graph.forward)
+
+    for steps in sizes:
+        compiled = _compile(_layer(cls), backend=aot_autograd(fw_compiler=count, bw_compiler=count))
+        compiled(_input(steps).requires_grad_())[0].sum().backward()
+        assert len(sizes[steps]) == 2
+    return [torch.tensor(sizes[200])], [torch.tensor(sizes[2])]
+
+
 def compile_with_dynamic_time_and_batch(cls):
+    """compiled once for any T and batch"""
     layer = _layer(cls, num_layers=2)
     compiled = _compile(layer, dynamic=True)
     found, expected = [], []
@@ -58,6 +79,7 @@ def compile_with_dynamic_time_and_batch(cls):
 
 
 def compile_under_autocast(cls):
+    """compiled under autocast"""
     layer = _layer(cls).float()
     x = _input().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -66,6 +88,7 @@ def compile_under_autocast(cls):
 
 
 def compile_of_vmap(cls):
+    """`torch.compile` of `vmap`"""
     layer = _layer(cls)
     x = torch.stack([_input() for _ in range(3)])
     mapped = _compile(lambda x: torch.vmap(lambda one: layer(one)[0])(x))(x)
@@ -73,12 +96,14 @@ def compile_of_vmap(cls):
 
 
 def vmap_over_inputs(cls):
+    """`torch.vmap` over inputs"""
     layer = _layer(cls, num_layers=2, bidirectional=True)
     x = torch.stack([_input() for _ in range(3)])
     return [torch.vmap(lambda one: layer(one)[0])(x)], [torch.stack([layer(one)[0] for one in x])]
 
 
 def vmap_over_an_ensemble(cls):
+    """`vmap` over an ensemble (`stack_module_state`, `functional_call`)"""
     layers = []
     for seed in range(3):
         torch.manual_seed(seed)
@@ -91,8 +116,16 @@ def vmap_over_an_ensemble(cls):
 
 
 def per_sample_gradients(cls):
-    layer = _layer(cls)
-    x = _input(B=3)
+    """per-sample gradients (`vmap` of `grad`)"""
+    return _per_sample_gradients(_layer(cls), _input(B=3))
+
+
+def per_sample_gradients_in_float32(cls):
+    """per-sample gradients in float32"""
+    return _per_sample_gradients(_layer(cls).float(), _input(B=3).float())
+
+
+def _per_sample_gradients(layer, x: Tensor):
     parameters = dict(layer.named_parameters())
 
     def loss(p, sample):
@@ -108,6 +141,7 @@ def _central_difference(layer, x: Tensor, tangent: Tensor, step=1e-5) -> Tensor:
 
 
 def jvp(cls):
+    """`jvp`, a derivative along a direction"""
     layer = _layer(cls, num_layers=2)
     x, tangent = _input(), _input()
     _, found = torch.func.jvp(lambda x: layer(x)[0], (x,), (tangent,))
@@ -115,6 +149,7 @@ def jvp(cls):
 
 
 def jvp_in_float32(cls):
+    """`jvp` in float32"""
     layer = _layer(cls).float()
     x, tangent = _input().float(), _input().float()
     _, found = torch.func.jvp(lambda x: layer(x)[0], (x,), (tangent,))
@@ -125,6 +160,7 @@ def jvp_in_float32(cls):
 
 
 def dual_numbers(cls):
+    """dual numbers (`forward_ad`)"""
     layer = _layer(cls)
     x, tangent = _input(), _input()
     with forward_ad.dual_level():
@@ -133,6 +169,7 @@ def dual_numbers(cls):
 
 
 def hessian(cls):
+    """`torch.func.hessian`"""
     layer = _layer(cls)
     x = _input(T=2, B=1)
 
@@ -147,6 +184,7 @@ def hessian(cls):
 
 
 def double_backward(cls):
+    """a gradient of a gradient (`create_graph=True`)"""
     layer = _layer(cls, num_layers=2)
     x = _input().requires_grad_()
 
@@ -161,6 +199,7 @@ def double_backward(cls):
 
 
 def batched_gradients(cls):
+    """several gradients at once (`is_grads_batched=True`)"""
     layer = _layer(cls)
     x = _input().requires_grad_()
     output = layer(x)[0]
@@ -185,20 +224,22 @@ def _export(cls, strict: bool):
 
 
 def export_with_dynamic_time_and_batch(cls):
+    """`torch.export` with free T and batch, and its gradients"""
     return _export(cls, strict=False)
 
 
 def strict_export_with_dynamic_time_and_batch(cls):
+    """the same, strict"""
     return _export(cls, strict=True)
 
 
 def autocast_to_bfloat16(cls):
+    """autocast to bfloat16: results in bfloat16, gradients in float32"""
     layer = _layer(cls, num_layers=2).float()
     x = _input().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output, _ = layer(x)
-    if output.dtype != torch.bfloat16:
-        raise TypeError(f"autocast left {output.dtype}")
+    assert output.dtype == torch.bfloat16, f"autocast left {output.dtype}"
     output.float().sum().backward()
     assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
     low = _layer(cls, num_layers=2).bfloat16()
@@ -206,16 +247,17 @@ def autocast_to_bfloat16(cls):
 
 
 def autocast_to_float16(cls):
+    """autocast to float16"""
     layer = _layer(cls).float()
     x = _input().float()
     with torch.autocast("cpu", dtype=torch.float16):
         output, _ = layer(x)
-    if output.dtype != torch.float16:
-        raise TypeError(f"autocast left {output.dtype}")
+    assert output.dtype == torch.float16, f"autocast left {output.dtype}"
     return [output.double()], [_layer(cls).half()(x.half())[0].double()]
 
 
 def gradients_in_eval_mode(cls):
+    """gradients in `eval()`"""
     training = _layer(cls, num_layers=2)
     evaluating = _layer(cls, num_layers=2).eval()
     x = _input()
@@ -223,6 +265,7 @@ def gradients_in_eval_mode(cls):
 
 
 def skip_init(cls):
+    """`nn.utils.skip_init`"""
     layer = torch.nn.utils.skip_init(cls, I, H, dtype=torch.float64)
     layer.load_state_dict(_layer(cls).state_dict())
     x = _input()
@@ -232,12 +275,14 @@ def skip_init(cls):
 TRANSFORMS = (
     full_graph_compile,
     full_graph_compile_with_inductor,
+    compile_that_does_not_grow_with_time,
     compile_with_dynamic_time_and_batch,
     compile_under_autocast,
     compile_of_vmap,
     vmap_over_inputs,
     vmap_over_an_ensemble,
     per_sample_gradients,
+    per_sample_gradients_in_float32,
     jvp,
     jvp_in_float32,
     dual_numbers,
