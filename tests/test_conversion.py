@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
@@ -249,6 +250,26 @@ def test_a_compiled_model_notices():
     assert_close_in_float64(compiled(x), exact)
     traced = torch._dynamo.explain(model)(x)
     assert traced.graph_break_count == 0
+
+
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch without gloo")
+def test_distributed_models_are_converted_after_ddp_and_before_fully_shard():
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = Tagger()
+        wrapped = convert(nn.parallel.DistributedDataParallel(copy.deepcopy(model)), report=None)
+        for found, exact in zip(loss_and_gradients(wrapped), loss_and_gradients(model), strict=True):
+            assert_close_in_float64(found, exact)
+        told = []
+        for sharded in (nn.GRU(3, 4), gatedcells.GRU(3, 4)):
+            fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
+            (convert if isinstance(sharded, nn.GRU) else revert)(sharded, report=told.append)
+        assert [report.left[0].why for report in told] == ["it was sharded by fully_shard: do it before"] * 2
+    finally:
+        dist.destroy_process_group()
 
 
 class Bigger(nn.GRU):
