@@ -17,16 +17,16 @@ from torch.func import functional_call
 I, H, T, B = 3, 4, 5, 2
 
 
-def _layer(cls, **options):
+def make_layer(cls, **options):
     torch.manual_seed(0)
     return cls(I, H, dtype=torch.float64, **options)
 
 
-def _input(T=T, B=B):
+def make_input(T=T, B=B):
     return torch.randn(T, B, I, dtype=torch.float64)
 
 
-def _gradients(layer, output: Tensor) -> list[Tensor]:
+def gradients_of(layer, output: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(output.square().sum(), layer.parameters()))
 
 
@@ -37,18 +37,18 @@ def _compile(function, **options):
 
 def full_graph_compile(cls):
     """`torch.compile(fullgraph=True)`, two bidirectional layers, forward and backward"""
-    layer = _layer(cls, num_layers=2, bidirectional=True)
-    x = _input()
+    layer = make_layer(cls, num_layers=2, bidirectional=True)
+    x = make_input()
     compiled, plain = _compile(layer)(x)[0], layer(x)[0]
-    return [compiled, *_gradients(layer, compiled)], [plain, *_gradients(layer, plain)]
+    return [compiled, *gradients_of(layer, compiled)], [plain, *gradients_of(layer, plain)]
 
 
 def full_graph_compile_with_inductor(cls):
     """the same to machine code, by Inductor"""
-    layer = _layer(cls)
-    x = _input()
+    layer = make_layer(cls)
+    x = make_input()
     compiled, plain = _compile(layer, backend="inductor")(x)[0], layer(x)[0]
-    return [compiled, *_gradients(layer, compiled)], [plain, *_gradients(layer, plain)]
+    return [compiled, *gradients_of(layer, compiled)], [plain, *gradients_of(layer, plain)]
 
 
 def compile_that_does_not_grow_with_time(cls):
@@ -60,19 +60,19 @@ def compile_that_does_not_grow_with_time(cls):
         return make_boxed_func(graph.forward)
 
     for steps in sizes:
-        compiled = _compile(_layer(cls), backend=aot_autograd(fw_compiler=count, bw_compiler=count))
-        compiled(_input(steps).requires_grad_())[0].sum().backward()
+        compiled = _compile(make_layer(cls), backend=aot_autograd(fw_compiler=count, bw_compiler=count))
+        compiled(make_input(steps).requires_grad_())[0].sum().backward()
         assert len(sizes[steps]) == 2
     return [torch.tensor(sizes[200])], [torch.tensor(sizes[2])]
 
 
 def compile_with_dynamic_time_and_batch(cls):
     """compiled once for any T and batch"""
-    layer = _layer(cls, num_layers=2)
+    layer = make_layer(cls, num_layers=2)
     compiled = _compile(layer, dynamic=True)
     found, expected = [], []
     for shape in ((4, 3), (9, 2), (17, 5)):
-        x = _input(*shape)
+        x = make_input(*shape)
         found.append(compiled(x)[0])
         expected.append(layer(x)[0])
     return found, expected
@@ -80,8 +80,8 @@ def compile_with_dynamic_time_and_batch(cls):
 
 def compile_under_autocast(cls):
     """compiled under autocast"""
-    layer = _layer(cls).float()
-    x = _input().float()
+    layer = make_layer(cls).float()
+    x = make_input().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         compiled, plain = _compile(layer)(x)[0], layer(x)[0]
     return [compiled.double()], [plain.double()]
@@ -89,16 +89,16 @@ def compile_under_autocast(cls):
 
 def compile_of_vmap(cls):
     """`torch.compile` of `vmap`"""
-    layer = _layer(cls)
-    x = torch.stack([_input() for _ in range(3)])
+    layer = make_layer(cls)
+    x = torch.stack([make_input() for _ in range(3)])
     mapped = _compile(lambda x: torch.vmap(lambda one: layer(one)[0])(x))(x)
     return [mapped], [torch.stack([layer(one)[0] for one in x])]
 
 
 def vmap_over_inputs(cls):
     """`torch.vmap` over inputs"""
-    layer = _layer(cls, num_layers=2, bidirectional=True)
-    x = torch.stack([_input() for _ in range(3)])
+    layer = make_layer(cls, num_layers=2, bidirectional=True)
+    x = torch.stack([make_input() for _ in range(3)])
     return [torch.vmap(lambda one: layer(one)[0])(x)], [torch.stack([layer(one)[0] for one in x])]
 
 
@@ -108,7 +108,7 @@ def vmap_over_an_ensemble(cls):
     for seed in range(3):
         torch.manual_seed(seed)
         layers.append(cls(I, H, dtype=torch.float64))
-    x = _input()
+    x = make_input()
     parameters, buffers = torch.func.stack_module_state(layers)
     base = layers[0]
     found = torch.vmap(lambda p, b: functional_call(base, (p, b), (x,))[0])(parameters, buffers)
@@ -117,12 +117,12 @@ def vmap_over_an_ensemble(cls):
 
 def per_sample_gradients(cls):
     """per-sample gradients (`vmap` of `grad`)"""
-    return _per_sample_gradients(_layer(cls), _input(B=3))
+    return _per_sample_gradients(make_layer(cls), make_input(B=3))
 
 
 def per_sample_gradients_in_float32(cls):
     """per-sample gradients in float32"""
-    return _per_sample_gradients(_layer(cls).float(), _input(B=3).float())
+    return _per_sample_gradients(make_layer(cls).float(), make_input(B=3).float())
 
 
 def _per_sample_gradients(layer, x: Tensor):
@@ -142,18 +142,18 @@ def _central_difference(layer, x: Tensor, tangent: Tensor, step=1e-5) -> Tensor:
 
 def jvp(cls):
     """`jvp`, a derivative along a direction"""
-    layer = _layer(cls, num_layers=2)
-    x, tangent = _input(), _input()
+    layer = make_layer(cls, num_layers=2)
+    x, tangent = make_input(), make_input()
     _, found = torch.func.jvp(lambda x: layer(x)[0], (x,), (tangent,))
     return [found], [_central_difference(layer, x, tangent)]
 
 
 def jvp_in_float32(cls):
     """`jvp` in float32"""
-    layer = _layer(cls).float()
-    x, tangent = _input().float(), _input().float()
+    layer = make_layer(cls).float()
+    x, tangent = make_input().float(), make_input().float()
     _, found = torch.func.jvp(lambda x: layer(x)[0], (x,), (tangent,))
-    exact = _layer(cls)
+    exact = make_layer(cls)
     return [found.double().round(decimals=3)], [
         _central_difference(exact, x.double(), tangent.double()).round(decimals=3)
     ]
@@ -161,8 +161,8 @@ def jvp_in_float32(cls):
 
 def dual_numbers(cls):
     """dual numbers (`forward_ad`)"""
-    layer = _layer(cls)
-    x, tangent = _input(), _input()
+    layer = make_layer(cls)
+    x, tangent = make_input(), make_input()
     with forward_ad.dual_level():
         found = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, tangent))[0]).tangent
     return [found], [_central_difference(layer, x, tangent)]
@@ -170,8 +170,8 @@ def dual_numbers(cls):
 
 def hessian(cls):
     """`torch.func.hessian`"""
-    layer = _layer(cls)
-    x = _input(T=2, B=1)
+    layer = make_layer(cls)
+    x = make_input(T=2, B=1)
 
     def loss(x):
         return layer(x)[0].square().sum()
@@ -185,8 +185,8 @@ def hessian(cls):
 
 def double_backward(cls):
     """a gradient of a gradient (`create_graph=True`)"""
-    layer = _layer(cls, num_layers=2)
-    x = _input().requires_grad_()
+    layer = make_layer(cls, num_layers=2)
+    x = make_input().requires_grad_()
 
     def penalty(module):
         (gradient,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
@@ -200,8 +200,8 @@ def double_backward(cls):
 
 def batched_gradients(cls):
     """several gradients at once (`is_grads_batched=True`)"""
-    layer = _layer(cls)
-    x = _input().requires_grad_()
+    layer = make_layer(cls)
+    x = make_input().requires_grad_()
     output = layer(x)[0]
     directions = torch.randn(3, *output.shape, dtype=torch.float64)
     (found,) = torch.autograd.grad(output, x, directions, is_grads_batched=True, retain_graph=True)
@@ -210,12 +210,12 @@ def batched_gradients(cls):
 
 
 def _export(cls, strict: bool):
-    layer = _layer(cls, num_layers=2, bidirectional=True).eval()
+    layer = make_layer(cls, num_layers=2, bidirectional=True).eval()
     dynamic = ({0: torch.export.Dim("T"), 1: torch.export.Dim("B")},)
-    program = torch.export.export(layer, (_input(),), dynamic_shapes=dynamic, strict=strict).module()
+    program = torch.export.export(layer, (make_input(),), dynamic_shapes=dynamic, strict=strict).module()
     found, expected = [], []
     for shape in ((2, 1), (11, 4), (100, 3)):
-        x = _input(*shape).requires_grad_()
+        x = make_input(*shape).requires_grad_()
         for module, results in ((program, found), (layer, expected)):
             output = module(x)[0]
             weights = [p for _, p in sorted(module.named_parameters())]
@@ -235,41 +235,41 @@ def strict_export_with_dynamic_time_and_batch(cls):
 
 def autocast_to_bfloat16(cls):
     """autocast to bfloat16: results in bfloat16, gradients in float32"""
-    layer = _layer(cls, num_layers=2).float()
-    x = _input().float()
+    layer = make_layer(cls, num_layers=2).float()
+    x = make_input().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output, _ = layer(x)
     assert output.dtype == torch.bfloat16, f"autocast left {output.dtype}"
     output.float().sum().backward()
     assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
-    low = _layer(cls, num_layers=2).bfloat16()
+    low = make_layer(cls, num_layers=2).bfloat16()
     return [output.double()], [low(x.bfloat16())[0].double()]
 
 
 def autocast_to_float16(cls):
     """autocast to float16"""
-    layer = _layer(cls).float()
-    x = _input().float()
+    layer = make_layer(cls).float()
+    x = make_input().float()
     with torch.autocast("cpu", dtype=torch.float16):
         output, _ = layer(x)
     assert output.dtype == torch.float16, f"autocast left {output.dtype}"
-    return [output.double()], [_layer(cls).half()(x.half())[0].double()]
+    return [output.double()], [make_layer(cls).half()(x.half())[0].double()]
 
 
 def gradients_in_eval_mode(cls):
     """gradients in `eval()`"""
-    training = _layer(cls, num_layers=2)
-    evaluating = _layer(cls, num_layers=2).eval()
-    x = _input()
-    return _gradients(evaluating, evaluating(x)[0]), _gradients(training, training(x)[0])
+    training = make_layer(cls, num_layers=2)
+    evaluating = make_layer(cls, num_layers=2).eval()
+    x = make_input()
+    return gradients_of(evaluating, evaluating(x)[0]), gradients_of(training, training(x)[0])
 
 
 def skip_init(cls):
     """`nn.utils.skip_init`"""
     layer = torch.nn.utils.skip_init(cls, I, H, dtype=torch.float64)
-    layer.load_state_dict(_layer(cls).state_dict())
-    x = _input()
-    return [layer(x)[0]], [_layer(cls)(x)[0]]
+    layer.load_state_dict(make_layer(cls).state_dict())
+    x = make_input()
+    return [layer(x)[0]], [make_layer(cls)(x)[0]]
 
 
 TRANSFORMS = (

@@ -19,13 +19,13 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.support.outcomes import COLUMNS, outcome
-from tests.support.transforms import _input, _layer
+from tests.support.transforms import make_input, make_layer
 
 
 def _steps(alone, wrapped):
     """Two steps of SGD on this process's half of a batch, beside the whole batch on one process."""
     torch.manual_seed(1)
-    x = _input(B=4)
+    x = make_input(B=4)
     mine = x[:, 2 * dist.get_rank() :][:, :2]
     found, expected = [], []
     for layer, given, results in ((wrapped, mine, found), (alone, x, expected)):
@@ -42,7 +42,7 @@ def _steps(alone, wrapped):
 
 def data_parallel(cls):
     """`DistributedDataParallel`, two steps of training on two processes"""
-    layer = _layer(cls, num_layers=2)
+    layer = make_layer(cls, num_layers=2)
     return _steps(layer, DistributedDataParallel(copy.deepcopy(layer)))
 
 
@@ -51,11 +51,11 @@ def fully_sharded(cls):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    layer = _layer(cls, num_layers=2)
+    layer = make_layer(cls, num_layers=2)
     sharded = copy.deepcopy(layer)
     fully_shard(sharded, mesh=init_device_mesh("cpu", (2,)))
     found, expected = _steps(layer, sharded)
-    x = _input()
+    x = make_input()
     with torch.no_grad():
         for _ in range(2):
             found.append(sharded(x)[0])
