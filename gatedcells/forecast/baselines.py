@@ -60,7 +60,14 @@ class DayWeekRatio:
 
     def forecast(self, region: Region) -> FloatArray:
         """As the class says; the last hour alone where the series is shorter than the lags."""
-        y, t = region.load_mw, region.test
+        return self._at(region.load_mw, region.test)
+
+    def usual_error(self, region: Region) -> float:
+        """The mean ``|log F − log A|`` of the training targets: how hard a region is to forecast."""
+        targets = region.train[region.usable[region.train]]
+        return float(np.abs(np.log(self._at(region.load_mw, targets) / region.load_mw[targets])).mean())
+
+    def _at(self, y: FloatArray, t: IntArray) -> FloatArray:
         moves = [self._move(y, t, lag) for lag in (_DAY, _WEEK)]
         return y[t - 1] * np.mean(moves, axis=0)
 

@@ -56,7 +56,7 @@ _OF_LOAD = ("hidden_size", "tz", "stamp", "trees")  # nothing that the bitcoin r
     help="Which network to train.",
 )
 @click.option(
-    "--hidden-size", type=click.IntRange(1, 4096), help="Hidden units. [fast: 64, best: 96, article: 256]"
+    "--hidden-size", type=click.IntRange(1, 4096), help="Hidden units. [fast: 64, best: 160, article: 256]"
 )
 @click.option(
     "--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="[fast: 0.02, article: 0.001]"

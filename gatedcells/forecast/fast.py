@@ -23,6 +23,7 @@ from gatedcells.forecast.features import FeatureTable, feature_table, input_name
 from gatedcells.forecast.neighbours import Errors, Neighbours
 from gatedcells.forecast.networks import change_network
 from gatedcells.forecast.scaling import LogScale
+from gatedcells.forecast.weighting import region_weights
 from gatedcells.forecast.windows import Region
 
 WARMUP_HOURS = 336  # before a stretch that is forecast, while the state forgets that it started at zero
@@ -48,6 +49,8 @@ class FastRecipe:
             backward pass. Weights, their updates, inputs and forecasts are float32 in either.
         neighbours: whether what all regions' errors of the last hours say of the next is added, see
             `gatedcells.forecast.neighbours`.
+        loss_in: ``"percent"``, in which a region that is hard to forecast counts for more, or
+            ``"usual errors"`` of each region (its day-and-week ratio's), as the likelihood would have it.
     """
 
     cell: str = "gru"
@@ -65,6 +68,7 @@ class FastRecipe:
     members: int = 1
     precision: str = "float32"
     neighbours: bool = False
+    loss_in: str = "percent"
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,10 @@ class BestRecipe(FastRecipe):
     hidden_size: int = 160
     steps: int = 4000
     members: int = 4
+    weight_decay: float = 0.2
     precision: str = "bfloat16"
     neighbours: bool = True
+    loss_in: str = "usual errors"
 
 
 def table_of(
@@ -267,6 +273,7 @@ class FastTask:
         changes = [np.diff(np.log(r.load_mw), prepend=np.log(r.load_mw[0])) for r in regions]
         self._change = torch.from_numpy(np.concatenate(changes).astype(np.float32))
         self._scale = torch.tensor([self.scales[r.name].change for r in regions])
+        self._weight = region_weights(recipe.loss_in, regions)
         self._usable = torch.from_numpy(np.concatenate([r.usable for r in regions]))
         starts = [self._chunk_starts(r, o) for r, o in zip(regions, self._table.offsets, strict=True)]
         self._starts = torch.cat(starts)
@@ -303,9 +310,10 @@ class FastTask:
         rows = torch.cat([share.part(own.T).T for own in every.split(recipe.batch_size, dim=1)], dim=1)
         change, _ = network(self._table.inputs(rows))
         supervised = rows[recipe.burn_in_hours :]
-        scale = self._scale[self._table.region[supervised].long()]
+        region = self._table.region[supervised].long()
         # an error in log load is a relative error, whatever the size of the region
-        error = (change[recipe.burn_in_hours :] * scale - self._change[supervised]).abs()
+        error = (change[recipe.burn_in_hours :] * self._scale[region] - self._change[supervised]).abs()
+        error = error * self._weight[region]
         usable = self._usable[supervised]
         counted = self._usable[every[recipe.burn_in_hours :]].sum().clamp(min=1)
         # the sum over members of each one's mean: they share nothing

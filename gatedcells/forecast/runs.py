@@ -40,7 +40,7 @@ RECIPES: dict[str, type[FastRecipe] | type[ArticleRecipe] | type[BitcoinRecipe]]
     "bitcoin": BitcoinRecipe,
 }
 # settings that runs of before do not have, and what these did
-_ADDED: dict[str, Any] = {"members": 1, "precision": "float32", "neighbours": False}
+_ADDED: dict[str, Any] = {"members": 1, "precision": "float32", "neighbours": False, "loss_in": "percent"}
 _LARGEST = 1_000_000  # no size in a recipe is larger
 
 
