@@ -53,6 +53,11 @@ class ArticleRecipe:
     lookback_hours: int = LOOKBACK
     scaled_on: str = "train"
 
+    @property
+    def hours_needed(self) -> int:
+        """How far back the inputs of a forecast reach."""
+        return self.lookback_hours
+
 
 class WindowNetwork(nn.Module):
     """``load[p] = linear(relu(rnn(window before p)[-1]))``, load in units of 0..1."""
@@ -98,7 +103,7 @@ class ArticleForecaster:
     @property
     def hours_needed(self) -> int:
         """The shortest history that a forecast can be made from."""
-        return self.recipe.lookback_hours
+        return self.recipe.hours_needed
 
     @torch.no_grad()
     def forecast_test(self, regions: Sequence[Region], progress: Callable[[int], None]) -> list[FloatArray]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from gatedcells.forecast.data import LoadSeries
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.policy import DEFAULT, Policy, check
 from gatedcells.forecast.windows import LOOKBACK, Region, prepare_at
 
 _LEAST_TO_TRAIN_ON = 24 * 28
@@ -61,12 +62,17 @@ def ends_of(series: Sequence[LoadSeries]) -> list[pd.Timestamp]:
     return [one.first_hour + pd.Timedelta(hours=len(one.load_mw)) for one in series]
 
 
-def folds(series: Sequence[LoadSeries], plan: Plan) -> list[Fold]:
-    """Cut and split the series at each origin.
+def folds(
+    series: Sequence[LoadSeries], plan: Plan, policy: Policy = DEFAULT, reach_hours: int = LOOKBACK
+) -> list[Fold]:
+    """Cut and split the series at each origin; ``policy`` and ``reach_hours`` as for
+    `gatedcells.forecast.windows.prepare`.
 
     Raises:
-        ForecastError: no region has hours on both sides of an origin.
+        ForecastError: no region has hours on both sides of an origin, or the policy refuses a series.
     """
+    for one in series:
+        check(one, policy)
     found: list[Fold] = []
     for origin in plan.origins(series):
         regions: list[Region] = []
@@ -81,7 +87,11 @@ def folds(series: Sequence[LoadSeries], plan: Plan) -> list[Fold]:
             elif not tested:
                 left_out[one.region] = "no hour after it"
             else:
-                regions.append(prepare_at(cut, first_test, LOOKBACK))
+                region = prepare_at(cut, first_test, LOOKBACK, policy, reach_hours)
+                if len(region.test) and region.usable[region.train].any():
+                    regions.append(region)
+                else:
+                    left_out[one.region] = f"--on-gap {policy.on_gap} leaves no hour on one side of it"
         if not regions:
             reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
             raise ForecastError(f"nothing to test at {origin:%Y-%m-%d %H:%M} UTC: {reasons}")
@@ -106,4 +116,5 @@ def _cut(series: LoadSeries, origin: pd.Timestamp, plan: Plan) -> LoadSeries:
         first_hour=series.first_hour + pd.Timedelta(hours=first),
         load_mw=series.load_mw[first:end],
         rows=series.rows[inside] - first,
+        not_positive={at - first: load for at, load in series.not_positive.items() if first <= at < end},
     )

@@ -9,6 +9,7 @@ from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
 from gatedcells.forecast.data import EASTERN, Clock
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy
 
 
 @click.command(context_settings={"max_content_width": 110})
@@ -28,6 +29,16 @@ from gatedcells.forecast.errors import ForecastError
 @click.option("--steps", type=click.IntRange(1), default=700, show_default=True, help="Optimizer steps.")
 @click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
 @click.option("--holidays", metavar="COUNTRY", default="US", show_default=True, help="Inputs, or none.")
+@click.option(
+    "--on-gap", type=click.Choice(list(ON_GAP)), default="fill", show_default=True, help="As for forecast."
+)
+@click.option(
+    "--on-outlier",
+    type=click.Choice(list(ON_OUTLIER)),
+    default="repair",
+    show_default=True,
+    help="As for forecast.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
 @click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
@@ -62,11 +73,12 @@ def _backtest(options: dict[str, Any]) -> None:
     plan = Plan(
         options["folds"], options["span"], options["window"], _moment(options["end"]), options["refit"]
     )
+    policy = Policy(options["on_gap"], options["on_outlier"])
     if options["threads"] is not None:
         torch.set_num_threads(options["threads"])
     source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
     try:
-        run(options["out"], source, plan, recipe, options["seed"], console)
+        run(options["out"], source, plan, recipe, options["seed"], console, policy)
     except (Interrupted, KeyboardInterrupt):
         click.echo("Stopped. The same command goes on.", err=True)
         raise SystemExit(INTERRUPTED) from None

@@ -17,12 +17,19 @@ from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored
 from gatedcells.forecast.fast import FastForecaster, FastRecipe, FastTask
 from gatedcells.forecast.files import read_json, write_json
+from gatedcells.forecast.policy import DEFAULT, Policy
 from gatedcells.forecast.progress import progress_bar, train_shown
 from gatedcells.forecast.sources import Source
 
 
 def run(
-    folder: Path, source: Source, plan: Plan, recipe: FastRecipe, seed: int, console: Console
+    folder: Path,
+    source: Source,
+    plan: Plan,
+    recipe: FastRecipe,
+    seed: int,
+    console: Console,
+    policy: Policy = DEFAULT,
 ) -> dict[str, list[float]]:
     """Train, forecast and score every fold that the folder does not hold yet; print and write the rest.
 
@@ -33,8 +40,8 @@ def run(
         ForecastError: the folder is of another backtest, or a fold has nothing to test.
         gatedcells.forecast.training.Interrupted: Ctrl-C; the same command goes on.
     """
-    cut = folds(source.series, plan)
-    settings = _settings(source, plan, recipe, seed)
+    cut = folds(source.series, plan, policy, recipe.hours_needed)
+    settings = _settings(source, plan, recipe, seed, policy)
     _begin(folder, settings)
     found: list[dict[str, Any]] = []
     forecaster: FastForecaster | None = None
@@ -55,9 +62,10 @@ def run(
     return {name: [one["smape"][name] for one in found] for name in found[0]["smape"]}
 
 
-def _settings(source: Source, plan: Plan, recipe: FastRecipe, seed: int) -> dict[str, Any]:
+def _settings(source: Source, plan: Plan, recipe: FastRecipe, seed: int, policy: Policy) -> dict[str, Any]:
     dates = asdict(plan) | {"end": None if plan.end is None else plan.end.isoformat()}
     settings = {"plan": dates, "recipe": asdict(recipe), "seed": seed, "data": source.to_json()}
+    settings["policy"] = asdict(policy)
     return json.loads(json.dumps(settings))  # as it will be read
 
 
@@ -67,8 +75,13 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise ForecastError(f"{folder}: exists already and is no backtest; choose another folder")
         write_json(path, settings)
-    elif read_json(path) != settings:
+    elif _of_before(read_json(path)) != settings:
         raise ForecastError(f"{folder}: holds a backtest with other settings or data; choose another folder")
+
+
+def _of_before(settings: Any) -> Any:
+    """Settings of a backtest from before there were policies, with what it did."""
+    return {"policy": asdict(DEFAULT)} | settings if isinstance(settings, dict) else settings
 
 
 def _train(

@@ -15,6 +15,8 @@ from gatedcells.forecast.data import EASTERN, Clock
 from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.networks import PRECISIONS
+from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy, check
+from gatedcells.forecast.report_cli import report
 from gatedcells.forecast.runs import RECIPES, RunFolder
 
 _OPTIONS_OF = {
@@ -23,7 +25,8 @@ _OPTIONS_OF = {
     "article": ("epochs", "fraction", "layers", "dropout"),
     "bitcoin": ("epochs", "dropout"),
 }
-_OF_LOAD = ("hidden_size", "tz", "stamp", "trees")  # nothing that the bitcoin recipe has
+# nothing that the bitcoin recipe has
+_OF_LOAD = ("hidden_size", "tz", "stamp", "trees", "on_gap", "on_outlier")
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -92,6 +95,16 @@ _OF_LOAD = ("hidden_size", "tz", "stamp", "trees")  # nothing that the bitcoin r
     "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
     help="Also fit LightGBM with so many trees, on all regions together. [not at all]",
 )  # fmt: skip
+@click.option(
+    "--on-gap", type=click.Choice(list(ON_GAP)), default="fill", show_default=True,
+    help="Hours that a file lacks. fill: read a value made from the hours before, neither train on nor score"
+    " them. drop: nor on any hour that looks back on one. raise: refuse the file.",
+)  # fmt: skip
+@click.option(
+    "--on-outlier", type=click.Choice(list(ON_OUTLIER)),
+    help="Single hours over 10% off. repair: fill them in the training part, test as recorded. keep:"
+    " leave them. raise: refuse the file. [repair; --article: keep]",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
 @click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
@@ -124,6 +137,7 @@ def forecast(context: click.Context, **options: Any) -> None:
     gatedcells forecast --resume RUN           go on with an interrupted run
     gatedcells forecast predict RUN --data F   forecast the hours after the end of a CSV file
     gatedcells forecast backtest --out DIR     train and score at several dates
+    gatedcells forecast report RUN             the report of a run as one HTML file
     gatedcells forecast --recipe article --fraction 0.02 --epochs 1    the article's recipe, a taste
     gatedcells forecast --recipe bitcoin --data bitcoin_price.csv      the next day's close, beside today's
     """
@@ -160,6 +174,7 @@ def predict(**options: Any) -> None:
     guarded(_predict, options)
 
 
+forecast.add_command(report)
 forecast.add_command(backtest)
 
 
@@ -189,7 +204,8 @@ def _recipe(options: dict[str, Any]) -> tuple[str, Any]:
 def _run(context: click.Context, options: dict[str, Any]) -> None:
     import torch
 
-    from gatedcells.forecast.pipeline import execute, new_config, read_data
+    from gatedcells.forecast.page import NAME
+    from gatedcells.forecast.pipeline import data_of, execute, new_config, read_data
     from gatedcells.forecast.training import Interrupted
 
     console = plain_console()
@@ -204,7 +220,9 @@ def _run(context: click.Context, options: dict[str, Any]) -> None:
         if RunFolder(options["resume"]).config().recipe_name == "bitcoin":
             _run_bitcoin(options, console)
             return
-        run, config, source = _resumed(options, console)
+        run = RunFolder(options["resume"])
+        config = run.config()
+        source = data_of(run, config, options["data"], console)
     else:
         name, recipe = _recipe(options)
         if name == "bitcoin":
@@ -212,8 +230,11 @@ def _run(context: click.Context, options: dict[str, Any]) -> None:
             return
         source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
         config = new_config(
-            name, recipe, _cells(options), options["seed"], options["threads"], source.to_json()
-        )
+            name, recipe, _cells(options), options["seed"], options["threads"], source.to_json(),
+            _policy(options),
+        )  # fmt: skip
+        for series in source.series:
+            check(series, config.policy)  # before there is a folder
         run = _new_folder(options, config)
     try:
         execute(run, config, source, console, trees)
@@ -221,12 +242,18 @@ def _run(context: click.Context, options: dict[str, Any]) -> None:
         click.echo(f"Stopped. Go on with: gatedcells forecast --resume {run.path}", err=True)
         raise SystemExit(INTERRUPTED) from None
     console.print(f"Run folder: {run.path}", soft_wrap=True)
+    console.print(f"Report: {run.path / NAME}", soft_wrap=True)
     example = next(iter(config.data["sha256"]), "FILE.csv")
     file = Path(config.data["place"]) / example
     console.print(
         f"Next hours of a file: gatedcells forecast predict {run.path} --data {file}",
         soft_wrap=True,
     )
+
+
+def _policy(options: dict[str, Any]) -> Policy:
+    usual = "keep" if options["as_published"] else "repair"
+    return Policy(options["on_gap"], options["on_outlier"] or usual)
 
 
 def _cells(options: dict[str, Any]) -> tuple[str, ...]:
@@ -276,24 +303,6 @@ def _check_resumed(context: click.Context, options: dict[str, Any]) -> None:
     ]
     if given:
         raise click.UsageError(f"a resumed run has its own settings; leave out {', '.join(given)}", context)
-
-
-def _resumed(options: dict[str, Any], console: Console) -> Any:
-    from gatedcells.forecast.pipeline import read_data
-
-    run = RunFolder(options["resume"])
-    config = run.config()
-    clock = Clock(config.data["tz"], config.data["stamp"])
-    if config.data["kind"] == "simulated" and options["data"] is None:
-        from gatedcells.forecast.sources import simulated
-
-        source = simulated(clock, "the run began with them")
-        console.print(source.note, style="bold white on red")
-    else:
-        source = read_data(options["data"] or Path(config.data["place"]), clock, console)
-    if source.to_json()["sha256"] != config.data["sha256"]:
-        raise ForecastError(f"{run.path}: began with other data than {source.place} holds now")
-    return run, config, source
 
 
 def _predict(options: dict[str, Any]) -> None:

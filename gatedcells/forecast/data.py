@@ -6,8 +6,8 @@ is a position on a grid of UTC hours without holes: the two hours that share the
 are two positions, the hour that a spring night skips is none.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class LoadSeries:
         load_mw: ``[n]`` megawatts, NaN where the file has no positive number.
         rows: ``[r]`` positions of the file's rows, in order of time.
         flaws: what was found and what was made of it.
+        not_positive: at positions whose row has no positive number, what it has (NaN: blank).
     """
 
     region: str
@@ -70,6 +71,7 @@ class LoadSeries:
     load_mw: FloatArray
     rows: IntArray
     flaws: Flaws
+    not_positive: Mapping[int, float] = field(default_factory=dict[int, float])
 
     def local_stamps(self, extra_hours: int = 0) -> pd.DatetimeIndex:
         """The stamp that the file's clock gives to every position, and to ``extra_hours`` more beyond the
@@ -143,7 +145,9 @@ def read_file(path: Path, clock: Clock | None = None) -> LoadSeries:
         backward_steps=int((np.diff(np.argsort(order, kind="stable")) < 0).sum()),
         repeated_rows=repeated,
     )
-    return LoadSeries(region, path.name, clock, first_hour, grid, positions, flaws)
+    kept = load[keep]
+    not_positive = {int(positions[row]): float(kept[row]) for row in np.flatnonzero(~(kept > 0))}
+    return LoadSeries(region, path.name, clock, first_hour, grid, positions, flaws, not_positive)
 
 
 def _read_text(path: Path) -> pd.DataFrame:

@@ -70,6 +70,11 @@ class FastRecipe:
     neighbours: bool = False
     loss_in: str = "percent"
 
+    @property
+    def hours_needed(self) -> int:
+        """How far back the inputs of a forecast reach."""
+        return max(self.lags_hours, default=1) + 2
+
 
 @dataclass(frozen=True)
 class BestRecipe(FastRecipe):
@@ -128,7 +133,7 @@ class FastForecaster:
     @property
     def hours_needed(self) -> int:
         """The shortest history that a forecast can be made from."""
-        return max(self.recipe.lags_hours, default=1) + 2
+        return self.recipe.hours_needed
 
     def forecast_test(self, regions: Sequence[Region], progress: Callable[[int], None]) -> list[FloatArray]:
         """Forecast every region's test targets, MW, each hour from those before it: stretches of the test

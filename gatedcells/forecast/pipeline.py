@@ -4,6 +4,7 @@ import csv
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,25 @@ import torch
 from rich.console import Console
 
 import gatedcells
-from gatedcells.forecast import distributed
+from gatedcells.forecast import distributed, page
 from gatedcells.forecast.article import ArticleRecipe, ArticleTask
 from gatedcells.forecast.baselines import baselines
+from gatedcells.forecast.bitcoin import BitcoinRecipe
 from gatedcells.forecast.data import Clock
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored, with_intervals
 from gatedcells.forecast.fast import FastRecipe, FastTask
 from gatedcells.forecast.files import write_json, written_beside
 from gatedcells.forecast.intervals import Calibrator
+from gatedcells.forecast.page.findings import Findings, shown
+from gatedcells.forecast.page.gates import typical_days
 from gatedcells.forecast.plots import plot_all_regions, plot_four_regions
+from gatedcells.forecast.policy import DEFAULT, Policy
 from gatedcells.forecast.progress import progress_bar, train_shown
+from gatedcells.forecast.provenance import commit
 from gatedcells.forecast.report import flaw_table, interval_table, region_table, score_table
 from gatedcells.forecast.runs import FORMAT, Config, RunFolder
-from gatedcells.forecast.sources import Source, locate
+from gatedcells.forecast.sources import Source, locate, simulated
 from gatedcells.forecast.trees import PooledTrees
 from gatedcells.forecast.windows import LOOKBACK, Region, count_windows, prepare
 
@@ -42,6 +48,23 @@ def read_data(given: Path | None, clock: Clock, console: Console) -> Source:
     return source
 
 
+def data_of(run: RunFolder, config: Config, given: Path | None, console: Console) -> Source:
+    """The data that a run began with, from where they were or from another place.
+
+    Raises:
+        ForecastError: there are none, or other ones.
+    """
+    clock = Clock(config.data["tz"], config.data["stamp"])
+    if config.data["kind"] == "simulated" and given is None:
+        source = simulated(clock, "the run began with them")
+        console.print(source.note, style="bold white on red")
+    else:
+        source = read_data(given or Path(config.data["place"]), clock, console)
+    if source.to_json()["sha256"] != config.data["sha256"]:
+        raise ForecastError(f"{run.path}: began with other data than {source.place} holds now")
+    return source
+
+
 def execute(
     run: RunFolder, config: Config, source: Source, console: Console, trees: PooledTrees | None = None
 ) -> list[Result]:
@@ -53,19 +76,18 @@ def execute(
     """
     torch.set_num_threads(config.threads)
     recipe = config.recipe
-    as_published = isinstance(recipe, ArticleRecipe) and recipe.scaled_on == "all"
     lookback = recipe.lookback_hours if isinstance(recipe, ArticleRecipe) else LOOKBACK
-    regions = prepare(source.series, lookback, repair_spikes=not as_published)
-    console.print(flaw_table(source.series))
+    regions = regions_of(config, source)
+    console.print(flaw_table(source.series, config.policy, regions))
     train_windows, test_windows = count_windows(regions)
     console.print(
         f"{len(regions)} regions, lookback {lookback} h: {train_windows:,} training windows,"
         f" {test_windows:,} test hours",
     )
-    if as_published:
+    if config.as_published:
         console.print(
-            "As the article did: scales are fitted on all rows, the test part included, and spikes are"
-            " left in.",
+            "As the article did: scales are fitted on all rows, the test part included"
+            + (", and spikes are left in." if config.policy.on_outlier == "keep" else "."),
             style="yellow",
         )
     for cell in config.cells:
@@ -73,18 +95,13 @@ def execute(
             _train(run, config, cell, regions, console)
     if not distributed.share().first:
         return []
-    results: list[Result] = []
-    calibrators: dict[str, dict[str, Calibrator]] = {}
-    for cell in config.cells:
-        scored_network = _network(run, config, cell, regions, console)
-        result, calibrators[cell] = with_intervals(scored_network, regions)
-        results.append(result)
+    results, calibrators = score_networks(run, config, regions, console)
     run.save_calibration(calibrators)
-    country = recipe.holidays if isinstance(recipe, FastRecipe) else "US"
-    results += _baselines(regions, country, console)
+    results += score_formulas(config, regions, console)
     if trees is not None:
         results.append(_boosted(trees, regions, console))
     _write(run, config, source, regions, results)
+    page.write(run.path / page.NAME, findings_of(run, config, source, regions, results))
     title = f"Forecasting the next hour: {config.recipe_name} recipe"
     if source.kind == "simulated":
         title += ", SIMULATED DATA"
@@ -101,15 +118,43 @@ def new_config(
     seed: int,
     threads: int | None,
     data: dict[str, Any],
+    policy: Policy = DEFAULT,
 ) -> Config:
     """The settings of a run that starts now."""
     versions = {
         "gatedcells": gatedcells.__version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
+        "commit": commit(),
     }
     threads = threads or torch.get_num_threads()
-    return Config(recipe_name, recipe, cells, seed, threads, data, versions)
+    return Config(recipe_name, recipe, cells, seed, threads, data, versions, policy)
+
+
+def regions_of(config: Config, source: Source) -> list[Region]:
+    """The series, split and filled as a run of load has them.
+
+    Raises:
+        ForecastError: a series is too short, or the run's policy refuses it.
+    """
+    recipe = config.recipe
+    if isinstance(recipe, BitcoinRecipe):
+        raise ForecastError("a run of the bitcoin recipe has no regions")
+    lookback = recipe.lookback_hours if isinstance(recipe, ArticleRecipe) else LOOKBACK
+    return prepare(source.series, lookback, config.policy, recipe.hours_needed)
+
+
+def score_networks(
+    run: RunFolder, config: Config, regions: Sequence[Region], console: Console
+) -> tuple[list[Result], dict[str, dict[str, Calibrator]]]:
+    """Every network's forecasts of the test hours with intervals, and what is then known of its errors."""
+    results: list[Result] = []
+    calibrators: dict[str, dict[str, Calibrator]] = {}
+    for cell in config.cells:
+        scored_network = _network(run, config, cell, regions, console)
+        result, calibrators[cell] = with_intervals(scored_network, regions)
+        results.append(result)
+    return results, calibrators
 
 
 def _network(
@@ -153,8 +198,9 @@ def _train(run: RunFolder, config: Config, cell: str, regions: Sequence[Region],
     )
 
 
-def _baselines(regions: Sequence[Region], country: str, console: Console) -> list[Result]:
-    models = baselines(country)
+def score_formulas(config: Config, regions: Sequence[Region], console: Console) -> list[Result]:
+    """The baselines' forecasts of the test hours."""
+    models = baselines(config.recipe.holidays if isinstance(config.recipe, FastRecipe) else "US")
     with progress_bar(console) as progress:
         bar = progress.add_task("baselines", total=len(models) * len(regions))
         started = time.perf_counter()
@@ -171,6 +217,17 @@ def _boosted(trees: PooledTrees, regions: Sequence[Region], console: Console) ->
     return scored(trees.name, regions, forecasts, seconds=time.perf_counter() - started)
 
 
+def findings_of(
+    run: RunFolder, config: Config, source: Source, regions: Sequence[Region], results: Sequence[Result]
+) -> Findings:
+    """What the page tells of a run that was scored."""
+    charted = [regions[number] for number in shown(regions, results[0])]
+    days = [
+        day for cell in config.cells for day in typical_days(run.forecaster(config, cell)[0], cell, charted)
+    ]
+    return Findings(run.path.name, config, source.kind, source.note, regions, results, days)
+
+
 def _write(
     run: RunFolder, config: Config, source: Source, regions: Sequence[Region], results: Sequence[Result]
 ) -> None:
@@ -182,6 +239,7 @@ def _write(
             "data": source.kind,
             "recipe": config.recipe_name,
             "windows": dict(zip(("train", "test"), count_windows(regions), strict=True)),
+            "policy": asdict(config.policy),
             "flaws": {one.region: one.flaws.counts() for one in source.series},
             "models": {r.name: r.to_json() for r in results},
         },

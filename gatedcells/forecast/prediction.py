@@ -14,6 +14,7 @@ from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.data import Clock, FloatArray, read_file
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import read_json, written_beside
+from gatedcells.forecast.policy import check
 from gatedcells.forecast.runs import Config, RunFolder
 from gatedcells.forecast.windows import fill_from_the_past
 
@@ -72,7 +73,14 @@ def predict_file(
             f"{path}: region {name} is not one the run was trained on ({known}); --region says which it is"
         )
     series = replace(series, region=name)
+    check(series, config.policy)
     recorded = np.isfinite(series.load_mw)
+    missing = int((~recorded[-forecaster.hours_needed :]).sum())
+    if missing and config.policy.on_gap == "drop":
+        raise ForecastError(
+            f"{path}: {missing} of the {forecaster.hours_needed} hours that the network looks back at are"
+            " missing; expected all of them, as the run's --on-gap drop asks"
+        )
     load_mw = fill_from_the_past(series.load_mw, recorded, series.source)
     forecast_mw = forecaster.forecast_next(series, load_mw, hours)
     end = len(series.load_mw)
@@ -91,7 +99,7 @@ def predict_file(
         load_mw=forecast_mw,
         one_step_smape=scores.get((cell, name), float("nan")),
         simulated=config.data["kind"] == "simulated",
-        filled=int((~recorded[-forecaster.hours_needed :]).sum()),
+        filled=missing,
         low_mw={level: float(forecast_mw[0] * np.exp(-r)) for level, r in reach.items()},
         high_mw={level: float(forecast_mw[0] * np.exp(r)) for level, r in reach.items()},
     )

@@ -10,7 +10,9 @@ from rich.text import Text
 
 from gatedcells.forecast.data import LoadSeries
 from gatedcells.forecast.evaluate import Result
-from gatedcells.forecast.flaws import REMEDIES, Flaws
+from gatedcells.forecast.flaws import Flaws
+from gatedcells.forecast.policy import Policy
+from gatedcells.forecast.windows import Region
 
 _FLAW_COLUMNS = {
     "backward_steps": "out of\norder",
@@ -24,8 +26,8 @@ ARTICLE_SMAPE = {"gru": 4 * 0.28081167222194775, "lstm": 4 * 0.27014616762377464
 ARTICLE_SECONDS = {"gru": 390.0, "lstm": 463.0}  # on a GPU
 
 
-def flaw_table(series: Sequence[LoadSeries]) -> Group:
-    """What is wrong in each file, and what is made of it."""
+def flaw_table(series: Sequence[LoadSeries], policy: Policy, regions: Sequence[Region]) -> Group:
+    """What is wrong in each file, and what is made of it under the policy."""
     table = _table("What the files hold")
     table.add_column("region", no_wrap=True)
     table.add_column("rows", justify="right")
@@ -41,7 +43,12 @@ def flaw_table(series: Sequence[LoadSeries]) -> Group:
             *(f"{counts[name]:,}" if counts[name] else "·" for name in _FLAW_COLUMNS),
         )  # fmt: skip
     total = sum((one.flaws for one in series), Flaws()).counts()
-    lines = [f"{count:>8,} {REMEDIES[name]}" for name, count in total.items() if count]
+    remedies = policy.remedies()
+    lines = [f"{count:>8,} {remedies[name]}" for name, count in total.items() if count]
+    lines.append(f"Policy: {policy.in_words()}.")
+    if policy.on_gap == "drop":
+        train, test = (sum(len(region.dropped[part]) for region in regions) for part in (0, 1))
+        lines.append(f"{train:,} training and {test:,} test hours look back on a hole and are left out.")
     return Group(table, Text("\n".join(lines), style="dim"))
 
 

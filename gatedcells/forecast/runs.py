@@ -10,8 +10,9 @@
     RUN/calibration.json            errors of the test hours, for intervals of later ones
     RUN/metrics.json                scores, once all is done
     RUN/test_forecasts.csv, *.png   forecasts of the test hours and plots
+    RUN/report.html                 all of it for a reader
 
-Everything is safetensors, JSON, CSV or PNG: nothing in it is executed when it is read.
+Everything is safetensors, JSON, CSV, PNG or HTML: nothing in it is executed when it is read.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from gatedcells.forecast.fast import BestRecipe, FastForecaster, FastRecipe
 from gatedcells.forecast.files import read_json, read_tensors, write_json, write_tensors
 from gatedcells.forecast.intervals import Calibrator
 from gatedcells.forecast.neighbours import Neighbours
+from gatedcells.forecast.policy import DEFAULT, Policy
 from gatedcells.forecast.scaling import LogScale, MinMax
 
 FORMAT = 1
@@ -55,7 +57,8 @@ class Config:
         seed: of everything random.
         threads: of torch; results are the same bits only for the same number.
         data: as `gatedcells.forecast.sources.Source.to_json` gives it; of prices the file and its digest.
-        versions: of gatedcells, torch and Python.
+        versions: of gatedcells, torch and Python, and the commit where it is known.
+        policy: what is made of holes and spikes in load files.
     """
 
     recipe_name: str
@@ -65,6 +68,12 @@ class Config:
     threads: int
     data: dict[str, Any]
     versions: dict[str, str]
+    policy: Policy = DEFAULT
+
+    @property
+    def as_published(self) -> bool:
+        """Whether scales are fitted on all rows, as the article does."""
+        return isinstance(self.recipe, ArticleRecipe) and self.recipe.scaled_on == "all"
 
     def recipe_for(self, cell: str) -> Any:
         """The settings with that cell."""
@@ -125,7 +134,7 @@ class RunFolder:
                 raise ValueError(f"cells {content['cells']!r}")
             return Config(
                 recipe_name, recipe, cells, int(content["seed"]), int(content["threads"]),
-                dict(content["data"]), dict(content["versions"]),
+                dict(content["data"]), dict(content["versions"]), _policy(recipe, content),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise ForecastError(f"{path}: settings that this version cannot read ({error})") from error
@@ -239,6 +248,13 @@ def _recipe(kind: type[Recipe], content: dict[str, Any]) -> Recipe:
             raise ValueError(f"{name} is {value!r}")
         checked[name] = value
     return kind(**checked)
+
+
+def _policy(recipe: Recipe, content: dict[str, Any]) -> Policy:
+    """What a run makes of flaws; runs of before have no word of it, and the article's left spikes in."""
+    as_published = isinstance(recipe, ArticleRecipe) and recipe.scaled_on == "all"
+    before = {"on_gap": "fill", "on_outlier": "keep" if as_published else "repair"}
+    return Policy(**content.get("policy", before))
 
 
 def _checked_size(name: str, value: Any) -> int:

@@ -51,7 +51,7 @@ def test_a_run_prints_the_table_and_writes_the_folder(finished):
     assert max(len(line) for line in output.splitlines() if "/" not in line) <= 80
     assert {p.name for p in run.iterdir()} == {
         "config.json", "scales.json", "calibration.json", "metrics.json", "gru", "lstm", "test_forecasts.csv",
-        "predicted_vs_actual.png", "all_regions.png",
+        "predicted_vs_actual.png", "all_regions.png", "report.html",
     }  # fmt: skip
     assert not list(run.rglob("checkpoint*"))
 

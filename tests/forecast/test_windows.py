@@ -13,6 +13,7 @@ from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import FastRecipe, FastTask
 from gatedcells.forecast.features import feature_table, input_size
 from gatedcells.forecast.flaws import spike_mask
+from gatedcells.forecast.policy import Policy
 from gatedcells.forecast.scaling import LogScale, MinMax
 from gatedcells.forecast.windows import fill_from_the_past, prepare
 from tests.support.load_files import eastern_stamps, made_up_load, write_file
@@ -56,7 +57,7 @@ def test_holes_and_training_spikes_are_filled_from_the_past_and_test_spikes_are_
     assert np.isnan(region.actual_mw).sum() == 0
     untouched = np.setdiff1d(np.arange(len(y)), [50, 300, 301, 400])
     assert np.array_equal(y[untouched], raw[untouched])
-    (kept,) = prepare([series], repair_spikes=False)
+    (kept,) = prepare([series], policy=Policy(on_outlier="keep"))
     assert kept.load_mw[400] == raw[400]
 
 

@@ -1,0 +1,72 @@
+"""The report of a run that was made before, from its folder and the data it was made of."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from gatedcells.forecast import page
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.evaluate import Result
+from gatedcells.forecast.files import read_json
+from gatedcells.forecast.metrics import Scores
+from gatedcells.forecast.pipeline import findings_of, regions_of, score_formulas, score_networks
+from gatedcells.forecast.runs import Config, RunFolder
+from gatedcells.forecast.sources import Source
+
+HAVE_REPORTS = "runs of the recipes fast, best and article have reports"
+
+
+def config_of(run: RunFolder) -> Config:
+    """The settings of a run that a report can be made of.
+
+    Raises:
+        ForecastError: the folder is of something else, and what has reports.
+    """
+    if (run.path / "settings.json").exists() and not (run.path / "config.json").exists():
+        raise ForecastError(f"{run.path}: is a backtest, which has no report; {HAVE_REPORTS}")
+    config = run.config()
+    if config.recipe_name == "bitcoin":
+        raise ForecastError(
+            f"{run.path}: is a run of the bitcoin recipe, which has no report; {HAVE_REPORTS}"
+        )
+    return config
+
+
+def write_report(run: RunFolder, config: Config, source: Source, out: Path, console: Console) -> None:
+    """Forecast the test hours once more with the trained networks and write the page; the run stays as it is.
+
+    Raises:
+        ForecastError: a network is not trained, the data do not fit, or the page cannot be written.
+    """
+    torch.set_num_threads(config.threads)
+    regions = regions_of(config, source)
+    results, _ = score_networks(run, config, regions, console)
+    results += score_formulas(config, regions, console)
+    results += _scored_before(run, [region.name for region in regions], {result.name for result in results})
+    page.write(out, findings_of(run, config, source, regions, results))
+
+
+def _scored_before(run: RunFolder, regions: list[str], known: set[str]) -> list[Result]:
+    """Scores that the run has of others (LightGBM), whose forecasts were not kept."""
+    if not run.metrics.exists():
+        return []
+    try:
+        models = read_json(run.metrics)["models"]
+        return [
+            Result(
+                str(name), [], {region: _scores(model["by_region"][region]) for region in regions},
+                _scores(model["mean"]), None, float(model["train_seconds"]),
+            )
+            for name, model in models.items()
+            if name not in known
+        ]  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ForecastError(f"{run.metrics}: not the scores of this run ({error!r})") from error
+
+
+def _scores(content: dict[str, Any]) -> Scores:
+    return Scores(
+        **{name: float("nan") if value is None else float(value) for name, value in content.items()}
+    )
