@@ -94,9 +94,14 @@ class ArticleForecaster:
     Args:
         recipe: its settings.
         scales: by region.
+
+    Raises:
+        ValueError: a scale is of other columns.
     """
 
     def __init__(self, recipe: ArticleRecipe, scales: dict[str, MinMax]) -> None:
+        if any(len(scale.low) != _COLUMNS for scale in scales.values()):
+            raise ValueError(f"expected scales of {_COLUMNS} columns")
         self.recipe, self.scales = recipe, scales
         self.network = WindowNetwork(recipe)
 

@@ -48,7 +48,7 @@ def run(
     for number, fold in enumerate(cut):
         path = folder / f"fold-{number}.json"
         if path.exists():
-            found.append(read_json(path))
+            found.append(_checked(path, fold.origin.isoformat()))
             continue
         if forecaster is None or plan.refit:
             # without refitting all folds are forecast by the network of the first
@@ -56,10 +56,28 @@ def run(
             forecaster = _train(folder, number if plan.refit else 0, trained_on, recipe, seed, console)
         found.append(_scored(fold, forecaster, recipe, console))
         write_json(path, found[-1])
+    if len({tuple(one["smape"]) for one in found}) > 1:
+        raise ForecastError(f"{folder}: its folds are scores of different forecasters")
     console.print(_table(found))
     _left_out(cut, console)
     write_json(folder / "backtest.json", {"settings": settings, "folds": found})
     return {name: [one["smape"][name] for one in found] for name in found[0]["smape"]}
+
+
+def _checked(path: Path, origin: str) -> dict[str, Any]:
+    """A fold that was scored before.
+
+    Raises:
+        ForecastError: the file holds something else.
+    """
+    content = read_json(path)
+    try:
+        if content["origin"] != origin or type(content["test_hours"]) is not int or not content["smape"]:
+            raise ValueError(f"origin {content['origin']!r}, expected {origin!r}")
+        content["smape"] = {str(name): float(value) for name, value in content["smape"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ForecastError(f"{path}: not a fold of this backtest ({error!r})") from error
+    return content
 
 
 def _settings(source: Source, plan: Plan, recipe: FastRecipe, seed: int, policy: Policy) -> dict[str, Any]:

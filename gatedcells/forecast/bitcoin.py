@@ -84,11 +84,16 @@ class PriceForecaster:
     Args:
         recipe: its settings.
         scales: that of the close, by the name "close".
+
+    Raises:
+        ValueError: the scale is of other columns.
     """
 
     def __init__(self, recipe: BitcoinRecipe, scales: dict[str, MinMax]) -> None:
         self.recipe, self.scales = recipe, scales
         self.scale = scales["close"]
+        if len(self.scale.low) != 1:
+            raise ValueError("expected the scale of one column")
         self.network = PriceNetwork(recipe)
 
     @torch.no_grad()

@@ -121,6 +121,7 @@ class FastForecaster:
 
     def __init__(self, recipe: FastRecipe, scales: dict[str, LogScale]) -> None:
         self.recipe, self.scales = recipe, scales
+        self.hours_needed = recipe.hours_needed  # the shortest history that a forecast can be made from
         self.neighbours: Neighbours | None = None
         self.network = change_network(
             recipe.cell,
@@ -129,11 +130,6 @@ class FastForecaster:
             recipe.members,
             recipe.precision,
         )
-
-    @property
-    def hours_needed(self) -> int:
-        """The shortest history that a forecast can be made from."""
-        return self.recipe.hours_needed
 
     def forecast_test(self, regions: Sequence[Region], progress: Callable[[int], None]) -> list[FloatArray]:
         """Forecast every region's test targets, MW, each hour from those before it: stretches of the test

@@ -1,7 +1,8 @@
 """Reading and writing a run's files, with errors in the user's words."""
 
 import json
-from collections.abc import Generator
+import stat
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from gatedcells import _files
 from gatedcells.forecast.errors import ForecastError
+
+_LARGEST_JSON = 256 * 2**20  # bytes; the errors of a thousand regions are a third of it
+_NOTES = 16 * 2**20  # bytes beside the tensors
 
 
 @contextmanager
@@ -43,14 +47,40 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        ForecastError: no such file, or not JSON.
+        ForecastError: no such file, not JSON (which has no NaN), or more of it than a run writes.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        _check_size(path, _LARGEST_JSON)
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ForecastError(f"{path}: no such file; expected a run folder") from error
     except (OSError, ValueError) as error:
         raise ForecastError(f"{path}: not readable as JSON ({error})") from error
+
+
+def parse_json(text: str) -> Any:
+    """The content of JSON.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _check_size(path: Path, at_most: int) -> None:
+    """Before anything is read: a file as large as expected, and a file."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ForecastError(f"{path}: is not a file")
+    if found.st_size > at_most:
+        raise ForecastError(f"{path}: has {found.st_size:,} bytes; expected at most {at_most:,}")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str] | None = None) -> None:
@@ -59,18 +89,34 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str] 
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, beside, notes)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, at_most: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read what `write_tensors` wrote.
 
+    Args:
+        path: the file.
+        at_most: bytes of all tensors together, as far as that is known before.
+
     Raises:
-        ForecastError: no such file, or not a whole safetensors file.
+        ForecastError: no such file, not a whole safetensors file, a larger one, or one with numbers that are
+            none.
     """
     if not path.is_file():
         raise ForecastError(f"{path}: no such file")
     try:
+        if at_most is not None:
+            _check_size(path, at_most + _NOTES)
         with safetensors.safe_open(path, framework="pt") as file:  # pyright: ignore[reportPrivateImportUsage]
             notes = dict(file.metadata() or {})
         # copies, aligned as torch aligns its own: how a product is summed may depend on it
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}, notes
+        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     except (safetensors.SafetensorError, OSError) as error:
         raise ForecastError(f"{path}: not a whole safetensors file ({error})") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ForecastError(f"{path}: {name} holds numbers that are not finite")
+    return tensors, notes
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes of all together; of tensors without memory those that they would take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -24,6 +24,7 @@ _ADAPTS = 0.005  # of the level, an hour
 _FORGETS = 1 / 60  # of the usual error of an hour of the day, a day
 _FURTHEST = math.log(1000)  # a meter that fails shall not widen intervals without end
 _HOURS = 24
+_MOST_LEVELS, _MOST_DAYS, _FURTHEST_MISS = 100, 10**9, 1e6  # of what is read
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,10 @@ class Calibrator:
         """Go on from `to_json`.
 
         Raises:
-            ValueError, KeyError, TypeError: it is something else.
+            ValueError, KeyError, TypeError, OverflowError: it is something else.
         """
+        if not 0 < len(content["levels"]) <= _MOST_LEVELS or len(content["scores"]) > _MEMORY:
+            raise ValueError("not what a calibrator has learnt")
         made = cls([float(level) for level in content["levels"]])
         made._misses = np.array([float(miss) for miss in content["misses"]])
         made._usual = np.array([float(value) for value in content["usual"]])
@@ -132,7 +135,14 @@ class Calibrator:
         made._scores = deque(float(score) for score in content["scores"])
         made._ranked = sorted(made._scores)
         sizes = (len(made._misses), len(made._usual), len(made._days))
-        if sizes != (len(made.levels), _HOURS, _HOURS) or len(made._scores) > _MEMORY:
+        learnt = np.concatenate([made._usual, np.array(made._scores)])
+        if (
+            sizes != (len(made.levels), _HOURS, _HOURS)
+            or not (np.abs(made._misses) <= _FURTHEST_MISS).all()
+            or not ((learnt >= 0) & (learnt < np.inf)).all()
+            or not ((made._days >= 0) & (made._days <= _MOST_DAYS)).all()
+            or (made._ranked and not made._days.any())
+        ):
             raise ValueError("not what a calibrator has learnt")
         return made
 

@@ -148,12 +148,15 @@ def _scores(run: RunFolder) -> dict[tuple[str, str], float]:
     """Test sMAPE by (cell, region), as far as the run has been scored."""
     if not run.metrics.exists():
         return {}
-    models = read_json(run.metrics).get("models", {})
-    return {
-        (cell, region): scores["smape"] if scores["smape"] is not None else float("nan")
-        for cell in CELLS
-        for region, scores in models.get(cell.upper(), {}).get("by_region", {}).items()
-    }
+    try:
+        models = read_json(run.metrics)["models"]
+        return {
+            (cell, str(region)): float("nan") if scores["smape"] is None else float(scores["smape"])
+            for cell in CELLS
+            for region, scores in models.get(cell.upper(), {"by_region": {}})["by_region"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ForecastError(f"{run.metrics}: not the scores of a run ({error!r})") from error
 
 
 def _better(config: Config, scores: dict[tuple[str, str], float]) -> str:

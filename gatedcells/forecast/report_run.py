@@ -62,7 +62,7 @@ def _scored_before(run: RunFolder, regions: list[str], known: set[str]) -> list[
             for name, model in models.items()
             if name not in known
         ]  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ForecastError(f"{run.metrics}: not the scores of this run ({error!r})") from error
 
 

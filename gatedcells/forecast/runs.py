@@ -15,8 +15,9 @@
 Everything is safetensors, JSON, CSV, PNG or HTML: nothing in it is executed when it is read.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from gatedcells.forecast.bitcoin import BitcoinRecipe, PriceForecaster
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import BestRecipe, FastForecaster, FastRecipe
-from gatedcells.forecast.files import read_json, read_tensors, write_json, write_tensors
+from gatedcells.forecast.files import parse_json, read_json, read_tensors, size_of, write_json, write_tensors
 from gatedcells.forecast.intervals import Calibrator
+from gatedcells.forecast.limits import check_recipe, check_run, read_data, read_recipe, read_texts
 from gatedcells.forecast.neighbours import Neighbours
 from gatedcells.forecast.policy import DEFAULT, Policy
 from gatedcells.forecast.scaling import LogScale, MinMax
@@ -41,9 +43,6 @@ RECIPES: dict[str, type[FastRecipe] | type[ArticleRecipe] | type[BitcoinRecipe]]
     "article": ArticleRecipe,
     "bitcoin": BitcoinRecipe,
 }
-# settings that runs of before do not have, and what these did
-_ADDED: dict[str, Any] = {"members": 1, "precision": "float32", "neighbours": False, "loss_in": "percent"}
-_LARGEST = 1_000_000  # no size in a recipe is larger
 
 
 @dataclass(frozen=True)
@@ -86,29 +85,53 @@ class RunFolder:
 
     path: Path
 
+    def file(self, *names: str) -> Path:
+        """A path in the folder.
+
+        Raises:
+            ForecastError: a link on the way leads out of the folder.
+        """
+        path = self.path.joinpath(*names)
+        try:
+            target = path.resolve()
+            inside = target.is_relative_to(self.path.resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # links in a circle
+            raise ForecastError(f"{path}: cannot be read ({error})") from error
+        if not inside:
+            raise ForecastError(f"{path}: is a link to {target}; expected a file in the run folder itself")
+        return path
+
     @property
     def metrics(self) -> Path:
         """Scores."""
-        return self.path / "metrics.json"
+        return self.file("metrics.json")
 
     def checkpoint(self, cell: str) -> Path:
         """Of a training under way."""
-        return self.path / cell / "checkpoint.safetensors"
+        return self.file(cell, "checkpoint.safetensors")
 
     def weights(self, cell: str) -> Path:
         """Of a trained network."""
-        return self.path / cell / "weights.safetensors"
+        return self.file(cell, "weights.safetensors")
 
     def _neighbours(self, cell: str) -> Path:
-        return self.path / cell / "neighbours.json"
+        return self.file(cell, "neighbours.json")
 
     def create(self, config: Config) -> None:
         """Make the folder and write its settings.
 
         Raises:
-            ForecastError: it exists and is not empty, or cannot be written.
+            ForecastError: it exists and is not empty, or cannot be written; or a setting makes no sense.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        try:
+            check_recipe(config.recipe)
+            check_run(config.seed, config.threads)
+            taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        except ValueError as error:
+            raise ForecastError(str(error)) from error
+        except OSError as error:
+            raise ForecastError(f"{self.path}: cannot be made a run folder ({error})") from error
+        if taken:
             raise ForecastError(f"{self.path}: exists already; choose another folder, or go on with --resume")
         content = {"format": FORMAT, **asdict(config)}
         write_json(self.path / "config.json", content)
@@ -119,7 +142,7 @@ class RunFolder:
         Raises:
             ForecastError: not a run folder, one of another version, or settings that make no sense.
         """
-        path = self.path / "config.json"
+        path = self.file("config.json")
         content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else None
@@ -128,14 +151,18 @@ class RunFolder:
             )
         try:
             recipe_name = content["recipe_name"]
-            recipe = _recipe(RECIPES[recipe_name], content["recipe"])
-            cells = tuple(cell for cell in content["cells"] if cell in CELLS)
-            if not cells or len(cells) != len(content["cells"]):
-                raise ValueError(f"cells {content['cells']!r}")
+            recipe = read_recipe(RECIPES[recipe_name], content["recipe"])
+            cells = content["cells"]
+            if not isinstance(cells, list) or not cells or not set(cells) <= set(CELLS):
+                raise ValueError(f"cells are {cells!r}; expected some of {', '.join(CELLS)}")
+            check_run(content["seed"], content["threads"])
             return Config(
-                recipe_name, recipe, cells, int(content["seed"]), int(content["threads"]),
-                dict(content["data"]), dict(content["versions"]), _policy(recipe, content),
+                recipe_name, recipe, tuple(dict.fromkeys(cells)), content["seed"], content["threads"],
+                read_data(content["data"], recipe_name), read_texts("versions", content["versions"]),
+                _policy(recipe, content),
             )  # fmt: skip
+        except ForecastError as error:
+            raise ForecastError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise ForecastError(f"{path}: settings that this version cannot read ({error})") from error
 
@@ -157,22 +184,25 @@ class RunFolder:
         Raises:
             ForecastError: the file is something else.
         """
-        path = self.path / "calibration.json"
+        path = self.file("calibration.json")
         if not path.exists():
             return None
         try:
             return Calibrator.from_json(read_json(path)[cell][region])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ForecastError(f"{path}: not the calibration of {cell} in {region} ({error})") from error
 
     def save_forecaster(self, cell: str, forecaster: Any, seconds: float) -> None:
         """Write a trained network's weights, with its seconds of training, and drop its checkpoint."""
-        notes = {"train_seconds": repr(seconds)}
+        notes = {"train_seconds": repr(seconds), "trained": json.dumps(_trained(forecaster))}
         neighbours: Neighbours | None = getattr(forecaster, "neighbours", None)
         if neighbours is not None:
             write_json(self._neighbours(cell), neighbours.to_json())
         write_tensors(self.weights(cell), forecaster.network.state_dict(), notes)
-        self.checkpoint(cell).unlink(missing_ok=True)
+        try:
+            self.checkpoint(cell).unlink(missing_ok=True)
+        except OSError as error:
+            raise ForecastError(f"{self.checkpoint(cell)}: cannot be deleted ({error})") from error
 
     def forecaster(self, config: Config, cell: str) -> tuple[Any, float]:
         """Rebuild a trained forecaster; also its seconds of training.
@@ -184,35 +214,39 @@ class RunFolder:
             raise ForecastError(f"{self.path}: has no {cell}, only {', '.join(config.cells)}")
         if not self.weights(cell).exists():
             raise ForecastError(f"{self.path}: its {cell} is not trained yet; go on with --resume")
-        path = self.path / "scales.json"
+        path = self.file("scales.json")
         content = read_json(path)
         make, scale_type = _MAKERS[config.recipe_name]
         try:
             scales = {str(name): scale_type(**_scale_fields(value)) for name, value in content.items()}
-        except (TypeError, ValueError, AttributeError) as error:
+            with torch.device("meta"):  # no memory for what settings claim before the weights bear it out
+                forecaster = make(config.recipe_for(cell), scales)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ForecastError(f"{path}: not the scales of a {config.recipe_name} run ({error})") from error
-        tensors, notes = read_tensors(self.weights(cell))
-        with torch.device("meta"):  # no memory for what the settings claim before the weights bear it out
-            forecaster = make(config.recipe_for(cell), scales)
+        path, expected = self.weights(cell), forecaster.network.state_dict()
+        tensors, notes = read_tensors(path, size_of(expected.values()))
         try:
+            _check_trained(forecaster, parse_json(notes.get("trained", "{}")))
+            for name, tensor in tensors.items():
+                if name in expected and tensor.dtype != expected[name].dtype:
+                    raise ValueError(f"{name} is {tensor.dtype}; expected {expected[name].dtype}")
             forecaster.network.load_state_dict(tensors, assign=True)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
-            raise ForecastError(
-                f"{self.weights(cell)}: does not fit the run's settings ({reason})"
-            ) from error
+            raise ForecastError(f"{path}: does not fit the run's settings ({reason})") from error
         if getattr(forecaster.recipe, "neighbours", False):
             forecaster.neighbours = self._read_neighbours(cell, tuple(scales))
         try:
-            return forecaster, float(notes.get("train_seconds", "nan"))
+            seconds = float(notes.get("train_seconds", "nan"))
         except ValueError as error:
-            raise ForecastError(f"{self.weights(cell)}: train_seconds is not a number") from error
+            raise ForecastError(f"{path}: train_seconds is not a number") from error
+        return forecaster, seconds
 
     def _read_neighbours(self, cell: str, regions: tuple[str, ...]) -> Neighbours:
         path = self._neighbours(cell)
         try:
             neighbours = Neighbours.from_json(read_json(path))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ForecastError(f"{path}: not what errors say of one another ({error})") from error
         if neighbours.regions != regions:
             found = ", ".join(neighbours.regions)
@@ -228,39 +262,28 @@ _MAKERS: dict[str, tuple[Callable[[Any, Any], Any], Callable[..., Any]]] = {
 }
 
 
-def _recipe(kind: type[Recipe], content: dict[str, Any]) -> Recipe:
-    """Settings from JSON, each of the type and size that the recipe expects."""
-    default = kind()
-    known = {field.name for field in fields(kind)}
-    content = {name: value for name, value in _ADDED.items() if name in known} | content
-    if set(content) != known:
-        raise ValueError(f"settings {sorted(set(content) ^ known)} are unknown or missing")
-    checked: dict[str, Any] = {}
-    for name in known:
-        value, like = content[name], getattr(default, name)
-        if isinstance(like, tuple):
-            value = tuple(_checked_size(name, int(part)) for part in value)
-        elif not isinstance(value, (int, float, str)) or isinstance(value, bool) != isinstance(like, bool):
-            raise ValueError(f"{name} is {value!r}")
-        elif isinstance(like, int) and not isinstance(like, bool):
-            value = value if name == "steps" else _checked_size(name, value)
-        elif type(value) is not type(like) and not (isinstance(like, float) and isinstance(value, int)):
-            raise ValueError(f"{name} is {value!r}")
-        checked[name] = value
-    return kind(**checked)
+def _trained(forecaster: Any) -> dict[str, Any]:
+    """What a network's forecasts depend on beside its weights."""
+    scales = {name: scale.to_json() for name, scale in forecaster.scales.items()}
+    return json.loads(json.dumps({"recipe": asdict(forecaster.recipe), "scales": scales}))
+
+
+def _check_trained(forecaster: Any, kept: Any) -> None:
+    """Settings and scales are those that the weights were trained with, as far as the weights say so."""
+    found = _trained(forecaster)
+    for name, value in kept.get("recipe", {}).items():
+        if found["recipe"].get(name) != value:
+            given = found["recipe"].get(name)
+            raise ValueError(f"{name} was {value!r} in training, and is {given!r} in config.json")
+    if kept.get("scales", found["scales"]) != found["scales"]:
+        raise ValueError("scales.json is not the one of the training")
 
 
 def _policy(recipe: Recipe, content: dict[str, Any]) -> Policy:
     """What a run makes of flaws; runs of before have no word of it, and the article's left spikes in."""
     as_published = isinstance(recipe, ArticleRecipe) and recipe.scaled_on == "all"
     before = {"on_gap": "fill", "on_outlier": "keep" if as_published else "repair"}
-    return Policy(**content.get("policy", before))
-
-
-def _checked_size(name: str, value: Any) -> int:
-    if not isinstance(value, int) or not 0 <= value <= _LARGEST:
-        raise ValueError(f"{name} is {value!r}")
-    return value
+    return Policy(**read_texts("policy", content.get("policy", before)))
 
 
 def _scale_fields(value: Any) -> dict[str, Any]:

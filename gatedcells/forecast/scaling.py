@@ -1,5 +1,6 @@
 """Scales fitted on the training part and undone on the output."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,13 @@ class MinMax:
 
     low: tuple[float, ...]
     high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        spans = zip(self.low, self.high, strict=True)
+        if not all(math.isfinite(low) and math.isfinite(high) and low <= high for low, high in spans):
+            raise ValueError(
+                f"low is {self.low}, high {self.high}; expected numbers, low no larger than high"
+            )
 
     @classmethod
     def fit(cls, columns: FloatArray) -> "MinMax":
@@ -49,6 +57,10 @@ class LogScale:
     level: float
     spread: float
     change: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.level) and 0 < self.spread < math.inf and 0 < self.change < math.inf):
+            raise ValueError(f"{self}: expected numbers, spread and change above 0")
 
     @classmethod
     def fit(cls, load_mw: FloatArray) -> "LogScale":

@@ -5,6 +5,7 @@ resumed ends with the same bits, on the CPU, as one that was not.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from gatedcells.forecast import distributed
 from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import read_tensors, write_tensors
+from gatedcells.forecast.files import parse_json, read_tensors, size_of, write_tensors
 
 _CHECKPOINT_SECONDS = 10.0
 
@@ -105,7 +106,7 @@ def train(
         optimizer = task.optimizer(list(network.parameters()))
         progress = Progress(0, task.steps, 0.0, float("nan"), 0.0)
         if checkpoint is not None and checkpoint.exists():
-            _load(checkpoint, network, optimizer, progress, seed)
+            _load(checkpoint, task, network, optimizer, progress, seed)
         share = distributed.share()
         distributed.same_everywhere(progress.step, "the step to go on from")
         if not share.first:
@@ -183,25 +184,59 @@ def _save(
 
 
 def _load(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, seed: int
+    path: Path,
+    task: Task,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    seed: int,
 ) -> None:
-    tensors, notes = read_tensors(path)
+    # an optimizer keeps at most as much again for each of two moments
+    tensors, notes = read_tensors(path, 4 * size_of(network.state_dict().values()))
     try:
-        kept = json.loads(notes["progress"])
-        if (kept["steps"], kept["seed"]) != (progress.steps, seed):
-            raise ForecastError(
-                f"{path}: is of another training (steps {kept['steps']}, seed {kept['seed']})"
-            )
+        kept = parse_json(notes["progress"])
+        step, steps, seconds = kept["step"], kept["steps"], float(kept["seconds"])
+        if (steps, kept["seed"]) != (progress.steps, seed):
+            raise ForecastError(f"{path}: is of another training (steps {steps}, seed {kept['seed']})")
+        if type(step) is not int or not 0 <= step <= steps or not 0 <= seconds < math.inf:
+            raise ValueError(f"step is {step!r} of {steps}, after {seconds} seconds")
+        expected = network.state_dict()
         weights = _under(tensors, "network.")
+        for name, value in weights.items():
+            if name in expected and value.dtype != expected[name].dtype:
+                raise ValueError(f"{name} is {value.dtype}; expected {expected[name].dtype}")
         network.load_state_dict(weights)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _under(tensors, "optimizer.").items():
             index, key = name.split(".")
             state.setdefault(int(index), {})[key] = value
+        if step:
+            _check_state(state, task, list(network.parameters()))
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-        progress.step, progress.seconds = int(kept["step"]), float(kept["seconds"])
+        progress.step, progress.seconds = step, seconds
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ForecastError(f"{path}: does not fit this training ({' '.join(str(error).split())})") from error
+
+
+def _check_state(state: dict[int, dict[str, Tensor]], task: Task, parameters: Sequence[nn.Parameter]) -> None:
+    """What an optimizer has kept of each parameter is what it keeps, in the parameter's shape."""
+    small = nn.Parameter(torch.zeros(2))
+    small.grad = torch.zeros(2)
+    optimizer = task.optimizer([small])
+    optimizer.step()
+    expected = {
+        (index, key): (one.shape if like.shape == small.shape else like.shape, like.dtype)
+        for index, one in enumerate(parameters)
+        for key, like in optimizer.state[small].items()
+    }
+    found = {(n, key): (value.shape, value.dtype) for n, kept in state.items() for key, value in kept.items()}
+    wrong = [one for one in expected.keys() | found.keys() if expected.get(one) != found.get(one)]
+    if wrong:
+        index, key = min(wrong)
+        raise ValueError(f"{key} of parameter {index} is missing, unknown, or of another shape or type")
+    counts = [kept[key] for kept in state.values() for key in kept if kept[key].ndim == 0]
+    if any(count < 0 for count in counts):
+        raise ValueError("the optimizer's step is below 0")
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

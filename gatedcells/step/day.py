@@ -39,6 +39,8 @@ def day_of_load(
     """
     folder = RunFolder(run)
     config = folder.config()
+    if config.recipe_name == "bitcoin":
+        raise StepError(f"{run}: is a run of the bitcoin recipe; expected one that forecasts load")
     cell = cell or config.cells[0]
     forecaster, _ = folder.forecaster(config, cell)
     clock = Clock(config.data["tz"], config.data["stamp"])
