@@ -158,7 +158,7 @@ def spoiled(content, **change):
         (lambda c: "[1, 2]", "not what errors say of one another"),
         (lambda c: spoiled(c, lags_hours=[1]), "expected lags"),
         (lambda c: spoiled(c, usual=[1.0, -1.0]), "usual errors above 0"),
-        (lambda c: spoiled(c, usual=[1.0, float("nan")]), "usual errors above 0"),
+        (lambda c: spoiled(c, usual=[1.0, float("nan")]), "NaN is no number"),
         (lambda c: spoiled(c, weights=[[1.0]]), "weights of shape"),
         (lambda c: spoiled(c, regions=["DOM", "AEP"]), "is of DOM, AEP; expected AEP, DOM"),
     ],
