@@ -1,5 +1,7 @@
-"""The figure of docs/forecasting.md: ``python -m benchmarks.screenshot RUN/report.html`` opens the report of a run in
-a headless Chromium and keeps what it shows of errors, forecasts and intervals."""
+"""The figure of docs/forecasting.md: ``python -m benchmarks.screenshot RUN/report.html``.
+
+Opens the report of a run in a headless Chromium and keeps what it shows of errors, forecasts and intervals.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.plot import FIGURES
 
-WIDTH = 1000
+WIDTH = 1100
 
 
 def main(report: Path) -> Path:
