@@ -1,7 +1,7 @@
 """Scoring models and baselines on the same test hours."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gatedcells.forecast.baselines import Baseline
@@ -40,7 +40,7 @@ class Result:
         """Scores without the forecasts."""
         found = self.interval_scores or {}
         return {
-            "intervals": {name: asdict(scores) for name, scores in found.items()},
+            "intervals": {name: scores.to_json() for name, scores in found.items()},
             "mean": self.mean.to_json(),
             "by_region": {name: scores.to_json() for name, scores in self.by_region.items()},
             "parameters": self.parameters,

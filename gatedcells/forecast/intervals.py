@@ -8,15 +8,17 @@ Nothing of an hour, nor of any later one, enters its interval.
 import bisect
 import math
 import sys
+import warnings
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gatedcells.forecast.data import FloatArray
+from gatedcells.forecast.metrics import UndefinedScore
 
 LEVELS = (0.80, 0.95)
 _MEMORY = 24 * 60  # hours whose scores are ranked
@@ -55,6 +57,17 @@ class IntervalScores:
     coverage: tuple[float, ...]
     width: tuple[float, ...]
     pinball: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, None for NaN."""
+        return {
+            name: [_plain(one) for one in value] if isinstance(value, tuple) else _plain(value)
+            for name, value in asdict(self).items()
+        }
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 class Calibrator:
@@ -166,8 +179,13 @@ def intervals(
 
 
 def score_intervals(found: Intervals, actual_mw: FloatArray) -> IntervalScores:
-    """Score intervals of hours with a known load and a known interval."""
+    """Score intervals of hours with a known load and a known interval; without any, scores are NaN, with a
+    warning."""
     known = np.isfinite(actual_mw) & np.isfinite(found.lower).all(axis=0)
+    if not known.any():
+        warnings.warn("intervals of no hours have no scores: NaN", UndefinedScore, stacklevel=2)
+        undefined = (math.nan,) * len(found.levels)
+        return IntervalScores(undefined, undefined, math.nan)
     actual, lower, upper = actual_mw[known], found.lower[:, known], found.upper[:, known]
     inside = (lower <= actual) & (actual <= upper)
     losses: list[float] = []

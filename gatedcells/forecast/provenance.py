@@ -30,7 +30,9 @@ def commit() -> str:
 def _git(root: Path, *arguments: str) -> str | None:
     """What git says; None if there is no git, or no such thing."""
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(root), *arguments], capture_output=True, text=True
+        )
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

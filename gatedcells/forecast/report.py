@@ -116,12 +116,12 @@ def interval_table(results: Sequence[Result]) -> Table:
             table.add_column(f"{result.name}\n{100 * level:.0f}%", justify="right")
     for region in results[0].by_region if results else ():
         found = [(result.interval_scores or {})[region] for result in results]
-        table.add_row(region, *(f"{100 * share:.1f}" for one in found for share in one.coverage))
+        table.add_row(region, *(_number(100 * share, 1) for one in found for share in one.coverage))
     if levels:
         table.add_section()
         every = [list((result.interval_scores or {}).values()) for result in results]
         widths = [np.mean([one.width[k] for one in own]) for own in every for k in range(len(own[0].width))]
-        table.add_row("mean width, %", *(f"{100 * width:.2f}" for width in widths))
+        table.add_row("mean width, %", *(_number(100 * float(width), 2) for width in widths))
     return table
 
 

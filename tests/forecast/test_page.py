@@ -15,6 +15,7 @@ from gatedcells.cli import main
 from gatedcells.forecast.calendar import local_starts
 from gatedcells.forecast.data import read_file, read_folder
 from gatedcells.forecast.evaluate import scored
+from gatedcells.forecast.metrics import UndefinedScore
 from gatedcells.forecast.page.charts import Line, chart
 from gatedcells.forecast.page.findings import changed_hours, largest_misses, mean_profile, profile
 from gatedcells.forecast.page.gates import typical_days
@@ -255,6 +256,33 @@ def test_a_region_with_less_than_a_day_to_test_has_no_typical_day(run, tmp_path)
     assert typical_days(forecaster, "gru", prepare([read_file(path)])) == []
 
 
+def test_a_run_with_less_than_a_day_to_test_has_a_report_and_says_what_has_no_score(tmp_path):
+    write_file(tmp_path / "data", "AEP", eastern_stamps("2016-09-01 04:00", 130), made_up_load(130))
+    small = ["--recipe", "article", "--epochs", 1, "--hidden-size", 4, "--cell", "gru"]
+    small += ["--data", tmp_path / "data"]
+    with pytest.warns(UndefinedScore, match="intervals of no hours have no scores"):
+        result = gatedcells("forecast", *small, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "There are too few hours for a day." in text
+    assert ">nan<" not in text
+    own = json.loads((tmp_path / "run" / "metrics.json").read_text())["models"]["GRU"]["intervals"]["AEP"]
+    assert own == {"coverage": [None, None], "width": [None, None], "pinball": None}
+
+
+def test_a_forecaster_without_any_error_is_said_to_be_that(tmp_path):
+    hours = 24 * 40
+    t = np.arange(hours)
+    load = np.round(1000 + 200 * np.sin(t / 24 * 2 * np.pi) + t % 7, 1)  # each week is like the one before
+    write_file(tmp_path / "data", "AEP", eastern_stamps("2016-11-10 05:00", hours), load)
+    result = gatedcells(
+        "forecast", "--data", tmp_path / "data", "--cell", "gru", "--out", tmp_path / "run", *SMALL
+    )
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "The best without a network is same hour last week, 0.000%." in text
+
+
 @pytest.mark.parametrize("logarithmic", [False, True])
 def test_a_curve_is_where_its_axis_says(logarithmic):
     values = np.array([0.7, 3.0, np.nan, 2.0, 9.0])
@@ -274,8 +302,9 @@ def test_a_curve_is_where_its_axis_says(logarithmic):
 
 
 @pytest.mark.parametrize("values", [[5.0], [0.0, 0.0], [np.nan, np.nan], [3.0, np.nan, 3.0]])
-def test_a_curve_of_nearly_nothing_is_drawn(values):
-    drawn = as_html(chart("said", "MW", [Line("a", np.array(values), 0)], []))
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_a_curve_of_nearly_nothing_is_drawn(values, logarithmic):
+    drawn = as_html(chart("said", "MW", [Line("a", np.array(values), 0)], [], logarithmic=logarithmic))
     assert "nan" not in drawn
     assert "inf" not in drawn
 

@@ -57,10 +57,12 @@ def chart(
         lines, bands: what is drawn, bands below.
         ticks: positions with what stands below them.
         dots: ``[n]`` which points of the first line are marked.
-        logarithmic: whether equal distances upwards are equal ratios.
+        logarithmic: whether equal distances upwards are equal ratios; what is not above 0 is left out.
         size: in units of the picture.
     """
     width, height = size
+    if logarithmic:  # zero is below any place on the axis
+        lines = [Line(one.name, np.where(one.values > 0, one.values, np.nan), one.kind) for one in lines]
     curves = [line.values for line in lines] + [edge for band in bands for edge in (band.lower, band.upper)]
     marks = _marks(np.concatenate(curves), logarithmic)
     scaled = np.log if logarithmic else np.asarray
@@ -140,7 +142,7 @@ def _marks(values: FloatArray, logarithmic: bool) -> FloatArray:
     """Round numbers from below the least to above the largest."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    known = values[np.isfinite(values) & ((values > 0) | (not logarithmic))]
+    known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (1.0, 2.0)
     if high <= low:
         low, high = (

@@ -270,10 +270,14 @@ def _verdict(results: Sequence[Result]) -> Element:
     if any(np.isnan(r.mean.smape) for r in results):
         return element("p", "Some scores are not defined on these data.")
     best, other = (min(of, key=lambda r: r.mean.smape) for of in (networks, others))
-    share = best.mean.smape / other.mean.smape - 1
     text = f"Of the networks {best.name} is best: sMAPE {best.mean.smape:.3f}% over the regions. The best"
-    text += f" without a network is {other.name}, {other.mean.smape:.3f}%: the network errs"
-    return element("p", f"{text} {100 * abs(share):.0f}% {'less' if share < 0 else 'more'}.")
+    text += f" without a network is {other.name}, {other.mean.smape:.3f}%"
+    if other.mean.smape == 0:
+        return element("p", f"{text}.")
+    share = best.mean.smape / other.mean.smape - 1
+    return element(
+        "p", f"{text}: the network errs {100 * abs(share):.0f}% {'less' if share < 0 else 'more'}."
+    )
 
 
 def _left_out(findings: Findings) -> Element | None:
