@@ -214,10 +214,8 @@ class FastForecaster:
         self.network.eval()
         end = len(load_mw)
         if end < self.hours_needed:
-            raise ForecastError(
-                f"{series.source}: {end} hours; expected at least {self.hours_needed}, as far as the model"
-                " looks back"
-            )
+            needed = f"{self.hours_needed}, as far as the model looks back"
+            raise ForecastError(f"{series.source}: {end} hours; expected at least {needed}")
         scale = self.scales[series.region]
         first = max(end - WARMUP_HOURS, 0)
         table = table_of(self.recipe, self.scales, series, load_mw, first, end + 1)
