@@ -1,0 +1,135 @@
+"""To and from ``torch.nn``'s modules and their state dicts: the same equations, names and order of gates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, overload
+
+from torch import Tensor, nn
+
+from gatedcells.cells import GRUCell, LSTMCell
+from gatedcells.interop.gate_order import OURS
+from gatedcells.interop.weights import Cell, Direction, Layer, Weights
+from gatedcells.layers import GRU, LSTM
+
+_OURS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.GRU: GRU, nn.LSTM: LSTM, nn.GRUCell: GRUCell, nn.LSTMCell: LSTMCell,
+}  # fmt: skip
+_TORCHS = {ours: theirs for theirs, ours in _OURS.items()}
+_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d+)(_reverse)?)?")
+
+
+@overload
+def from_module(module: nn.GRU) -> GRU: ...
+@overload
+def from_module(module: nn.LSTM) -> LSTM: ...
+@overload
+def from_module(module: nn.GRUCell) -> GRUCell: ...
+@overload
+def from_module(module: nn.LSTMCell) -> LSTMCell: ...
+def from_module(module: Any) -> Layer | Cell:
+    """Ours with the weights (copies), options, dtype, device and mode of one of torch's.
+
+    Weights under a parametrization (``weight_norm`` and the like) are taken as they are computed now.
+
+    Raises:
+        TypeError: not a ``torch.nn.GRU``, ``LSTM``, ``GRUCell`` or ``LSTMCell``, or one with a forward of its
+            own.
+    """
+    return _copy(module, _OURS, "torch.nn")
+
+
+@overload
+def to_module(module: GRU) -> nn.GRU: ...
+@overload
+def to_module(module: LSTM) -> nn.LSTM: ...
+@overload
+def to_module(module: GRUCell) -> nn.GRUCell: ...
+@overload
+def to_module(module: LSTMCell) -> nn.LSTMCell: ...
+def to_module(module: Any) -> nn.Module:
+    """torch's with the weights (copies), options, dtype, device and mode of one of ours.
+
+    ``backend``, ``recompute`` and ``allow_empty`` have no counterpart in torch and are left behind.
+
+    Raises:
+        TypeError: not one of ours.
+        LossyConversion: a GRU with ``reset_after=False``, which torch has not.
+    """
+    return _copy(module, _TORCHS, "gatedcells")
+
+
+def from_state_dict(
+    state: Mapping[str, Tensor],
+    *,
+    prefix: str = "",
+    batch_first: bool = False,
+    dropout: float = 0.0,
+    reset_after: bool = True,
+) -> Layer | Cell:
+    """The layer or cell of a checkpoint: kind, sizes and directions are read off its names and shapes.
+
+    Args:
+        state: by torch's names, ``weight_ih_l0`` and so on (a cell's without ``_l0``).
+        prefix: what stands before these names in the checkpoint, ``"encoder.rnn."`` for example; other names
+            are not looked at.
+        batch_first, dropout, reset_after: of the layer, the last of a GRU alone; a state dict does not tell
+            them.
+
+    Raises:
+        ValueError: the names or shapes are not those of a GRU or LSTM.
+    """
+    rows: dict[tuple[int, bool], dict[str, Tensor]] = {}
+    is_layer: set[bool] = set()
+    for name, tensor in state.items():
+        if name.startswith(prefix) and (match := _NAME.fullmatch(name.removeprefix(prefix))):
+            kind, number, reverse = match.groups()
+            rows.setdefault((int(number or 0), bool(reverse)), {})[kind] = tensor.detach()
+            is_layer.add(number is not None)
+    found = sorted(rows)
+    D = 2 if any(reverse for _, reverse in found) else 1
+    if not found or len(is_layer) != 1 or found != [(k // D, k % D == 1) for k in range(len(found))]:
+        raise ValueError(
+            f"expected the names of one GRU or LSTM after the prefix {prefix!r} (weight_ih_l0, ...),"
+            f" got {sorted(state)[:8]}"
+        )
+    directions = [_direction(rows[key]) for key in found]
+    cell = _cell_of(directions[0])
+    layers = tuple(tuple(directions[k : k + D]) for k in range(0, len(directions), D))
+    weights = Weights(cell, layers, reset_after or cell == "LSTM")
+    if is_layer == {True}:
+        return weights.to_layer(batch_first=batch_first, dropout=dropout)
+    return weights.to_cell()
+
+
+def _direction(tensors: dict[str, Tensor]) -> Direction:
+    missing = {"weight_ih", "weight_hh"} - set(tensors)
+    if missing or ("bias_ih" in tensors) != ("bias_hh" in tensors):
+        raise ValueError(f"expected weight_ih, weight_hh and both biases or none, got {sorted(tensors)}")
+    return Direction(**tensors)
+
+
+def _cell_of(direction: Direction) -> str:
+    """By the number of gates: rows of the weights for each hidden unit."""
+    narrow = direction.weight_hr if direction.weight_hr is not None else direction.weight_hh
+    rows, H = len(direction.weight_hh), narrow.shape[1]
+    for cell, order in OURS.items():
+        if rows == len(order.gates) * H:
+            return cell
+    raise ValueError(f"weight_hh has {rows} rows for {H} hidden units; a GRU has 3 for each, an LSTM 4")
+
+
+def _copy(module: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]], whose: str) -> Any:
+    for source in kinds:
+        if isinstance(module, source) and type(module).forward is source.forward:
+            break
+    else:
+        raise TypeError(f"expected {whose}'s GRU, LSTM, GRUCell or LSTMCell, got a {type(module).__name__}")
+    weights = Weights.of(module)
+    if kinds is _TORCHS:
+        weights.refuse_reset_before("torch")
+    options: dict[str, Any] = {}
+    if isinstance(module, nn.RNNBase):
+        options = {"batch_first": module.batch_first, "dropout": module.dropout}
+    return weights.fill(kinds[source], **options).train(module.training)
