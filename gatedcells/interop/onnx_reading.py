@@ -1,0 +1,198 @@
+"""Reading GRU and LSTM operators out of ONNX files; see `gatedcells.interop.onnx` for the equations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gatedcells.interop.arrays import from_numpy
+from gatedcells.interop.cells import stacked
+from gatedcells.interop.gate_order import ONNX_GRU, ONNX_LSTM, OURS, reorder
+from gatedcells.interop.weights import Direction, Layer, LossyConversion, Weights, library
+
+_ORDERS = {"GRU": ONNX_GRU, "LSTM": ONNX_LSTM}
+_ACTIVATIONS = {"GRU": ["sigmoid", "tanh"], "LSTM": ["sigmoid", "tanh", "tanh"]}
+# where the inputs stand after X, W and R
+_B, _H_0, _C_0, _PEEPHOLES = 3, 5, 6, 7
+
+
+def load(
+    source: str | Path | Any,
+    *,
+    node: str | None = None,
+    batch_first: bool | None = None,
+    dropout: float = 0.0,
+) -> Layer:
+    """The layer of the GRU or LSTM operators in an ONNX model.
+
+    Operators of which each reads what the one before it gives out are one layer with ``num_layers`` of them,
+    as `gatedcells.interop.onnx.export` and ``torch.onnx.export`` write them. What else is in the model is not
+    read.
+
+    Args:
+        source: a path, or an ``onnx.ModelProto``.
+        node: one operator by its name, or by the name of one of its outputs; None for all of them.
+        batch_first: of the layer; None for the operator's ``layout``. An operator between two transpositions
+            is not told from another, so such a layer is given ``batch_first=True`` here.
+        dropout: of the layer, for training; a file has none.
+
+    Raises:
+        LossyConversion: other activations than sigmoid and tanh, a clip, coupled input and forget gates,
+            peepholes, constant initial states other than zeros, or the reverse direction alone.
+        ValueError: no such operator, several that make no stack, weights that the model computes, no ONNX
+            file.
+        FileNotFoundError: no such file.
+        ModuleNotFoundError: onnx is not installed.
+    """
+    onnx = library("onnx")
+    model = _read(onnx, Path(source)) if isinstance(source, (str, Path)) else source
+    reader = _Reader(onnx, model.graph)
+    chosen = reader.choose(node)
+    layouts = {int(reader.option(one, "layout", 0)) for one in chosen}
+    if batch_first is None:
+        batch_first = layouts == {1}
+    rows = [reader.directions(one) for one in chosen]
+    return stacked(rows, batch_first=batch_first, dropout=dropout)
+
+
+def _read(onnx: Any, path: Path) -> Any:
+    decode_error = library("google.protobuf.message").DecodeError
+    try:
+        return onnx.load(path)
+    except decode_error as error:
+        raise ValueError(f"{path} is no ONNX file: {error}") from error
+
+
+class _Reader:
+    """A graph, its constants by name and its nodes by what they give out."""
+
+    def __init__(self, onnx: Any, graph: Any) -> None:
+        self._to_array = onnx.numpy_helper.to_array
+        self._get = onnx.helper.get_attribute_value
+        self._constants: dict[str, Any] = {one.name: one for one in graph.initializer}
+        self._from: dict[str, Any] = {output: one for one in graph.node for output in one.output if output}
+        self._recurrent: list[Any] = [one for one in graph.node if one.op_type in _ORDERS]
+
+    def choose(self, name: str | None) -> list[Any]:
+        """The operators that are meant, from the first layer to the last."""
+        known = [one.name or one.output[0] for one in self._recurrent]
+        if name is not None:
+            found = [one for one in self._recurrent if name == one.name or name in one.output]
+            if len(found) != 1:
+                raise ValueError(f"no GRU or LSTM operator is called {name!r}; there are {known}")
+            return found
+        if not self._recurrent:
+            raise ValueError("the model has no GRU or LSTM operator")
+        for above, below in zip(self._recurrent[1:], self._recurrent[:-1], strict=True):
+            if not self._reads(above, below):
+                raise ValueError(
+                    f"the model's operators {known} are not one stack: {above.name or above.output[0]!r}"
+                    " does not read what the one before it gives out; choose one with node="
+                )
+        return self._recurrent
+
+    def _reads(self, above: Any, below: Any) -> bool:
+        """Whether an operator's X is the other's Y, its directions side by side."""
+        found, steps = above.input[0], list[str]()
+        while (node := self._from.get(found)) is not None and node is not below:
+            if node.op_type == "Squeeze":
+                steps.append(f"squeeze {self._whole_numbers(node, 'axes')}")
+            elif node.op_type == "Transpose":
+                steps.append(f"transpose {list(self.option(node, 'perm', []))}")
+            elif node.op_type == "Reshape":
+                steps.append(f"reshape {self._whole_numbers(node, 'shape')[:2]}")
+            elif node.op_type not in ("Identity", "Dropout"):
+                return False
+            found = node.input[0]
+        if node is not below or found != below.output[0]:
+            return False
+        return steps in (["squeeze [1]"], ["reshape [0, 0]", "transpose [0, 2, 1, 3]"])
+
+    def _whole_numbers(self, node: Any, option: str) -> list[int]:
+        """Axes or a shape: an attribute of old operators, an input of new ones."""
+        if len(node.input) > 1:
+            found = self._constant(node.input[1])
+            return [] if found is None else [int(number) for number in found.flatten()]
+        return list(self.option(node, option, []))
+
+    def option(self, node: Any, name: str, default: Any) -> Any:
+        """An attribute of a node."""
+        return next((self._get(one) for one in node.attribute if one.name == name), default)
+
+    def directions(self, node: Any) -> list[Weights]:
+        """Each direction of an operator, with its convention."""
+        cell = node.op_type
+        direction = self.option(node, "direction", b"forward").decode()
+        if direction == "reverse":
+            raise LossyConversion(
+                f"{self._called(node)} runs in reverse alone; here a reverse direction stands beside a"
+                " forward one"
+            )
+        self._refuse(node, cell, 2 if direction == "bidirectional" else 1)
+        source, target = _ORDERS[cell], OURS[cell]
+        W, R, B = (self._weight(node, k) for k in (1, 2, _B))
+        assert W is not None
+        assert R is not None
+        biases: Sequence[Any] = [(None, None)] * len(W) if B is None else [one.chunk(2) for one in B]
+        reset_after = cell == "LSTM" or bool(self.option(node, "linear_before_reset", 0))
+        return [
+            Weights(
+                cell,
+                ((
+                    Direction(
+                        *(None if one is None else reorder(one, source, target) for one in (w, r, *both)),  # pyright: ignore[reportArgumentType]
+                    ),
+                ),),
+                reset_after,
+            )
+            for w, r, both in zip(W, R, biases, strict=True)
+        ]  # fmt: skip
+
+    def _refuse(self, node: Any, cell: str, D: int) -> None:
+        """Raise LossyConversion for what our cells do not do."""
+        activations = [name.decode().lower() for name in self.option(node, "activations", [])]
+        if activations not in ([], _ACTIVATIONS[cell] * D):
+            raise LossyConversion(
+                f"{self._called(node)} has the activations {activations}; ours are {_ACTIVATIONS[cell]}"
+            )
+        if self.option(node, "clip", 0.0):
+            raise LossyConversion(f"{self._called(node)} clips its gates' pre-activations; ours do not")
+        if self.option(node, "input_forget", 0):
+            raise LossyConversion(f"{self._called(node)} couples input and forget gate; ours are two gates")
+        for k, what in ((_H_0, "initial_h"), (_C_0, "initial_c"), (_PEEPHOLES, "peepholes")):
+            name = node.input[k] if len(node.input) > k else ""
+            found = self._constant(name) if name else None
+            if found is not None and found.any():
+                raise LossyConversion(
+                    f"{self._called(node)} has constant {what} other than zeros; a layer has none"
+                )
+            if name and found is None and k == _PEEPHOLES:
+                raise LossyConversion(f"{self._called(node)} has peepholes; ours has none")
+
+    def _weight(self, node: Any, k: int) -> Tensor | None:
+        if len(node.input) <= k or not node.input[k]:
+            return None
+        found = self._constant(node.input[k])
+        if found is None:
+            raise ValueError(
+                f"{self._called(node)}: its weight {node.input[k]!r} is computed by the model, no constant"
+            )
+        return from_numpy(found)
+
+    def _constant(self, name: str) -> Any:
+        """A constant as an array, or None for something computed."""
+        if name in self._constants:
+            return self._to_array(self._constants[name])
+        node = self._from.get(name)
+        if node is not None and node.op_type == "Identity":
+            return self._constant(node.input[0])
+        if node is not None and node.op_type == "Constant":
+            value = self.option(node, "value", None)
+            return None if value is None else self._to_array(value)
+        return None
+
+    def _called(self, node: Any) -> str:
+        return f"the {node.op_type} operator {node.name or node.output[0]!r}"
