@@ -19,6 +19,11 @@ HEAVY = (
     "safetensors",
     "triton",
     "onnx",
+    "onnxruntime",
+    "keras",
+    "jax",
+    "flax",
+    "equinox",
 )
 
 
@@ -54,7 +59,7 @@ def test_import_gatedcells_loads_torch_and_nothing_else_heavy():
 def test_the_core_works_where_nothing_but_torch_is_installed(absent):
     blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in absent)
     script = (
-        f"import sys\n{blocked}import torch, gatedcells\n"
+        f"import sys\n{blocked}import torch, gatedcells, gatedcells.interop\n"
         "layer = gatedcells.LSTM(3, 4, num_layers=2)\n"
         "layer(torch.randn(5, 2, 3))[0].sum().backward()\n"
         "print(gatedcells.explain_backend(layer, torch.zeros(5, 2, 3)))\n"
@@ -92,7 +97,7 @@ def test_the_readmes_commands_are_those_of_the_project():
     assert "pip install -e . -c constraints.txt && gatedcells forecast" in readme
     assert "pip install -e '.[test]' -c constraints.txt && pytest" in readme
     assert "gatedcells" in project["scripts"]
-    assert {"test", "triton", "onnx", "docs"} <= set(project["optional-dependencies"])
+    assert {"test", "triton", "onnx", "keras", "jax", "docs"} <= set(project["optional-dependencies"])
     torch_requirement = next(d for d in project["dependencies"] if d.startswith("torch"))
     assert torch_requirement == "torch>=2.6"
 

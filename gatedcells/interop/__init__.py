@@ -11,8 +11,11 @@ is used::
 """
 
 from gatedcells.interop import cudnn as cudnn
+from gatedcells.interop import equinox as equinox
+from gatedcells.interop import flax as flax
 from gatedcells.interop import gate_order as gate_order
 from gatedcells.interop import haste as haste
+from gatedcells.interop import keras as keras
 from gatedcells.interop import onnx as onnx
 from gatedcells.interop import torch_nn as torch_nn
 from gatedcells.interop.cells import cells_of as cells_of

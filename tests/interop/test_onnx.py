@@ -1,6 +1,8 @@
 """ONNX files: run by ONNX Runtime and by ONNX's own reference, read back bit for bit; torch's files."""
 
 import io
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -270,3 +272,16 @@ def test_onnx_runtime_differs_on_rows_without_steps_and_has_no_float64():
         running.run(None, {"input": x.double().numpy()})
     with pytest.raises(Exception, match="Batchwise recurrent operations .layout == 1. are not supported"):
         session(single(layout=1))
+
+
+def test_onnx_runtime_ends_the_process_for_a_gru_without_steps(tmp_path):
+    """So does no LSTM; docs/exchange.md says it."""
+    script = (
+        "import sys, numpy, onnxruntime as o\n"
+        "s = o.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
+        "print(s.run(None, {'input': numpy.zeros((0, 2, 3), 'float32')})[0].shape)\n"
+    )
+    for kind, ends in ((gatedcells.GRU, True), (gatedcells.LSTM, False)):
+        path = interop.onnx.export(kind(3, 4), tmp_path / "layer.onnx")
+        done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
+        assert (done.returncode < 0) == ends, done.stderr
