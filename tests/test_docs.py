@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ INTERPRETED = ("kernels.md",)
 
 @pytest.mark.parametrize(("page", "code", "printed"), EXAMPLES)
 def test_an_example_prints_what_the_page_says(page, code, printed, request):
+    if page == "exchange.md" and sys.version_info < (3, 11):
+        pytest.skip("Keras and JAX are tested from Python 3.11 on")
     if page not in INTERPRETED:
         request.getfixturevalue("without_interpreter")
     output = io.StringIO()

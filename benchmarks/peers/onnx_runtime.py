@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from benchmarks.registry import Case, Run, Unsupported
+from gatedcells.interop.gate_order import ONNX_GRU, ONNX_LSTM, OURS, reorder
 
-# Where ONNX's gates lie in torch's order: GRU z r h, LSTM i o f c.
-ORDER = {"gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}
+ORDER = {"gru": ONNX_GRU, "lstm": ONNX_LSTM}
 
 
 def run_onnxruntime(case: Case) -> Run:
@@ -21,11 +21,11 @@ def run_onnxruntime(case: Case) -> Run:
     if case.dtype != "float32":
         raise Unsupported("ONNX Runtime's GRU and LSTM on the CPU take float32")
     module = case.module()
-    weights = {name.removesuffix("_l0"): p.detach().numpy() for name, p in module.named_parameters()}
-    H, order = case.H, ORDER[case.op]
+    weights = {name.removesuffix("_l0"): p.detach() for name, p in module.named_parameters()}
+    H = case.H
 
-    def in_order(matrix: np.ndarray) -> np.ndarray:
-        return np.concatenate([matrix[g * H : (g + 1) * H] for g in order])
+    def in_order(matrix: Tensor) -> np.ndarray:
+        return reorder(matrix, OURS[case.op.upper()], ORDER[case.op]).numpy()
 
     bias = np.concatenate([in_order(weights["bias_ih"]), in_order(weights["bias_hh"])])
     constants = {"W": in_order(weights["weight_ih"]), "R": in_order(weights["weight_hh"]), "B": bias}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gatedcells.cells import GRUCell, LSTMCell
-from gatedcells.interop.weights import AnyLayer, Cell, Layer, Weights
+from gatedcells.interop.weights import AnyLayer, Cell, Layer, Weights, kind_of
 
 
 def cells_of(layer: AnyLayer) -> list[list[Cell]]:
@@ -41,7 +41,7 @@ def layer_of(
     flat: list[object] = [cell for row in rows for cell in row]
     for cell in flat:
         if not isinstance(cell, (GRUCell, LSTMCell)):
-            raise TypeError(f"expected gatedcells.GRUCell or LSTMCell, got a {type(cell).__name__}")
+            raise TypeError(f"expected gatedcells.GRUCell or LSTMCell, got {kind_of(cell)}")
     if not flat or any(len(row) not in (1, 2) or len(row) != len(rows[0]) for row in rows):
         raise ValueError(f"expected rows of one or of two cells, got rows of {[len(row) for row in rows]}")
     read = [[Weights.of(cell) for cell in row] for row in rows]

@@ -28,6 +28,7 @@ from gatedcells.interop.weights import (
     Direction,
     Weights,
     four_biases,
+    kind_of,
     library,
     one_bias,
     six_biases,
@@ -87,7 +88,7 @@ def from_cell(cell: Any) -> Cell:
     eqx = library("equinox")
     kinds = {eqx.nn.GRUCell: "GRU", eqx.nn.LSTMCell: "LSTM"}
     if type(cell) not in kinds:
-        raise TypeError(f"expected an equinox.nn.GRUCell or LSTMCell, got a {type(cell).__name__}")
+        raise TypeError(f"expected an equinox.nn.GRUCell or LSTMCell, got {kind_of(cell)}")
     kind = kinds[type(cell)]
     source, target = _ORDERS[kind], OURS[kind]
     weight_ih, weight_hh = (reorder(from_numpy(w), source, target) for w in (cell.weight_ih, cell.weight_hh))

@@ -34,6 +34,7 @@ from gatedcells.interop.weights import (
     LossyConversion,
     Weights,
     four_biases,
+    kind_of,
     library,
     one_bias,
     six_biases,
@@ -99,7 +100,7 @@ def from_params(params: Mapping[str, Any]) -> Cell:
         ValueError: the shapes are not those of a cell.
     """
     found: Any = params
-    while len(found) == 1 and "kernel" not in found:  # {"params": ...}, {"cell": ...}
+    while set(found) in ({"params"}, {"cell"}):
         found = next(iter(found.values()))
     cell = next((cell for cell in _LETTERS if set(found) == _names(cell)), None)
     if cell is None:
@@ -172,9 +173,7 @@ def from_nnx(cell: Any) -> Cell:
     nnx = library("flax.nnx")
     kinds = {nnx.GRUCell: "GRU", nnx.LSTMCell: "LSTM", nnx.OptimizedLSTMCell: "LSTM"}
     if type(cell) not in kinds:
-        raise TypeError(
-            f"expected a flax.nnx.GRUCell, LSTMCell or OptimizedLSTMCell, got a {type(cell).__name__}"
-        )
+        raise TypeError(f"expected a flax.nnx.GRUCell, LSTMCell or OptimizedLSTMCell, got {kind_of(cell)}")
     for given, ours in ((cell.gate_fn, nnx.sigmoid), (cell.activation_fn, nnx.tanh)):
         if given is not ours:
             name = getattr(given, "__name__", given)

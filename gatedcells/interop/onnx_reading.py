@@ -11,7 +11,7 @@ from torch import Tensor
 from gatedcells.interop.arrays import from_numpy
 from gatedcells.interop.cells import stacked
 from gatedcells.interop.gate_order import ONNX_GRU, ONNX_LSTM, OURS, reorder
-from gatedcells.interop.weights import Direction, Layer, LossyConversion, Weights, library
+from gatedcells.interop.weights import Direction, Layer, LossyConversion, Weights, kind_of, library
 
 _ORDERS = {"GRU": ONNX_GRU, "LSTM": ONNX_LSTM}
 _ACTIVATIONS = {"GRU": ["sigmoid", "tanh"], "LSTM": ["sigmoid", "tanh", "tanh"]}
@@ -45,10 +45,13 @@ def load(
         ValueError: no such operator, several that make no stack, weights that the model computes, no ONNX
             file.
         FileNotFoundError: no such file.
+        TypeError: neither a path nor a model.
         ModuleNotFoundError: onnx is not installed.
     """
     onnx = library("onnx")
     model = _read(onnx, Path(source)) if isinstance(source, (str, Path)) else source
+    if not isinstance(model, onnx.ModelProto):
+        raise TypeError(f"expected a path or an onnx.ModelProto, got {kind_of(model)}")
     reader = _Reader(onnx, model.graph)
     chosen = reader.choose(node)
     layouts = {int(reader.option(one, "layout", 0)) for one in chosen}

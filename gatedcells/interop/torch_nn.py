@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gatedcells.cells import GRUCell, LSTMCell
 from gatedcells.interop.gate_order import OURS
-from gatedcells.interop.weights import Cell, Direction, Layer, Weights
+from gatedcells.interop.weights import Cell, Direction, Layer, Weights, kind_of
 from gatedcells.layers import GRU, LSTM
 
 _OURS: dict[type[nn.Module], type[nn.Module]] = {
@@ -125,7 +125,7 @@ def _copy(module: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]], whos
         if isinstance(module, source) and type(module).forward is source.forward:
             break
     else:
-        raise TypeError(f"expected {whose}'s GRU, LSTM, GRUCell or LSTMCell, got a {type(module).__name__}")
+        raise TypeError(f"expected {whose}'s GRU, LSTM, GRUCell or LSTMCell, got {kind_of(module)}")
     weights = Weights.of(module)
     if kinds is _TORCHS:
         weights.refuse_reset_before("torch")

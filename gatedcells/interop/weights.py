@@ -70,7 +70,7 @@ class Weights(NamedTuple):
         elif isinstance(module, (nn.GRUCell, nn.LSTMCell, GRUCell, LSTMCell)):
             cell, suffixes = "LSTM" if isinstance(module, (nn.LSTMCell, LSTMCell)) else "GRU", (("",),)
         else:
-            raise TypeError(f"expected a GRU, LSTM, GRUCell or LSTMCell, got a {type(module).__name__}")
+            raise TypeError(f"expected a GRU, LSTM, GRUCell or LSTMCell, got {kind_of(module)}")
         layers = tuple(tuple(_direction(module, suffix) for suffix in directions) for directions in suffixes)
         return cls(cell, layers, bool(getattr(module, "reset_after", True)))
 
@@ -84,7 +84,7 @@ class Weights(NamedTuple):
         given: Any = layer
         if not isinstance(given, nn.RNNBase):
             raise TypeError(
-                f"expected a GRU or LSTM, got a {type(layer).__name__}; gatedcells.interop.layer_of makes a"
+                f"expected a GRU or LSTM, got {kind_of(layer)}; gatedcells.interop.layer_of makes a"
                 " layer of cells"
             )
         return cls.of(layer)
@@ -227,6 +227,11 @@ def six_biases(bias: Tensor, bias_hn: Tensor) -> tuple[Tensor, Tensor]:
     zeros = torch.zeros_like(bias_hn)
     order = OURS["GRU"]
     return bias, join({gate: bias_hn if gate == "candidate" else zeros for gate in order.gates}, order)
+
+
+def kind_of(thing: object) -> str:
+    """What was given, for a message: its class and where that is from."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 # by the package that is imported, what to install

@@ -84,6 +84,7 @@ def test_keras_gives_the_golden_vectors(case):
 @pytest.mark.parametrize(("cell", "reset_after"), [("GRU", True), ("GRU", False), ("LSTM", True)])
 def test_keras_in_float32_is_as_near_to_the_golden_vectors_as_we_are(cell, reset_after):
     """With a mask, or the gate before the product, Keras on torch multiplies float64 matrices in float32."""
+    assert keras.ops.matmul(*torch.ones(2, 3, 3, dtype=torch.float64)).dtype == torch.float32
     found, exact, ours = [], [], []
     for case in GOLDEN:
         if (case.cell, case.reset_after) != (cell, reset_after):
@@ -193,7 +194,7 @@ def test_keras_cells_compute_what_ours_do_and_come_back(name):
     assert_within_budget(found.detach(), exact=right.detach(), rival=mine.detach())
     again = interop.keras.to_cell(interop.keras.from_cell(theirs))
     assert all(map(torch.equal, values(theirs), values(again)))
-    with pytest.raises(TypeError, match=r"expected a keras\.layers\.GRUCell or LSTMCell, got a Dense"):
+    with pytest.raises(TypeError, match=r"expected a keras\.layers\.GRUCell or LSTMCell, got .*\.Dense"):
         interop.keras.from_cell(keras.layers.Dense(3))
 
 
@@ -244,14 +245,14 @@ def test_other_objects_of_keras_are_refused_in_words():
     with pytest.raises(ValueError, match="this Keras GRU has no weights yet: call it, or its build, first"):
         interop.keras.from_layer(GRU(4))
     with pytest.raises(
-        TypeError, match=r"expected a keras\.layers\.GRU, LSTM or Bidirectional of one, got a SimpleRNN"
+        TypeError, match=r"expected a keras\.layers\.GRU, LSTM or Bidirectional of one, got .*\.SimpleRNN"
     ):
         interop.keras.from_layer(built(keras.layers.SimpleRNN(4)))
 
     class Mine(keras.layers.GRU):
         pass
 
-    with pytest.raises(TypeError, match="got a Mine"):
+    with pytest.raises(TypeError, match="got .*Mine"):
         interop.keras.from_layer(built(Mine(4)))
     stack = [built(GRU(4, return_sequences=True)), keras.layers.Dropout(0.5)]
     with pytest.raises(
@@ -400,7 +401,7 @@ def test_other_cells_of_flax_are_refused():
     relu = nnx.eval_shape(lambda: nnx.GRUCell(3, 4, activation_fn=nnx.relu, rngs=nnx.Rngs(0)))
     with pytest.raises(LossyConversion, match="has the activation relu; ours are sigmoid and tanh"):
         interop.flax.from_nnx(relu)
-    with pytest.raises(TypeError, match="got a SimpleCell"):
+    with pytest.raises(TypeError, match="got .*SimpleCell"):
         interop.flax.from_nnx(nnx.eval_shape(lambda: nnx.SimpleCell(3, 4, rngs=nnx.Rngs(0))))
 
 
@@ -464,7 +465,9 @@ def test_gradients_through_equinox_are_ours():
 
 
 def test_other_objects_are_no_equinox_cells():
-    with pytest.raises(TypeError, match=r"expected an equinox\.nn\.GRUCell or LSTMCell, got a Identity"):
+    with pytest.raises(
+        TypeError, match=r"expected an equinox\.nn\.GRUCell or LSTMCell, got equinox.*\.Identity"
+    ):
         interop.equinox.from_cell(eqx.nn.Identity())
 
 
