@@ -35,7 +35,7 @@ def from_numpy(array: Any) -> Tensor:
 
 
 def to_jax(tensor: Tensor) -> Any:
-    """A JAX array with the same numbers and dtype.
+    """A JAX array with the same numbers and dtype, its own memory.
 
     Raises:
         LossyConversion: JAX has 64-bit numbers switched off and would round float64 to float32.
@@ -47,4 +47,4 @@ def to_jax(tensor: Tensor) -> Any:
             "JAX has 64-bit numbers switched off and would round float64 to float32: ask for that with"
             " dtype=torch.float32, or set jax_enable_x64"
         )
-    return jax.numpy.asarray(to_numpy(tensor), dtype=dtype)
+    return jax.numpy.array(to_numpy(tensor), dtype=dtype)  # asarray may share the parameter's memory

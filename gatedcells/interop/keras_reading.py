@@ -26,6 +26,10 @@ def from_layer(layer: Any, *, go_backwards: bool = False, batch_first: bool = Tr
             round in time what Keras' computes for ``x``.
         batch_first: of our layer; Keras' read ``[B, T, I]``.
 
+    Returns:
+        a layer that gives all outputs and the last states, whatever ``return_sequences`` and ``return_state``
+        say.
+
     Raises:
         TypeError: another class.
         LossyConversion: activations other than tanh and sigmoid, dropout or recurrent_dropout, ``stateful``,

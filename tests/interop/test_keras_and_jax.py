@@ -207,6 +207,15 @@ def test_keras_weights_in_bfloat16_come_back_and_no_numbers_are_drawn():
     assert type(theirs[0].cell.kernel_initializer).__name__ == "GlorotUniform"
 
 
+def test_keras_is_not_let_to_round_in_silence(monkeypatch):
+    """As on JAX without 64-bit numbers: what it holds is not what was asked for."""
+    monkeypatch.setattr(keras.backend, "standardize_dtype", lambda dtype: "float32")
+    with pytest.raises(
+        LossyConversion, match="Keras on torch holds these weights in float32, not in float64"
+    ):
+        interop.keras.to_layer(gatedcells.GRU(3, 4, dtype=torch.float64))
+
+
 def built(layer):
     layer.build((2, None, 3))
     return layer
@@ -483,6 +492,26 @@ def test_jax_is_not_let_to_round_in_silence(convert):
         ):
             convert(cell)
         assert "float32" in str(jax.tree.leaves(convert(cell, dtype=torch.float32))[0].dtype)
+
+
+def test_jax_gets_memory_of_its_own():
+    cell = gatedcells.GRUCell(16, 64)
+    kept = [tensor.clone() for tensor in cell.parameters()]
+    params = [interop.flax.to_params(cell) for _ in range(8)]  # some lie as JAX would share them
+    with torch.no_grad():
+        cell.bias_hh.add_(1)
+    candidate = gate_order.split(kept[3], gate_order.TORCH_GRU)["candidate"]
+    for one in params:
+        assert torch.equal(as_torch(one["hn"]["bias"]), candidate)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precisions_go_to_jax_and_back(dtype):
+    cell = randomised(gatedcells.GRUCell(3, 4, dtype=dtype, bias=False))
+    assert_same(interop.equinox.from_cell(interop.equinox.to_cell(cell)), cell)
+    back = interop.flax.from_params(interop.flax.to_params(cell))
+    assert torch.equal(back.weight_hh, cell.weight_hh)
+    assert back.weight_hh.dtype == dtype
 
 
 @pytest.mark.parametrize("convert", TO_JAX, ids=lambda convert: convert.__qualname__)
