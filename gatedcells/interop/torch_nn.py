@@ -1,4 +1,8 @@
-"""To and from ``torch.nn``'s modules and their state dicts: the same equations, names and order of gates."""
+"""To and from ``torch.nn``'s modules and their state dicts: the same equations, names and order of gates.
+
+What is made here is a module of its own, with copies of the weights and nothing else; `gatedcells.convert`
+changes the modules of a model in place, with their optimizer, hooks and parametrizations.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor, nn
 
 from gatedcells.cells import GRUCell, LSTMCell
 from gatedcells.interop.gate_order import OURS
-from gatedcells.interop.weights import Cell, Direction, Layer, Weights, kind_of
+from gatedcells.interop.weights import Cell, Direction, Layer, LossyConversion, Weights, kind_of
 from gatedcells.layers import GRU, LSTM
 
 _OURS: dict[type[nn.Module], type[nn.Module]] = {
@@ -51,11 +55,12 @@ def to_module(module: LSTMCell) -> nn.LSTMCell: ...
 def to_module(module: Any) -> nn.Module:
     """torch's with the weights (copies), options, dtype, device and mode of one of ours.
 
-    ``backend``, ``recompute`` and ``allow_empty`` have no counterpart in torch and are left behind.
+    ``backend`` and ``recompute`` do not change what is computed and are left behind.
 
     Raises:
         TypeError: not one of ours.
-        LossyConversion: a GRU with ``reset_after=False``, which torch has not.
+        LossyConversion: a GRU with ``reset_after=False``, or a layer with ``allow_empty=True``: torch has
+            neither.
     """
     return _copy(module, _TORCHS, "gatedcells")
 
@@ -129,6 +134,8 @@ def _copy(module: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]], whos
     weights = Weights.of(module)
     if kinds is _TORCHS:
         weights.refuse_reset_before("torch")
+        if getattr(module, "allow_empty", False):
+            raise LossyConversion("torch's layers refuse a sequence of no steps (allow_empty=True)")
     options: dict[str, Any] = {}
     if isinstance(module, nn.RNNBase):
         options = {"batch_first": module.batch_first, "dropout": module.dropout}

@@ -125,6 +125,11 @@ def test_what_is_no_checkpoint_of_ours_is_refused(state, message):
         interop.torch_nn.from_state_dict(state)
 
 
+def test_a_layer_that_takes_no_steps_is_not_torchs():
+    with pytest.raises(LossyConversion, match="torch's layers refuse a sequence of no steps"):
+        interop.torch_nn.to_module(gatedcells.LSTM(3, 4, allow_empty=True))
+
+
 def test_other_modules_are_refused():
     class Mine(nn.GRU):
         def forward(self, x):
