@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 launch = pytest.importorskip("gatedcells_kernels.triton.launch")
+costs = pytest.importorskip("gatedcells_kernels.triton.costs")
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parent.parent.parent
@@ -69,16 +71,69 @@ def test_both_directions_share_a_grid_where_together_they_fit():
     assert together(H=4096, P=4096) is None
 
 
-def test_what_a_kernel_does_not_do_is_said():
-    plan = chosen("LSTM", H=256, P=100)
-    assert plan.kernel == "library"
-    assert "slices: has no projection" in str(plan)
-    assert chosen("LSTM", H=256, P=256).kernel == "library"
-    plan = chosen(H=256, reset_after=False)
-    assert plan.kernel == "library"
-    assert "steps: has no reset gate before the matrix product" in str(plan)
-    assert chosen(H=64, reset_after=False).kernel == "whole"
-    assert chosen("LSTM", H=64, P=10).kernel == "whole"
+@pytest.mark.parametrize("options", [{"reset_after": False}, {"cell": "LSTM", "P": 100}], ids=str)
+def test_two_products_in_a_row_are_two_meetings_or_two_launches(options):
+    plan = chosen(H=256, **options)
+    assert plan.kernel == "slices"
+    assert str(plan).endswith("slices: chosen, 16 rows by 16 units a program, two meetings a step")
+    # a single step of theirs has a meeting, between its two products
+    assert chosen(H=256, T=1, **options).kernel == "slices"
+    plan = chosen(H=256, B=4096, **options)
+    assert plan.kernel == "steps"
+    assert str(plan).endswith("two launches a step")
+    assert chosen(H=64, **options).kernel == "whole"
+    assert chosen(H=2000, **options).kernel == "library"
+
+
+def test_a_projection_takes_room_on_the_chip_and_reads_what_all_units_show():
+    small = launch.Device("99 KB", 132, 99 << 10)
+    units = [chosen("LSTM", H=640, P=P, device=small).entry.units for P in (None, 64, 640)]
+    assert units == [16, 16, 8]
+    entry = chosen("LSTM", H=640, device=small).entry
+    assert (entry.rows, entry.depth) == (16, 128)
+    # weights of 640 x 16 numbers of each gate, of the projection, and two tiles of states
+    assert entry.shared_memory(640, 640) == 2 * (4 * 640 * 16 + 2 * 16 * 128) <= 99 << 10
+    assert entry.shared_memory(640, 640, True) == 2 * (5 * 640 * 16 + 2 * 16 * 128) > 99 << 10
+    for request, numbers in (
+        (launch.Request("GRU", 9, 5, 40, 40, "half"), 3 * 40),
+        (launch.Request("GRU", 9, 5, 40, 40, "half", False), 3 * 40 + 3 * 40),
+        (launch.Request("LSTM", 9, 5, 40, 10, "half", projected=True), 3 * 10 + 1 * 40),
+        (launch.Request("LSTM", 9, 5, 10, 40, "half", projected=True), 3 * 40 + 3 * 10),
+    ):
+        tiles = launch.Entry(request.cell, "half", 40, "slices", 16, 16, 16, 4)
+        assert launch.slices(tiles, request) == 3
+        assert launch.states_read(tiles, request) == numbers
+
+
+def test_the_states_that_many_programs_read_decide_for_launches():
+    # 8 programs of the larger tiles read 32 rows of 256 numbers, then as many of r ⊙ h
+    with patch.object(launch, "BROADCAST", 2 * 8 * 32 * 256):
+        assert chosen(H=256).kernel == "slices"
+        assert "262144 bytes of states read a step" in str(chosen(H=256, reset_after=False))
+        assert chosen(H=256, reset_after=False).kernel == "steps"
+
+
+@pytest.mark.parametrize("cell", launch.GATES)
+def test_costs_count_what_a_step_does(cell):
+    sizes = {"T": 10, "B": 20, "H": 40, "P": 40 if cell == "GRU" else 10}
+    twice = launch.Request(cell, **sizes, numbers="half", reset_after=False, projected=cell == "LSTM")
+    once = twice._replace(P=40, reset_after=True, projected=False)
+    gates, P = launch.GATES[cell], sizes["P"]
+    tiles = launch.Entry(cell, "half", 40, "slices", 16, 16, 16, 4)
+    for request, visits in ((once, 1), (twice, 2)):
+        found = {
+            kernel: costs.costs(launch.Plan(kernel, tiles, ()), request)
+            for kernel in ("library", "steps", "slices", "whole")
+        }
+        assert [found[kernel].meetings for kernel in ("steps", "slices", "whole")] == [0, visits, 0]
+        assert found["steps"].launches == visits
+        assert found["slices"].launches == found["whole"].launches == 0.1
+        assert found["slices"].state_bytes == found["steps"].state_bytes
+        # weights: for each of two tiles of rows in each step, or once in ten
+        numbers = gates * 40 * request.P + (P * 40 if request.projected else 0)
+        assert found["steps"].weight_bytes == 2 * 2 * numbers == 10 * found["slices"].weight_bytes
+        assert found["whole"].operations == 2 * 20 * numbers
+    assert found["slices"].state_bytes == 2 * 20 * (2 * 3 * 40 if cell == "GRU" else 3 * 10 + 40)
 
 
 def test_a_kernel_that_was_asked_for_runs_or_raises():
@@ -91,13 +146,14 @@ def test_a_kernel_that_was_asked_for_runs_or_raises():
     small = launch.Device("small", 132, 48 << 10)
     with (
         launch.prefer("whole"),
-        pytest.raises(ValueError, match="weights of 98304 bytes a program, 49152 fit"),
+        pytest.raises(ValueError, match="110592 bytes on the chip a program, 49152 fit"),
     ):
         chosen(H=128, device=small)
 
 
 RESULTS = ROOT / "benchmarks" / "results"
 TRITON = importlib.metadata.version("triton")
+RECORDED = ("3.6.0", "3.9.0")
 # multiprocessors and KiB of shared memory of the smallest device of each kind
 LIMITS = {"sm_90": (114, 227), "sm_80": (108, 163), "gfx942": (304, 64)}
 
@@ -107,11 +163,11 @@ FEW_REGISTERS = 16 * 4
 
 def what(row):
     """Which compilation a row is about."""
-    names = ("cell", "numbers", "H", "kernel", "direction", "rows", "units", "depth", "warps")
+    names = ("cell", "numbers", "H", "kernel", "form", "direction", "rows", "units", "depth", "warps")
     return " ".join(row[name] for name in names)
 
 
-def recorded(version, target, cell=None, numbers=None):
+def recorded(version, target, cell=None, numbers=None, form=None):
     """The newest rows of a version of Triton for a target."""
     found = sorted(RESULTS.glob(f"*triton-{version}-ahead-of-time.csv"))
     if not found:
@@ -119,7 +175,9 @@ def recorded(version, target, cell=None, numbers=None):
     with found[-1].open() as file:
         rows = [row for row in csv.DictReader(file) if row["target"] == target]
     return {
-        what(row): row for row in rows if cell in (None, row["cell"]) and numbers in (None, row["numbers"])
+        what(row): row
+        for row in rows
+        if cell in (None, row["cell"]) and numbers in (None, row["numbers"]) and form in (None, row["form"])
     }
 
 
@@ -135,6 +193,19 @@ def ahead(*arguments, cache):
     return list(csv.DictReader(io.StringIO(done.stdout)))
 
 
+def expected_shared_memory(row):
+    """What the table takes an entry to need: the choice of a kernel on smaller devices depends on it."""
+    names = ("rows", "units", "depth")
+    (entry,) = (
+        entry
+        for entry in launch.TABLE
+        if (entry.cell, entry.numbers, entry.largest, entry.kernel)
+        == (row["cell"], row["numbers"], int(row["H"]), row["kernel"])
+        and all(getattr(entry, name) == int(row[name]) for name in names)
+    )
+    return entry.shared_memory(entry.largest, entry.largest, row["form"] == "projected")
+
+
 @pytest.mark.parametrize("numbers", ["tf32", "half", "ieee"])
 @pytest.mark.parametrize("cell", launch.GATES)
 @pytest.mark.parametrize("target", LIMITS)
@@ -144,12 +215,12 @@ def test_every_entry_of_the_table_compiles_within_its_limits(target, cell, numbe
         pytest.skip("torch multiplies no matrices in tf32 on AMD's devices")
     rows = ahead("--target", target, "--cell", cell, "--numbers", numbers, "--processes", "1", cache=tmp_path)
     # of a version that nobody has recorded only the limits are checked
-    known = recorded(TRITON, target, cell, numbers)
-    assert {what(row) for row in rows} == set(known or recorded("3.6.0", target, cell, numbers))
+    known = recorded(TRITON, target, cell, numbers, form="")
+    assert {what(row) for row in rows} == set(known or recorded("3.6.0", target, cell, numbers, form=""))
     _, shared = LIMITS[target]
     for row in rows:
         which, slices = what(row), row["kernel"] == "slices"
-        assert int(row["shared_memory"]) <= shared << 10, which
+        assert int(row["shared_memory"]) <= min(shared << 10, expected_shared_memory(row)), which
         if known:
             assert int(row["spilled_bytes"]) <= int(known[which]["spilled_bytes"]) + FEW_REGISTERS, which
         assert (row["meets"] == "True") == slices, which
@@ -173,23 +244,36 @@ def test_what_the_entries_leave_out_compiles_too(target, tmp_path):
         for kernel in ("slices", "steps")
         for way in ("forward", "backward")
     }
+    cut |= {
+        f"{cell} {kernel} {way}, {form}"
+        for cell, form in (("GRU", "reset before"), ("LSTM", "projected"))
+        for kernel in ("slices", "steps")
+        for way in ("forward", "backward")
+    }
     library = {f"GRU library forward, {phase}" for phase in ("all", "gates", "candidate")}
     library |= {f"GRU library backward, {phase}" for phase in ("all", "candidate", "reset")}
     library |= {"LSTM library forward", "LSTM library forward, projected", "LSTM library backward"}
     assert {row["variant"] for row in rows} == whole | cut | library
 
 
-def test_every_entry_is_compiled_for_every_target_that_it_fits():
+@pytest.mark.parametrize("version", RECORDED)
+def test_every_entry_was_compiled_for_every_target_that_it_fits(version):
+    """By `python -m benchmarks.ahead_of_time`; of forms with two visits a step a test compiles only one size."""
     for target, (processors, shared) in LIMITS.items():
-        known = recorded("3.6.0", target)
+        known = recorded(version, target)
+        expected = set()
         for entry in launch.TABLE:
-            fits = entry.shared_memory(entry.largest, entry.largest) <= shared << 10
-            at_once = entry.kernel == "whole" or -(-entry.largest // entry.units) <= processors
-            if (
-                fits
-                and at_once
-                and (target != "gfx942" or (entry.kernel == "whole" and entry.numbers != "tf32"))
-            ):
+            for form in ("", {"GRU": "reset before", "LSTM": "projected"}[entry.cell]):
+                needed = entry.shared_memory(entry.largest, entry.largest, form == "projected")
+                if target == "gfx942" and (entry.kernel != "whole" or entry.numbers == "tf32"):
+                    continue
+                if needed > shared << 10 or (form and entry.kernel == "whole"):
+                    continue
+                assert entry.kernel == "whole" or -(-entry.largest // entry.units) <= processors
                 for direction in ("forward", "backward"):
-                    row = entry._asdict() | {"H": entry.largest, "direction": direction}
-                    assert what({name: str(value) for name, value in row.items()}) in known, (target, entry)
+                    row = entry._asdict() | {"H": entry.largest, "direction": direction, "form": form}
+                    expected.add(what({name: str(value) for name, value in row.items()}))
+        assert set(known) == expected
+        for which, row in known.items():
+            assert int(row["shared_memory"]) <= min(shared << 10, expected_shared_memory(row)), which
+            assert (row["meets"] == "True") == (row["kernel"] == "slices"), which

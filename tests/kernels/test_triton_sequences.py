@@ -23,22 +23,20 @@ SIZES = st.tuples(
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-def kernels_for(T, H, P, reset_after, numbers, projected=False):
+def kernels_for(width, T, twice):
     """The kernels that can run such a sequence."""
-    names = ["library"]
-    if max(H, P) <= 64:
+    names = ["library", "steps"]
+    if width <= 64:
         names.append("whole")
-    if reset_after and not projected:
-        names.append("steps")
-        if T > 1:
-            names.append("slices")
+    if T > 1 or twice:
+        names.append("slices")
     return names
 
 
-def run(kernel, cell, H, call, *arguments):
+def run(kernel, cell, width, call, *arguments):
     """One kernel."""
     if kernel == "slices" and library.interprets():
-        with one_program(cell, H):
+        with one_program(cell, width):
             return call(*arguments)
     with launch.prefer(kernel):
         return call(*arguments)
@@ -86,8 +84,7 @@ def test_gru_kernels_are_as_exact_as_the_reference(
     device, sizes, bias, reverse, reset_after, dtype, seed, data
 ):
     T, B, _, H = sizes
-    numbers = "ieee" if dtype == torch.float32 else "half"
-    kernel = data.draw(st.sampled_from(kernels_for(T, H, H, reset_after, numbers)))
+    kernel = data.draw(st.sampled_from(kernels_for(H, T, not reset_after)))
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64, device=device)
     often = data.draw(st.sampled_from([None, 0.0, 0.2, 1.0]))
@@ -129,8 +126,8 @@ def test_gru_kernels_are_as_exact_as_the_reference(
 )  # fmt: skip
 def test_lstm_kernels_are_as_exact_as_the_reference(device, sizes, P, bias, reverse, dtype, seed, data):
     T, B, _, H = sizes
-    numbers = "ieee" if dtype == torch.float32 else "half"
-    kernel = data.draw(st.sampled_from(kernels_for(T, H, P or H, True, numbers, projected=P > 0)))
+    width = max(H, P)
+    kernel = data.draw(st.sampled_from(kernels_for(width, T, P > 0)))
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     lengths = None if lengths is None else torch.tensor(lengths, dtype=torch.int64, device=device)
     often = data.draw(st.sampled_from([None, 0.0, 0.2, 1.0]))
@@ -141,10 +138,11 @@ def test_lstm_kernels_are_as_exact_as_the_reference(device, sizes, P, bias, reve
         resets = None if often is None else on(device, torch.rand(T, B) < often)
         options = (lengths, resets, reverse)
         given_, exactly = as_exact(lstm_tensors(*sizes, P=P, bias=bias), dtype, device)
-        ours = run(kernel, "LSTM", H, triton.lstm_forward, *given_, *options, Keep.TAPE)
+        ours = run(kernel, "LSTM", width, triton.lstm_forward, *given_, *options, Keep.TAPE)
         rival = reference.lstm_forward(*given_, *options, Keep.TAPE)
         forward.add(ours=ours, rival=rival, exact=reference.lstm_forward(*exactly, *options, Keep.TAPE))
-        states, last_cell, cells = run(kernel, "LSTM", H, triton.lstm_forward, *given_, *options, Keep.STATES)
+        only = run(kernel, "LSTM", width, triton.lstm_forward, *given_, *options, Keep.STATES)
+        states, last_cell, cells = only
         assert torch.equal(states, ours[0])
         assert torch.equal(last_cell, ours[1])
         assert torch.equal(cells, ours[2][:, :, 4:])
@@ -160,7 +158,7 @@ def test_lstm_kernels_are_as_exact_as_the_reference(device, sizes, P, bias, reve
             return call(*t[:7], *options[:2], *t[7:], options[2])
 
         backward.add(
-            ours=back(lambda *a: run(kernel, "LSTM", H, triton.lstm_backward, *a), rounded),
+            ours=back(lambda *a: run(kernel, "LSTM", width, triton.lstm_backward, *a), rounded),
             rival=back(reference.lstm_backward, rounded),
             exact=back(reference.lstm_backward, exactly),
         )
@@ -169,28 +167,29 @@ def test_lstm_kernels_are_as_exact_as_the_reference(device, sizes, P, bias, reve
 
 
 @pytest.mark.parametrize("kernel", ["whole", "slices", "steps", "library"])
-@pytest.mark.parametrize("cell", ["GRU", "LSTM"])
-def test_every_number_is_written(device, cell, kernel):
+@pytest.mark.parametrize("form", ["GRU", "GRU, reset before", "LSTM", "LSTM, projected"])
+def test_every_number_is_written(device, form, kernel):
     """New memory is NaN, see conftest.py."""
-    T, B, H = 3, 18, 17
-    lengths = torch.randint(0, T + 1, (B,), device=device)
-    tensors = [
-        t.float() for t in (gru_tensors if cell == "GRU" else lstm_tensors)(T, B, 2, H) if t is not None
-    ]
+    T, B, H, P = 3, 18, 17, 5 if form == "LSTM, projected" else 0
+    cell, lengths = form[:4].rstrip(","), torch.randint(0, T + 1, (B,), device=device)
+    drawn = gru_tensors(T, B, 2, H) if cell == "GRU" else lstm_tensors(T, B, 2, H, P)
+    tensors = [t if t is None else t.float().to(device) for t in drawn]
     if cell == "GRU":
-        options = (lengths, None, False, True)
+        after = form == "GRU"
+        options = (lengths, None, False, after)
         states, tape = run(kernel, cell, H, triton.gru_forward, *tensors, *options, Keep.TAPE)
         found = run(kernel, cell, H, triton.gru_backward, states, states[-1], tensors[1], tensors[3],
-                    lengths, None, states, tape, False, True)  # fmt: skip
+                    lengths, None, states, tape, False, after)  # fmt: skip
     else:
+        _, hidden, cell_state, _, weight_hh, _, _, weight_hr = tensors
         states, last, tape = run(
-            kernel, cell, H, triton.lstm_forward, *tensors, None, lengths, None, False, Keep.TAPE
+            kernel, cell, H, triton.lstm_forward, *tensors, lengths, None, False, Keep.TAPE
         )
-        d_gates, _, *found = run(
-            kernel, cell, H, triton.lstm_backward, states, states[-1], last, tensors[1], tensors[2],
-            tensors[4], None, lengths, None, states, tape, False,
+        found = run(
+            kernel, cell, H, triton.lstm_backward, states, states[-1], last, hidden, cell_state, weight_hh,
+            weight_hr, lengths, None, states, tape, False,
         )  # fmt: skip
-        found += [d_gates, last]
+        found = [*found, last]
     for number in (states, tape, *found):
         assert torch.isfinite(number).all()
 

@@ -19,13 +19,21 @@ def device(request):
 
 
 @contextmanager
-def one_program(cell: str, H: int):
-    """Within the block ``slices`` runs, in one slice for all hidden units: the interpreter runs programs one
-    after another, and a program that waits for the next would wait for ever."""
+def one_program(cell: str, width: int):
+    """Within the block ``slices`` runs, in one slice for all units: the interpreter runs programs one after
+    another, and a program that waits for the next would wait for ever (but see triton_programs.py)."""
     from gatedcells_kernels.triton import launch
 
-    entry = launch.Entry(cell, "any", H, "slices", 32, launch.padded(H), 16, 4)
-    with patch.object(launch, "plan", lambda *_: launch.Plan("slices", entry, ())):
+    with tiles("slices", launch.Entry(cell, "any", width, "slices", 32, launch.padded(width), 16, 4)):
+        yield
+
+
+@contextmanager
+def tiles(kernel, entry):
+    """Within the block this kernel runs in these tiles, whatever the device."""
+    from gatedcells_kernels.triton import launch
+
+    with patch.object(launch, "plan", lambda *_: launch.Plan(kernel, entry, ())):
         yield
 
 

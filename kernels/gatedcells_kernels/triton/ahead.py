@@ -23,10 +23,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from gatedcells_kernels.triton import launch
+from gatedcells_kernels.triton.gru_before_slices import gru_before_slices_backward, gru_before_slices_forward
 from gatedcells_kernels.triton.gru_pointwise import gru_pointwise_backward, gru_pointwise_forward
 from gatedcells_kernels.triton.gru_slices import gru_slices_backward, gru_slices_forward
 from gatedcells_kernels.triton.gru_whole import gru_whole_backward, gru_whole_forward
 from gatedcells_kernels.triton.lstm_pointwise import lstm_pointwise_backward, lstm_pointwise_forward
+from gatedcells_kernels.triton.lstm_projected_backward_slices import lstm_projected_slices_backward
+from gatedcells_kernels.triton.lstm_projected_slices import lstm_projected_slices_forward
 from gatedcells_kernels.triton.lstm_slices import lstm_slices_backward, lstm_slices_forward
 from gatedcells_kernels.triton.lstm_whole import lstm_whole_backward, lstm_whole_forward
 
@@ -40,6 +43,14 @@ KERNELS = {
     ("LSTM", "slices", "forward"): lstm_slices_forward,
     ("LSTM", "slices", "backward"): lstm_slices_backward,
 }
+# The same entries also serve the form of a cell whose programs must hear of each other twice a step.
+TWICE = {"GRU": "reset before", "LSTM": "projected"}
+TWICE_KERNELS = {
+    ("GRU", "forward"): gru_before_slices_forward,
+    ("GRU", "backward"): gru_before_slices_backward,
+    ("LSTM", "forward"): lstm_projected_slices_forward,
+    ("LSTM", "backward"): lstm_projected_slices_backward,
+}
 # name, what Triton calls it, multiprocessors and shared memory of the smallest device of the kind
 TARGETS = {
     "sm_80": (GPUTarget("cuda", 80, 32), launch.Device("A100", 108, 163 << 10)),
@@ -49,7 +60,7 @@ TARGETS = {
 AMD = (("whole", "half"), ("whole", "ieee"))
 INTEGERS = {
     "T": "i32", "B": "i32", "reverse": "i32", "first": "i32", "last": "i32", "visit": "i32",
-    "lengths": "*i32", "counters": "*i32", "carry": "*fp32", "resets": "*u8",
+    "lengths": "*i32", "counters": "*i32", "carry": "*fp32", "carry_cell": "*fp32", "resets": "*u8",
 }  # fmt: skip
 PROJECTION = ("weight_hr", "d_projected")
 OPTIONAL = ("lengths", "resets", *PROJECTION)  # absent from the plainest call
@@ -61,6 +72,7 @@ class Job(NamedTuple):
     entry: launch.Entry
     direction: str  # "forward" or "backward"
     target: str
+    form: str = ""  # "", or of TWICE: "reset before", "projected" (the projection as wide as H)
 
 
 class Variant(NamedTuple):
@@ -83,6 +95,7 @@ class Report(NamedTuple):
     numbers: str
     H: int
     kernel: str
+    form: str
     direction: str
     rows: int
     units: int
@@ -95,17 +108,20 @@ class Report(NamedTuple):
     meets: bool  # acquire and release are in the code
 
 
-def jobs(targets: tuple[str, ...] = ("sm_90", "sm_80")) -> Iterator[Job]:
-    """Every entry, direction and precision that fits a target."""
+def jobs(targets: tuple[str, ...] = ("sm_90", "sm_80"), twice: bool = False) -> Iterator[Job]:
+    """Every entry, direction and precision that fits a target; with ``twice`` those of the forms that need
+    two visits a step."""
     for target in targets:
         device = TARGETS[target][1]
         for entry in launch.TABLE:
-            fits = entry.shared_memory(entry.largest, entry.largest) <= device.shared_memory
+            form = TWICE[entry.cell] if twice else ""
+            needed = entry.shared_memory(entry.largest, entry.largest, form == "projected")
             # AMD's devices have little shared memory, and torch multiplies no matrices in tf32 there
-            if not fits or (target == "gfx942" and (entry.kernel, entry.numbers) not in AMD):
+            amd = target == "gfx942" and (entry.kernel, entry.numbers) not in AMD
+            if amd or needed > device.shared_memory or (twice and entry.kernel != "slices"):
                 continue
             for direction in ("forward", "backward"):
-                yield Job(entry, direction, target)
+                yield Job(entry, direction, target, form)
 
 
 def variants() -> Iterator[Variant]:
@@ -122,6 +138,10 @@ def variants() -> Iterator[Variant]:
         if slices:
             alone = constants | {"MEET": False}
             yield Variant(f"{cell} steps {direction}", kernel, alone, PROJECTION, {}, False)
+            other, form = TWICE_KERNELS[cell, direction], TWICE[cell]
+            narrow = {} if cell == "GRU" else {"P": 24}
+            yield Variant(f"{cell} slices {direction}, {form}", other, constants | narrow, (), {}, True)
+            yield Variant(f"{cell} steps {direction}, {form}", other, alone | narrow, (), {}, False)
         elif cell == "GRU":
             before = constants | {"RESET_AFTER": False}
             yield Variant(f"GRU whole {direction}, reset before", kernel, before, PROJECTION, {}, False)
@@ -155,10 +175,10 @@ def compiled(job: Job) -> Any:
         "APPROXIMATE": nvidia and entry.numbers != "ieee",
     }  # fmt: skip
     number = "*fp32" if entry.bytes == 4 else "*bf16"
-    plainest = Variant(
-        "", KERNELS[entry.cell, entry.kernel, job.direction], constants, OPTIONAL, {},
-        entry.kernel == "slices",
-    )  # fmt: skip
+    kernel, absent = KERNELS[entry.cell, entry.kernel, job.direction], OPTIONAL
+    if job.form:
+        kernel, absent = TWICE_KERNELS[entry.cell, job.direction], ("lengths", "resets")
+    plainest = Variant("", kernel, constants, absent, {}, entry.kernel == "slices")
     return _compiled(plainest, job.target, number, entry.warps)
 
 
@@ -204,9 +224,9 @@ def report(job: Job) -> Report:
         instruction = next((name for name in ("HGMMA", "HMMA") if name in code), "")
         meets = all(word in built.asm["ptx"] for word in (".gpu.acquire", ".gpu.release"))
     return Report(
-        job.target, triton.__version__, entry.cell, entry.numbers, entry.largest, entry.kernel, job.direction,
-        entry.rows, entry.units, entry.depth, entry.warps, registers, spilled, built.metadata.shared,
-        instruction, meets,
+        job.target, triton.__version__, entry.cell, entry.numbers, entry.largest, entry.kernel, job.form,
+        job.direction, entry.rows, entry.units, entry.depth, entry.warps, registers, spilled,
+        built.metadata.shared, instruction, meets,
     )  # fmt: skip
 
 
@@ -229,6 +249,7 @@ if __name__ == "__main__":
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: sm_90 and sm_80")
     parser.add_argument("--cell", choices=list(launch.GATES), help="default: both")
     parser.add_argument("--numbers", choices=("half", "tf32", "ieee"), help="default: all")
+    parser.add_argument("--twice", action="store_true", help="the forms with two visits a step instead")
     parser.add_argument("--variants", action="store_true", help="what the entries leave out, at one size")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
@@ -244,7 +265,7 @@ if __name__ == "__main__":
     table.writerow(Report._fields)
     chosen = [
         job
-        for job in jobs(targets)
+        for job in jobs(targets, options.twice)
         if options.cell in (None, job.entry.cell) and options.numbers in (None, job.entry.numbers)
     ]
     for row in reports(chosen, options.processes):

@@ -132,7 +132,8 @@ def run_slices(kernel: Any, plan: launch.Plan, given: dict[str, Any], *, visits:
     """Launch a kernel that has the hidden units cut up: once, or (``steps``) once a visit."""
     entry = plan.entry
     assert entry is not None
-    grid = (triton.cdiv(given["H"], entry.units), triton.cdiv(given["B"], entry.rows), directions(given))
+    widest = max(given["H"], given.get("P", 0))
+    grid = (triton.cdiv(widest, entry.units), triton.cdiv(given["B"], entry.rows), directions(given))
     meet = plan.kernel == "slices"
     # one a direction and tile of rows; zeros, because a launch counts from there
     counters = given["weight_hh"].new_zeros(grid[1] * grid[2], dtype=torch.int32)

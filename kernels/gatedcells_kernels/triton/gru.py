@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 
 from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 from gatedcells_kernels.triton import calls, launch
+from gatedcells_kernels.triton.gru_before_slices import gru_before_slices_backward, gru_before_slices_forward
 from gatedcells_kernels.triton.gru_pointwise import gru_pointwise_backward, gru_pointwise_forward
 from gatedcells_kernels.triton.gru_slices import gru_slices_backward, gru_slices_forward
 from gatedcells_kernels.triton.gru_whole import gru_whole_backward, gru_whole_forward
@@ -104,8 +105,14 @@ def _forward(
         calls.run_whole(gru_whole_forward, plan, given | numerics | {"RESET_AFTER": reset_after})
     elif plan.kernel == "library":
         _library_forward(given, reset_after, numerics["APPROXIMATE"])
-    else:
+    elif reset_after:
         calls.run_slices(gru_slices_forward, plan, given | numerics, visits=T)
+    else:
+        between = {
+            "gated": torch.empty_like(given["hidden"]),
+            "carry": torch.empty_like(given["hidden"], dtype=torch.float32),
+        }
+        calls.run_slices(gru_before_slices_forward, plan, given | numerics | between, visits=2 * T)
     return states, tape
 
 
@@ -171,8 +178,11 @@ def gru_backward(
     elif plan.kernel == "library":
         _library_backward(given, reset_after)
     else:
-        carry = states.new_empty((*both, B, H), dtype=torch.float32)
-        calls.run_slices(gru_slices_backward, plan, given | numerics | {"carry": carry}, visits=T + 1)
+        given |= numerics | {"carry": states.new_empty((*both, B, H), dtype=torch.float32)}
+        if reset_after:
+            calls.run_slices(gru_slices_backward, plan, given, visits=T + 1)
+        else:
+            calls.run_slices(gru_before_slices_backward, plan, given, visits=2 * T + 1)
     return d_gates, d_hidden
 
 

@@ -6,6 +6,9 @@ whole    one program for each tile of rows, all of time in one launch, weights o
 slices   the hidden units cut up, all of time in one cooperative launch, one meeting a step
 steps    the same kernel with one launch a step and no meeting; of one step, the fused cell
 library  a library's matrix product and a kernel for the gates, twice a step or more
+
+With the reset gate before the product, or a projection, one product in a step reads what all programs have
+made of another: two meetings a step, or two launches.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ KERNELS = ("whole", "slices", "steps", "library")
 GATES = {"GRU": len(GRU_GATES), "LSTM": len(LSTM_GATES)}
 LEAST_TILE = 16  # tl.dot takes no smaller side
 POINTWISE = 1024  # numbers that a program of the gates' kernels takes
+TILES = 2  # of a state that the compiler has on the chip at once beside sliced weights, at most
 # Bytes of states that all programs together read a step, from which on meeting loses to launching: a guess,
 # until benchmarks.meetings and benchmarks.gpu have run on a GPU.
 BROADCAST = 8 << 20
@@ -50,6 +54,11 @@ class Request(NamedTuple):
     directions: int = 1
     projected: bool = False  # of an LSTM; a projection may be as wide as H
 
+    @property
+    def visits(self) -> int:
+        """How often a step's programs must have heard of all others: meetings a step, or launches."""
+        return 2 if self.projected or not self.reset_after else 1
+
 
 class Entry(NamedTuple):
     """A row of the table: the tiles of one kernel for a range of sizes."""
@@ -69,12 +78,16 @@ class Entry(NamedTuple):
         return 2 if self.numbers == "half" else 4
 
     def shared_memory(self, H: int, P: int, projected: bool = False) -> int:
-        """Bytes of weights that a program keeps on the chip."""
+        """Bytes that a program has on the chip: the weights, and tiles of the states that multiply them."""
+        gates = GATES[self.cell]
         if self.kernel == "whole":
             units, outputs = padded(H), padded(P)
-            return self.bytes * units * outputs * (GATES[self.cell] + projected)
-        chunks = -(-H // self.depth)
-        return self.bytes * self.units * chunks * self.depth * GATES[self.cell]
+            tile = self.rows * max(units, outputs)
+            return self.bytes * ((gates + projected) * units * outputs + gates * tile)
+        # forward U has P columns and the projection H, backward it is the other way round
+        wide, narrow = (self.depth * -(-width // self.depth) for width in (max(H, P), min(H, P)))
+        weights = self.units * (gates * wide + projected * narrow)
+        return self.bytes * (weights + TILES * self.rows * self.depth)
 
 
 class Plan(NamedTuple):
@@ -83,13 +96,16 @@ class Plan(NamedTuple):
     kernel: str
     entry: Entry | None
     refused: tuple[str, ...]
+    visits: int = 1  # see Request
 
     def __str__(self) -> str:
         """In words, one kernel a line."""
         tiles = (
             "" if self.entry is None else f", {self.entry.rows} rows by {self.entry.units} units a program"
         )
-        return "\n".join([*self.refused, f"{self.kernel}: chosen{tiles}"])
+        twice = {"slices": ", two meetings a step", "steps": ", two launches a step"}
+        more = twice.get(self.kernel, "") if self.visits == 2 else ""
+        return "\n".join([*self.refused, f"{self.kernel}: chosen{tiles}{more}"])
 
 
 def padded(size: int) -> int:
@@ -152,19 +168,33 @@ def device(index: int | None) -> Device:
     return Device(found.name, found.multi_processor_count, shared)
 
 
+def slices(entry: Entry, request: Request) -> int:
+    """Programs that share a tile of rows."""
+    return -(-max(request.H, request.P) // entry.units)
+
+
+def states_read(entry: Entry, request: Request) -> int:
+    """Numbers that all slices read of a row in a step, forward: the state, then r ⊙ h, or m where there are
+    outputs to be made of it."""
+    read = slices(entry, request) * request.P
+    if request.visits == 2:
+        read += -(-(request.P if request.projected else request.H) // entry.units) * request.H
+    return read
+
+
 def _programs(entry: Entry, request: Request) -> int:
-    return request.directions * -(-request.H // entry.units) * -(-request.B // entry.rows)
+    return request.directions * slices(entry, request) * -(-request.B // entry.rows)
 
 
 def _why_not(entry: Entry, kernel: str, request: Request, device: Device) -> str | None:
     needed = entry.shared_memory(request.H, request.P, request.projected)
     if needed > device.shared_memory:
-        return f"weights of {needed} bytes a program, {device.shared_memory} fit"
+        return f"{needed} bytes on the chip a program, {device.shared_memory} fit"
     if kernel == "slices":
-        slices, programs = -(-request.H // entry.units), _programs(entry, request)
+        programs = _programs(entry, request)
         if programs > device.processors:
             return f"{programs} programs of {entry.rows} rows, {device.processors} run at once"
-        broadcast = request.directions * slices * request.B * request.H * entry.bytes
+        broadcast = request.directions * request.B * states_read(entry, request) * entry.bytes
         if broadcast > BROADCAST:
             return f"{broadcast} bytes of states read a step, from {BROADCAST} on other kernels are better"
     return None
@@ -172,12 +202,7 @@ def _why_not(entry: Entry, kernel: str, request: Request, device: Device) -> str
 
 def _refusal(kernel: str, request: Request) -> str | None:
     """Why a kernel does not do this at all."""
-    if kernel in ("slices", "steps"):
-        if not request.reset_after:
-            return "has no reset gate before the matrix product"
-        if request.projected:
-            return "has no projection"
-    if kernel == "slices" and request.T == 1:
+    if kernel == "slices" and request.T == 1 and request.visits == 1:
         return "one step needs no meeting"
     return None
 
@@ -214,12 +239,12 @@ def plan(request: Request, device: Device) -> Plan:
     refused: list[str] = []
     for kernel in _preferred[-1:] or KERNELS:
         if kernel == "library":
-            return Plan(kernel, None, tuple(refused))
+            return Plan(kernel, None, tuple(refused), request.visits)
         reason = _refusal(kernel, request)
         if reason is None:
             found, reason = _tiles(kernel, request, device)
             if found is not None:
-                return Plan(kernel, found, tuple(refused))
+                return Plan(kernel, found, tuple(refused), request.visits)
         refused.append(f"{kernel}: {reason}")
     raise ValueError("; ".join(refused))
 

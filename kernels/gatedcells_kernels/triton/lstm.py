@@ -11,6 +11,8 @@ from torch.nn.functional import linear
 from gatedcells_kernels.tape import LSTM_GATES, LSTM_SLOTS, Keep
 from gatedcells_kernels.triton import calls, launch
 from gatedcells_kernels.triton.lstm_pointwise import lstm_pointwise_backward, lstm_pointwise_forward
+from gatedcells_kernels.triton.lstm_projected_backward_slices import lstm_projected_slices_backward
+from gatedcells_kernels.triton.lstm_projected_slices import lstm_projected_slices_forward
 from gatedcells_kernels.triton.lstm_slices import lstm_slices_backward, lstm_slices_forward
 from gatedcells_kernels.triton.lstm_whole import lstm_whole_backward, lstm_whole_forward
 
@@ -112,14 +114,18 @@ def _forward(
     }  # fmt: skip
     plan = launch.plan(request, calls.device(hidden))
     numerics = calls.numerics(hidden)
+    projection = {"P": P, "weight_hr": calls.contiguous(weight_hr)}
     if plan.kernel == "whole":
-        projection = {"P": P, "weight_hr": calls.contiguous(weight_hr)}
         calls.run_whole(lstm_whole_forward, plan, given | numerics | projection)
     elif plan.kernel == "library":
         _library_forward(given, weight_hr, numerics["APPROXIMATE"])
     else:
-        carry = torch.empty_like(cell, dtype=torch.float32)
-        calls.run_slices(lstm_slices_forward, plan, given | numerics | {"carry": carry}, visits=T)
+        given |= numerics | {"carry": torch.empty_like(given["cell"], dtype=torch.float32)}
+        if weight_hr is None:
+            calls.run_slices(lstm_slices_forward, plan, given, visits=T)
+        else:
+            given |= projection | {"shown": torch.empty_like(given["cell"])}
+            calls.run_slices(lstm_projected_slices_forward, plan, given, visits=2 * T)
     return states, last_cell, tape
 
 
@@ -139,8 +145,12 @@ def _library_forward(given: dict[str, Any], weight_hr: Tensor | None, approximat
         calls.run_pointwise(lstm_pointwise_forward, given, visit=visit)
         if weight_hr is not None:
             t = calls.time_of(visit, given)
-            before = states[t] = calls.unless_ended(torch.mm(shown, weight_hr.t()), before, t, given)
-            operand = before if visit + 1 == given["T"] else calls.as_found(before, given, visit + 1)
+            now = torch.mm(shown, weight_hr.t(), out=states[t])
+            if given["lengths"] is not None:
+                now.copy_(calls.unless_ended(now, before, t, given))
+            before = operand = now
+            if given["resets"] is not None and visit + 1 < given["T"]:
+                operand = calls.as_found(now, given, visit + 1)
     given["last_cell"].copy_(cell)
 
 
@@ -186,14 +196,21 @@ def lstm_backward(
     plan = launch.plan(request, calls.device(states))
     numerics = calls.numerics(states)
     projected = d_projected if weight_hr is not None else None
+    projection = {"P": P, "weight_hr": calls.contiguous(weight_hr), "d_projected": projected}
     if plan.kernel == "whole":
-        projection = {"P": P, "weight_hr": calls.contiguous(weight_hr), "d_projected": projected}
         calls.run_whole(lstm_whole_backward, plan, given | numerics | projection)
     elif plan.kernel == "library":
         _library_backward(given, weight_hr, projected, numerics["APPROXIMATE"])
+    elif weight_hr is None:
+        given |= numerics | {"carry": cell.new_empty((*both, 2, B, H), dtype=torch.float32)}
+        calls.run_slices(lstm_slices_backward, plan, given, visits=T + 1)
     else:
-        carry = cell.new_empty((*both, 2, B, H), dtype=torch.float32)
-        calls.run_slices(lstm_slices_backward, plan, given | numerics | {"carry": carry}, visits=T + 1)
+        given |= numerics | projection
+        given |= {
+            "carry": cell.new_empty((*both, B, P), dtype=torch.float32),
+            "carry_cell": cell.new_empty((*both, B, H), dtype=torch.float32),
+        }
+        calls.run_slices(lstm_projected_slices_backward, plan, given, visits=2 * T + 1)
     return d_gates, d_projected, d_hidden, d_cell
 
 

@@ -1,7 +1,8 @@
 """An LSTM sequence with the hidden units cut into slices, a program for each slice and tile of rows.
 
-As gru_slices.py; there is no projection here, which would need a second meeting in each step. Letters: T
-times, B rows, H hidden units; a tile is ROWS x UNITS, the sums over hidden units go DEPTH at a time.
+As gru_slices.py; with a projection, which needs a second meeting in each step, see lstm_projected_slices.py.
+Letters: T times, B rows, H hidden units; a tile is ROWS x UNITS, the sums over hidden units go DEPTH at a
+time.
 """
 
 import triton
