@@ -1,6 +1,5 @@
 """What the operators return, without computing it: for torch's compiler. Arguments as the operators'."""
 
-import torch
 from torch import Tensor
 
 from gatedcells_kernels.tape import GRU_GATE_GRADS, LSTM_GATES, LSTM_SLOTS, GRUTape, Keep
@@ -81,7 +80,7 @@ def lstm_sequence_backward(
     T, B, H = *states.shape[:2], cell.shape[-1]
     d_gates = states.new_empty(T, B, len(LSTM_GATES), H)
     d_projected = states.new_empty(states.shape if weight_hr is not None else (0,))
-    return d_gates, d_projected, torch.empty_like(hidden), torch.empty_like(cell)
+    return d_gates, d_projected, hidden.new_empty(hidden.shape), cell.new_empty(cell.shape)
 
 
 def gru_both(
@@ -154,4 +153,4 @@ def lstm_both_backward(
     _, T, B, H = *states.shape[:3], cell.shape[-1]
     d_projected = states.new_empty(states.shape if weight_hr is not None else (0,))
     d_gates = states.new_empty(2, T, B, len(LSTM_GATES), H)
-    return d_gates, d_projected, torch.empty_like(hidden), torch.empty_like(cell)
+    return d_gates, d_projected, hidden.new_empty(hidden.shape), cell.new_empty(cell.shape)

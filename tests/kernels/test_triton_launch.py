@@ -258,7 +258,7 @@ def test_what_the_entries_leave_out_compiles_too(target, tmp_path):
 
 @pytest.mark.parametrize("version", RECORDED)
 def test_every_entry_was_compiled_for_every_target_that_it_fits(version):
-    """By `python -m benchmarks.ahead_of_time`; of forms with two visits a step a test compiles only one size."""
+    """By `python -m benchmarks.ahead_of_time`; with two visits a step a test itself compiles one size."""
     for target, (processors, shared) in LIMITS.items():
         known = recorded(version, target)
         expected = set()

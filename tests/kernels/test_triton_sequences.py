@@ -194,6 +194,35 @@ def test_every_number_is_written(device, form, kernel):
         assert torch.isfinite(number).all()
 
 
+def turned(tensor):
+    """The same numbers in another order in memory."""
+    return None if tensor is None else tensor.transpose(0, -1).contiguous().transpose(0, -1)
+
+
+@pytest.mark.parametrize("kernel", ["whole", "steps", "library"])
+@pytest.mark.parametrize("cell", ["GRU", "LSTM"])
+def test_tensors_may_lie_in_any_order_in_memory(device, cell, kernel):
+    tensors = (gru_tensors if cell == "GRU" else lstm_tensors)(2, 3, 2, 5)
+    tensors = [t if t is None else t.float().to(device) for t in tensors]
+    found = []
+    for order in (lambda tensor: tensor, turned):
+        given_ = [order(t) for t in tensors]
+        if cell == "GRU":
+            options = (None, None, False, True)
+            states, tape = run(kernel, cell, 5, triton.gru_forward, *given_, *options, Keep.TAPE)
+            read = order(states), order(states[-1]), given_[1], given_[3], None, None
+            back = run(kernel, cell, 5, triton.gru_backward, *read, order(states), tape, False, True)
+            found.append((states, tape, *back))
+        else:
+            options = (None, None, False)
+            states, last, tape = run(kernel, cell, 5, triton.lstm_forward, *given_, *options, Keep.TAPE)
+            read = order(states), order(states[-1]), order(last), *given_[1:3], given_[4], None, None, None
+            back = run(kernel, cell, 5, triton.lstm_backward, *read, order(states), tape, False)
+            found.append((states, last, tape, *back))
+    for number, other in zip(*found, strict=True):
+        torch.testing.assert_close(number, other)
+
+
 @pytest.fixture
 def _tf32_is_allowed():
     matmul = torch.backends.cuda.matmul

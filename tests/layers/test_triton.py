@@ -90,6 +90,11 @@ def test_the_operators_are_what_torch_expects(there, keep):
     torch.library.opcheck(ops.gru_sequence.default, (*gru, None, None, False, True, keep, "triton"))
     lstm = x, h, c, torch.randn(4 * H, I), torch.randn(4 * H, H) / 4, None, None, None
     torch.library.opcheck(ops.lstm_sequence.default, (*lstm, None, None, True, keep, "triton"))
+    if keep == 1:  # from states that lie in another order in memory
+        h, c = torch.randn(H, B).t(), torch.randn(H, B).t()
+        states, last, last_cell, tape = ops.lstm_sequence(x, h, c, *lstm[3:], None, None, True, 1, "triton")
+        read = states, last, last_cell, h, c, lstm[4], None, None, None, states, tape
+        torch.library.opcheck(ops.lstm_sequence_backward.default, (*read, True, "triton"))
 
 
 @pytest.mark.parametrize("name", ["GRU", "LSTM"])

@@ -135,8 +135,10 @@ def run_slices(kernel: Any, plan: launch.Plan, given: dict[str, Any], *, visits:
     widest = max(given["H"], given.get("P", 0))
     grid = (triton.cdiv(widest, entry.units), triton.cdiv(given["B"], entry.rows), directions(given))
     meet = plan.kernel == "slices"
-    # one a direction and tile of rows; zeros, because a launch counts from there
-    counters = given["weight_hh"].new_zeros(grid[1] * grid[2], dtype=torch.int32)
+    # one a direction and tile of rows, from zero on; without a meeting nobody looks
+    counters = given["weight_hh"].new_empty(grid[1] * grid[2], dtype=torch.int32)
+    if meet:
+        counters.zero_()
     options = _options()
     if meet and not interprets():
         options["launch_cooperative_grid"] = True

@@ -95,7 +95,7 @@ def _forward(
     T, B, H, P, slots = request.T, request.B, request.H, request.P, LSTM_SLOTS[keep]
     both = hidden.shape[:-2]
     states = hidden.new_empty(*both, T, B, P)
-    last_cell = torch.empty_like(cell)
+    last_cell = cell.new_empty(cell.shape)
     tape = hidden.new_empty((*both, T, B, slots, H) if keep else (0,))
     if cell.numel() == 0:
         return states, last_cell, tape
