@@ -238,12 +238,12 @@ def _overhead() -> str:
     return _table([f"T, B, I, H = {shape}", "us on the host"], lines, source, rows[0])
 
 
-def _ahead_of_time() -> str:
-    source, rows = newest(r"triton-3\.6\.0-ahead-of-time")
+def _ahead_of_time(name: str) -> str:
+    source, rows = newest(name)
     lines: dict[str, list[str]] = {}
     for row in rows:
         if (row["target"], row["numbers"]) == ("sm_90", "half"):
-            tiles = f"{row['rows']} rows" + (f" by {row['units']}" if row["kernel"] == "slices" else "")
+            tiles = f"{row['rows']} rows" + ("" if row["kernel"] == "whole" else f" by {row['units']}")
             entry = f"{row['cell']}, {row['H']}, {row['kernel']}, {tiles}, {row['warps']} warps"
             found = [row["registers"], row["spilled_bytes"], f"{int(row['shared_memory']) / 1024:.0f}"]
             lines.setdefault(entry, []).extend(found)
@@ -270,7 +270,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "streaming": _streaming,
     "compile-time": _compile,
     "triton-overhead": _overhead,
-    "ahead-of-time": _ahead_of_time,
+    "ahead-of-time": partial(_ahead_of_time, r"triton-3\.6\.0-ahead-of-time"),
+    "ahead-of-time-twice": partial(_ahead_of_time, r"triton-3\.9\.0-ahead-of-time-twice"),
 }
 
 

@@ -13,6 +13,8 @@ launch = pytest.importorskip("gatedcells_kernels.triton.launch")
 library = pytest.importorskip("gatedcells_kernels.triton.library")
 
 pytestmark = pytest.mark.gpu
+# the forms with one product in a step after another, which meet twice
+TWICE = {"GRU": {"reset_after": False}, "LSTM": {"proj_size": 40}}
 SIZES = [
     (64, 32, 128),
     (33, 17, 200),
@@ -44,7 +46,9 @@ def dtype(request):
 
 
 def both(name, H, dtype, **options):
-    theirs = getattr(nn, name)(H, H, device="cuda", dtype=dtype, **options)
+    """Ours, and torch's where it has such a form."""
+    other = {"backend": "reference"} if "reset_after" in options else {}
+    theirs = getattr(gatedcells if other else nn, name)(H, H, device="cuda", dtype=dtype, **options, **other)
     ours = getattr(gatedcells, name)(H, H, device="cuda", dtype=dtype, backend="triton", **options)
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
@@ -71,11 +75,28 @@ def test_layers_are_as_exact_as_cudnn(name, sizes, dtype):
         assert_within_budget(actual, exact=right, rival=rival)
 
 
-@pytest.mark.parametrize("kernel", ["steps", "slices"])
+@pytest.mark.parametrize("sizes", [(33, 17, 200), (16, 64, 512), (5, 1024, 256), (1, 3, 300)])
 @pytest.mark.parametrize("name", ["GRU", "LSTM"])
-def test_a_thousand_runs_beside_another_streams_load_have_the_same_bits(name, kernel):
+def test_two_meetings_a_step_are_as_exact_as_the_rival(name, sizes, dtype):
+    T, B, H = sizes
+    options = TWICE[name] | {"bidirectional": True}
+    ours, theirs = both(name, H, dtype, **options)
+    x = torch.randn(T, B, H, device="cuda", dtype=dtype)
+    exact = getattr(gatedcells, name)(
+        H, H, device="cuda", dtype=torch.float64, backend="reference", **options
+    )
+    exact.load_state_dict({key: value.double() for key, value in theirs.state_dict().items()})
+    results = [everything(module, value) for module, value in ((ours, x), (theirs, x), (exact, x.double()))]
+    for actual, rival, right in zip(*results, strict=True):
+        assert_within_budget(actual, exact=right, rival=rival)
+
+
+@pytest.mark.parametrize("kernel", ["steps", "slices"])
+@pytest.mark.parametrize("options", [{}, TWICE], ids=["once", "twice"])
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_a_thousand_runs_beside_another_streams_load_have_the_same_bits(name, options, kernel):
     T, B, H = 24, 32, 512
-    ours, _ = both(name, H, torch.bfloat16)
+    ours, _ = both(name, H, torch.bfloat16, **options.get(name, {}))
     x = torch.randn(T, B, H, device="cuda", dtype=torch.bfloat16)
     load, busy = torch.randn(4096, 4096, device="cuda"), torch.cuda.Stream()
     with launch.prefer(kernel):
@@ -105,6 +126,20 @@ def test_a_captured_graph_replays_with_new_numbers(name, sizes):
         x.copy_(torch.randn_like(x))
         graph.replay()
         assert torch.equal(output, ours(x)[0])
+
+
+@pytest.mark.parametrize("kernel", ["whole", "slices", "steps", "library"])
+@pytest.mark.parametrize("options", [{}, TWICE], ids=["once", "twice"])
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_a_layer_in_torchs_graphs_trains_with_the_bits_of_the_layer(name, options, kernel):
+    """As docs/kernels.md says."""
+    T, B, H = 16, 8, 100
+    ours, _ = both(name, H, torch.bfloat16, **options.get(name, {}))
+    x = torch.randn(T, B, H, device="cuda", dtype=torch.bfloat16)
+    with launch.prefer(kernel):
+        expected = everything(ours, x)
+        graphed = torch.cuda.make_graphed_callables(ours, (torch.randn_like(x),))
+        assert all(map(torch.equal, everything(graphed, x), expected))
 
 
 def test_a_grid_larger_than_the_device_is_refused_before_it_is_launched():

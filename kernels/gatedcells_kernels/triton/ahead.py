@@ -94,8 +94,7 @@ class Report(NamedTuple):
     cell: str
     numbers: str
     H: int
-    kernel: str
-    form: str
+    kernel: str  # and the form of the cell, if it is one of TWICE: "slices, projected"
     direction: str
     rows: int
     units: int
@@ -223,9 +222,10 @@ def report(job: Job) -> Report:
         code = _cuobjdump(built.asm["cubin"], "-sass")
         instruction = next((name for name in ("HGMMA", "HMMA") if name in code), "")
         meets = all(word in built.asm["ptx"] for word in (".gpu.acquire", ".gpu.release"))
+    kernel = ", ".join(filter(None, (entry.kernel, job.form)))
     return Report(
-        job.target, triton.__version__, entry.cell, entry.numbers, entry.largest, entry.kernel, job.form,
-        job.direction, entry.rows, entry.units, entry.depth, entry.warps, registers, spilled,
+        job.target, triton.__version__, entry.cell, entry.numbers, entry.largest, kernel, job.direction,
+        entry.rows, entry.units, entry.depth, entry.warps, registers, spilled,
         built.metadata.shared, instruction, meets,
     )  # fmt: skip
 
