@@ -10,8 +10,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import torch
 
 launch = pytest.importorskip("gatedcells_kernels.triton.launch")
+calls = pytest.importorskip("gatedcells_kernels.triton.calls")
 costs = pytest.importorskip("gatedcells_kernels.triton.costs")
 pytest.importorskip("triton")
 
@@ -151,6 +153,37 @@ def test_a_kernel_that_was_asked_for_runs_or_raises():
         chosen(H=128, device=small)
 
 
+def test_the_table_can_be_printed():
+    lines = launch.printed().splitlines()
+    assert lines[0].split() == [*launch.Entry._fields, "bytes", "on", "the", "chip"]
+    assert [line.split()[:8] for line in lines[1:]] == [[str(value) for value in e] for e in launch.TABLE]
+
+
+@pytest.mark.parametrize(("kernel", "cooperative"), [("slices", True), ("steps", False)])
+def test_programs_that_meet_are_launched_together_and_only_they(kernel, cooperative):
+    launches = []
+    tiles = launch.Entry("GRU", "half", 40, "slices", 16, 16, 16, 4)
+    given = {"H": 40, "B": 20, "weight_hh": torch.zeros(120, 40), "PRECISION": "ieee"}
+    record = {(3, 2, 1): lambda **options: launches.append(options)}
+    with patch.object(calls, "interprets", lambda: False):
+        calls.run_slices(record, launch.Plan(kernel, tiles, ()), given, visits=7)
+    assert [options.get("launch_cooperative_grid", False) for options in launches] == (
+        [True] if cooperative else [False] * 7
+    )
+    spans = [(options["first"], options["last"], options["MEET"]) for options in launches]
+    assert spans == ([(0, 7, True)] if cooperative else [(visit, visit + 1, False) for visit in range(7)])
+    # a meeting counts from zero; one a tile of rows
+    if cooperative:
+        assert launches[0]["counters"].tolist() == [0, 0]
+
+
+def test_no_sum_is_made_by_atomic_additions():
+    """Their order is not fixed; what is added atomically are arrivals, whole numbers."""
+    folder = ROOT / "kernels" / "gatedcells_kernels" / "triton"
+    users = {path.name for path in folder.glob("*.py") if "atomic" in path.read_text(encoding="utf-8")}
+    assert users == {"meeting.py"}
+
+
 RESULTS = ROOT / "benchmarks" / "results"
 TRITON = importlib.metadata.version("triton")
 RECORDED = [("3.6.0", False), ("3.9.0", False), ("3.9.0", True)]
@@ -266,7 +299,8 @@ def test_every_entry_was_compiled_for_every_target_that_it_fits(version, twice):
                 continue
             if target == "gfx942" and (entry.kernel != "whole" or entry.numbers == "tf32"):
                 continue
-            assert entry.kernel == "whole" or -(-entry.largest // entry.units) <= processors
+            if entry.kernel == "slices" and -(-entry.largest // entry.units) > processors:
+                continue
             kernel = f"{entry.kernel}, {form}" if twice else entry.kernel
             for direction in ("forward", "backward"):
                 row = entry._asdict() | {"H": entry.largest, "kernel": kernel, "direction": direction}

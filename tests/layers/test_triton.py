@@ -13,8 +13,10 @@ from gatedcells.testing import assert_within_budget
 from tests.support.inputs import OURS, Case, as_double, layer_cases, pair
 from tests.support.run import everything, pooled
 from tests.support.triton_device import device as device
+from tests.support.triton_device import one_program
 
 calls = pytest.importorskip("gatedcells_kernels.triton.calls")
+launch = pytest.importorskip("gatedcells_kernels.triton.launch")
 
 
 @pytest.fixture
@@ -110,16 +112,41 @@ def test_second_derivatives_come_from_the_reference(there, name):
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("name", ["GRU", "LSTM"])
-def test_recomputing_gives_the_same_gradients(there, name):
+@pytest.mark.parametrize(
+    ("name", "options", "kernel"),
+    [
+        ("GRU", {}, "whole"),
+        ("GRU", {"reset_after": False}, "slices"),
+        ("LSTM", {}, "whole"),
+        ("LSTM", {"proj_size": 5}, "slices"),
+    ],
+)
+def test_recomputing_gives_the_same_gradients(there, name, options, kernel):
     given_, x = {}, torch.randn(5, 18, 3)
     for recompute in (False, True):
         torch.manual_seed(1)
-        layer = on_triton(OURS[name](3, 17, recompute=recompute))
-        layer(x)[0].square().sum().backward()
+        layer = on_triton(OURS[name](3, 17, recompute=recompute, **options))
+        with one_program(name, 17) if (kernel, there) == ("slices", "cpu") else launch.prefer(kernel):
+            layer(x)[0].square().sum().backward()
         given_[recompute] = [p.grad for p in layer.parameters()]
     for kept, recomputed in zip(given_[False], given_[True], strict=True):
         torch.testing.assert_close(recomputed, kept)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_dropout_draws_torchs_masks_and_eval_mode_has_gradients(device, name):
+    """On a GPU torch's masks are cuDNN's own: there only eval mode is compared."""
+    ours, theirs = (module.to(device) for module in pair(name, 3, 5, num_layers=3, dropout=0.4))
+    on_triton(ours)
+    x = torch.randn(4, 6, 3, device=device)
+    for mode in (True, False) if device == "cpu" else (False,):
+        found = []
+        for module in (ours, theirs):
+            torch.manual_seed(7)
+            output, _ = module.train(mode)(x)
+            found.append((output, *torch.autograd.grad(output.square().sum(), list(module.parameters()))))
+        for number, other in zip(*found, strict=True):
+            torch.testing.assert_close(number, other)
 
 
 def test_forward_derivatives_are_refused_and_not_zero(there):
@@ -151,6 +178,9 @@ def test_auto_leaves_the_interpreter_to_those_who_ask(device):
     assert "triton     CHOSEN" in said
     assert "slices: 7 programs" in said
     assert said.endswith("steps: chosen, 16 rows by 16 units a program")
+    for twice in (gatedcells.GRU(2, 100, reset_after=False), gatedcells.LSTM(2, 100, proj_size=30)):
+        said = gatedcells.explain_backend(on_triton(twice), x)
+        assert said.endswith("steps: chosen, 16 rows by 16 units a program, two launches a step")
 
 
 def test_a_step_and_resets_run_on_it(there):

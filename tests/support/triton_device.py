@@ -1,5 +1,6 @@
 """Where tests run Triton's kernels: in its interpreter on CPU tensors, or on a GPU (``pytest -m gpu``)."""
 
+import faulthandler
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -24,8 +25,13 @@ def one_program(cell: str, width: int):
     another, and a program that waits for the next would wait for ever (but see triton_programs.py)."""
     from gatedcells_kernels.triton import launch
 
-    with tiles("slices", launch.Entry(cell, "any", width, "slices", 32, launch.padded(width), 16, 4)):
-        yield
+    # one that waits for itself is killed, with the stack of where it waits
+    faulthandler.dump_traceback_later(300, exit=True)
+    try:
+        with tiles("slices", launch.Entry(cell, "any", width, "slices", 32, launch.padded(width), 16, 4)):
+            yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Which kernel runs a call, and in which tiles: one table, read from the top.
 
+``python -m gatedcells_kernels.triton.launch`` prints it.
+
 Four kernels do the same (docs/kernels.md):
 
 whole    one program for each tile of rows, all of time in one launch, weights on the chip
@@ -273,3 +275,15 @@ def _tiles(kernel: str, request: Request, device: Device) -> tuple[Entry | None,
         elif largest is None or entry.rows > largest.rows:
             largest = entry
     return largest, reason
+
+
+def printed() -> str:
+    """The table as text, an entry a line, with the bytes that a program of its largest size has on chip."""
+    rows = [(*Entry._fields, "bytes on the chip")]
+    rows += [tuple(map(str, (*entry, entry.shared_memory(entry.largest, entry.largest)))) for entry in TABLE]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+
+
+if __name__ == "__main__":
+    print(printed())
