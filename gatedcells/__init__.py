@@ -18,7 +18,9 @@ from gatedcells.functional import lstm_sequence as lstm_sequence
 from gatedcells.functional import lstm_step as lstm_step
 from gatedcells.layers import GRU as GRU
 from gatedcells.layers import LSTM as LSTM
+from gatedcells.layers.beyond import GateAt as GateAt
 from gatedcells.states import LSTMState as LSTMState
+from gatedcells.states import detach_state as detach_state
 from gatedcells.trace.diagnose import diagnose as diagnose
 from gatedcells.trace.gradient_flow import gradient_flow as gradient_flow
 

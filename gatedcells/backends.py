@@ -36,10 +36,12 @@ class Request(NamedTuple):
     device: str  # "cpu", "cuda", ...
     dtype: torch.dtype
     transform: str | None  # what only plain torch serves: a torch.func transform, forward mode, export
+    needs: str = ""  # what only the reference computes: return_gates=True, layer_norm=True, ...
 
     def __str__(self) -> str:
         """The request in words."""
-        return f"{self.cell} {self.form} on {self.device}, {_short(self.dtype)}"
+        what = f"{self.cell} {self.form}" + (f" with {self.needs}" if self.needs else "")
+        return f"{what} on {self.device}, {_short(self.dtype)}"
 
 
 class Backend(NamedTuple):
@@ -92,6 +94,8 @@ def _kernels_refuse(name: str, device: str, dtypes: tuple[torch.dtype, ...], req
         return reason
     if request.transform is not None:
         return f"{request.transform} needs plain torch"
+    if request.needs:
+        return f"its kernels compute the plain cell, without {request.needs}"
     if request.dtype not in dtypes:
         return f"has kernels for {', '.join(map(_short, dtypes))}, got {_short(request.dtype)}"
     return None
@@ -196,8 +200,10 @@ def _transform(tensors: tuple[Tensor | None, ...]) -> str | None:
     return None
 
 
-def resolve(cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: str = AUTO) -> Choice:
-    """Choose who computes a call with these tensors (the input first).
+def resolve(
+    cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: str = AUTO, needs: str = ""
+) -> Choice:
+    """Choose who computes a call with these tensors (the input first) that also ``needs`` something.
 
     Raises:
         BackendUnavailable: an explicit backend cannot run the call.
@@ -205,7 +211,7 @@ def resolve(cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: s
     """
     input = tensors[0]
     assert input is not None
-    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors))
+    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors), needs)
     name, source = requested(backend)
     if torch.compiler.is_compiling():
         return _choose(request, name, source)
@@ -235,12 +241,14 @@ def _choose(request: Request, name: str, source: str) -> Choice:
     raise AssertionError("the reference runs everything")
 
 
-def explain(cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: str = AUTO) -> str:
+def explain(
+    cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: str = AUTO, needs: str = ""
+) -> str:
     """What `resolve` would choose and why, one backend a line; an explicit one that cannot run is said
     to, not raised."""
     input = tensors[0]
     assert input is not None
-    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors))
+    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors), needs)
     name, source = requested(backend)
     chosen = False
     lines = [f"{request}; {'nobody asked for a backend' if source == AUTO else f'{source}={name!r}'}"]
@@ -265,6 +273,6 @@ def _route(name: str, request: Request) -> tuple[str, str]:
         return "plain", "plain torch operations, backward by autograd"
     if request.transform == EXPORT:
         return "scan", "exported as one loop over time"
-    if request.transform is not None or request.dtype.is_complex:
+    if request.transform is not None or request.dtype.is_complex or request.needs:
         return "plain", "plain torch operations step by step, backward by autograd"
     return "operator", "one operator over all steps, with its own backward"

@@ -10,21 +10,30 @@ from gatedcells.backends import explain, resolve
 from gatedcells.cells import GRUCell
 from gatedcells.cells.base import RecurrentCell
 from gatedcells.layers.base import RecurrentLayer
+from gatedcells.layers.beyond import needs
 
 
-def explain_backend(module: nn.Module, input: Tensor | PackedSequence) -> str:
+def explain_backend(
+    module: nn.Module,
+    input: Tensor | PackedSequence,
+    *,
+    return_states: bool = False,
+    return_gates: bool = False,
+) -> str:
     """Say which backend ``module(input)`` would use and why, a line each; of Triton's also which kernel.
 
     Args:
         module: a `gatedcells` layer or cell.
         input: what it would be called with; only device, dtype and kind are read.
+        return_states, return_gates: whether it would be called with these.
 
     Raises:
         TypeError: ``module`` is not one of ours.
     """
     data = input.data if isinstance(input, PackedSequence) else input
     asked = _call(module, input)
-    request = asked.cell, asked.form, (data, *module.parameters()), asked.backend
+    more = needs(module, return_states, return_gates) if isinstance(module, RecurrentLayer) else ""
+    request = asked.cell, asked.form, (data, *module.parameters()), asked.backend, more
     said = explain(*request)
     if "CHOSEN" not in said or resolve(*request).backend != "triton":
         return said
