@@ -11,6 +11,7 @@ from gatedcells.cells import GRUCell as GRUCell
 from gatedcells.cells import LSTMCell as LSTMCell
 from gatedcells.conversion import convert as convert
 from gatedcells.conversion import revert as revert
+from gatedcells.cells.custom import Cell as Cell
 from gatedcells.explain import explain_backend as explain_backend
 from gatedcells.functional import gru_sequence as gru_sequence
 from gatedcells.functional import gru_step as gru_step
@@ -19,6 +20,7 @@ from gatedcells.functional import lstm_step as lstm_step
 from gatedcells.layers import GRU as GRU
 from gatedcells.layers import LSTM as LSTM
 from gatedcells.layers.beyond import GateAt as GateAt
+from gatedcells.layers.recurrent import Recurrent as Recurrent
 from gatedcells.states import LSTMState as LSTMState
 from gatedcells.states import detach_state as detach_state
 from gatedcells.trace.diagnose import diagnose as diagnose

@@ -9,8 +9,10 @@ from gatedcells._ops import implementation
 from gatedcells.backends import explain, resolve
 from gatedcells.cells import GRUCell
 from gatedcells.cells.base import RecurrentCell
+from gatedcells.cells.custom import Cell
 from gatedcells.layers.base import RecurrentLayer
 from gatedcells.layers.beyond import needs
+from gatedcells.layers.recurrent import Recurrent
 
 
 def explain_backend(
@@ -30,6 +32,9 @@ def explain_backend(
     Raises:
         TypeError: ``module`` is not one of ours.
     """
+    if isinstance(module, (Recurrent, Cell)):
+        kind = module.mode if isinstance(module, Recurrent) else type(module).__name__
+        return f"{kind}: a step in plain torch, run one by one on any device; no backend is chosen"
     data = input.data if isinstance(input, PackedSequence) else input
     asked = _call(module, input)
     more = needs(module, return_states, return_gates) if isinstance(module, RecurrentLayer) else ""
