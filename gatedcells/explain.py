@@ -38,7 +38,10 @@ def explain_backend(
     data = input.data if isinstance(input, PackedSequence) else input
     asked = _call(module, input)
     more = needs(module, return_states, return_gates) if isinstance(module, RecurrentLayer) else ""
-    request = asked.cell, asked.form, (data, *module.parameters()), asked.backend, more
+    precision = None
+    if isinstance(module, RecurrentLayer):
+        precision, data = module.factors(), data.bfloat16() if module.precision == "bf16" else data
+    request = asked.cell, asked.form, (data, *module.parameters()), asked.backend, more, precision
     said = explain(*request)
     if "CHOSEN" not in said or resolve(*request).backend != "triton":
         return said

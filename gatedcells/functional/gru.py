@@ -85,6 +85,7 @@ def gru_sequence(
     recompute: bool = False,
     backend: str = AUTO,
     variant: Variant = PLAIN,
+    precision: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One direction of one GRU layer over a batch of sequences.
 
@@ -106,6 +107,7 @@ def gru_sequence(
         backend: ``"auto"`` or a backend's name.
         variant: what the cell does beyond its plain equations (`gatedcells.reference.variants`).
             Of one that does something the reference computes.
+        precision: of float32's products, "ieee" or "tf32" (`gatedcells.precision`); None: not asked for.
 
     Returns:
         the states after each step ``[T, B, H]``, in the input's order, and the last one visited
@@ -123,7 +125,7 @@ def gru_sequence(
     tensors = GRUTensors(input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
     check_gru(*tensors)
     given = to_autocast(tensors)
-    choice = resolve("GRU", "sequence", given, backend, variant.words())
+    choice = resolve("GRU", "sequence", given, backend, variant.words(), precision)
     if choice.route == "operator":
         return _run(given, lengths, forgets, reverse, reset_after, recompute, choice.backend)
     run = scan.scan_gru if choice.route == "scan" else gru.unroll

@@ -76,6 +76,7 @@ def lstm_sequence(
     recompute: bool = False,
     backend: str = AUTO,
     variant: Variant = PLAIN,
+    precision: str | None = None,
 ) -> tuple[Tensor, LSTMState]:
     """One direction of one LSTM layer over a batch of sequences.
 
@@ -98,6 +99,7 @@ def lstm_sequence(
         backend: ``"auto"`` or a backend's name.
         variant: what the cell does beyond its plain equations (`gatedcells.reference.variants`).
             Of one that does something the reference computes.
+        precision: of float32's products, "ieee" or "tf32" (`gatedcells.precision`); None: not asked for.
 
     Returns:
         the hidden states after each step ``[T, B, H]`` or ``[T, B, P]``, in the input's order, and the
@@ -115,7 +117,7 @@ def lstm_sequence(
     tensors = LSTMTensors(input, *state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     check_lstm(*tensors)
     given = to_autocast(tensors)
-    choice = resolve("LSTM", "sequence", given, backend, variant.words())
+    choice = resolve("LSTM", "sequence", given, backend, variant.words(), precision)
     if choice.route == "operator":
         return _run(given, lengths, forgets, reverse, recompute, choice.backend)
     run = scan.scan_lstm if choice.route == "scan" else lstm.unroll

@@ -27,6 +27,7 @@ from gatedcells.layers.options import (
     variants,
 )
 from gatedcells.layers.stack import Both, Direction, State
+from gatedcells.precision import check_name as check_precision
 from gatedcells.reference.variants import Variant
 from gatedcells.trace.record import Recorder
 from gatedcells.validation import is_autocast_enabled
@@ -45,6 +46,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         init, t_max: how the parameters begin, see `gatedcells.layers.initial`.
         learn_h0: the initial states of calls that give none are parameters ``h_0`` ``[L*D, H or P]`` (of the
             LSTM also ``c_0`` ``[L*D, H]``), zeros at first.
+        precision: how float32 is multiplied, see `gatedcells.precision`.
     """
 
     backend: str
@@ -55,6 +57,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
     init: str = initial.TORCH
     t_max: int | None = None
     learn_h0: bool = False
+    precision: str | None = None
     _gate_hooks: dict[int, beyond.GateHook] | None = None
     _again: Again
     _again_step: Again
@@ -70,6 +73,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         init: str = initial.TORCH,
         t_max: int | None = None,
         learn_h0: bool = False,
+        precision: str | None = None,
         bias: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -84,6 +88,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         self.init = init
         self.t_max = t_max
         self.learn_h0 = learn_h0
+        self.precision = check_precision(precision)
         self._again = Again()
         self._again_step = Again()
         beyond.prepare(self, device=device, dtype=dtype)
@@ -197,20 +202,13 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         generator: torch.Generator | None = None,
     ) -> tuple[Any, State]:
         """The forward pass of torch's layers, states as a tuple of tensors."""
-        if resets is None and lengths is None and mask is None and isinstance(input, Tensor):
+        usual = resets is None and lengths is None and mask is None and isinstance(input, Tensor)
+        if usual:
             again = self._run_again(input, given)
             if again is not None:
                 return again
         found = self._run_sequence(input, given, Asked(resets, lengths, mask, generator))
-        if (
-            resets is None
-            and lengths is None
-            and mask is None
-            and isinstance(input, Tensor)
-            and input.dim() == 3
-            and self._repeats()
-            and self._may_be_repeated()
-        ):
+        if usual and input.dim() == 3 and self._repeats() and self._may_be_repeated():
             state = self._initial(input, input.shape[1]) if given is None else given
             weights = tuple(self._parameters.values())
             self._again.remember(self.mode, "sequence", self.backend, (input, *state), weights)
@@ -270,6 +268,10 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         single_step = len(output) == 1
         return output, (output.clone() if single_step else last, *others)
 
+    def factors(self) -> str | None:
+        """The precision to ask a backend for: bfloat16 numbers have none to choose."""
+        return None if self.precision == "bf16" else self.precision
+
     def forget_calls(self) -> None:
         """Check the next call in full, whatever the last was like."""
         self._again, self._again_step = Again(), Again()
@@ -278,6 +280,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         """Whether inference is the plain cell with the weights that are registered: no parametrization."""
         return (
             self.options == PLAIN_OPTIONS
+            and self.precision != "bf16"
             and not self._gate_hooks
             and list(self._parameters) == self._flat_weights_names
         )
@@ -291,10 +294,13 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
                 return call.recorder.one(
                     input, state, weights[row], reverse, call.lengths, call.resets, cells[row]
                 )
+            if self.precision == "bf16":
+                return beyond.in_bfloat16(self, input, state, weights[row], reverse, call, cells[row])
             return self._direction(input, state, weights[row], reverse, call, cells[row])
 
         def both(input: Tensor, state: State, rows: Sequence[int]) -> tuple[Tensor, State] | None:
-            if call.recorder is not None or any(cells[row].words() for row in rows):
+            alone = call.recorder is not None or self.precision == "bf16"
+            if alone or any(cells[row].words() for row in rows):
                 return None
             return self._both(input, state, [weights[row] for row in rows], call)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations  # the compiler cannot trace the annotations of inner functions
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,9 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from gatedcells.backends import resolve
 from gatedcells.layers import initial, options
-from gatedcells.layers.call import Asked, Every
+from gatedcells.layers.call import Asked, Call, Every
 from gatedcells.layers.stack import State
-from gatedcells.reference.variants import Edit
+from gatedcells.reference.variants import Edit, Variant
 from gatedcells.trace.record import STATES
 from gatedcells_kernels.tape import GRU_GATES, LSTM_GATES
 
@@ -70,6 +70,8 @@ def said(layer: RecurrentLayer) -> str:
         words.append(f"init={layer.init!r}" + (f", t_max={layer.t_max}" if layer.t_max else ""))
     if layer.learn_h0:
         words.append("learn_h0=True")
+    if layer.precision is not None:
+        words.append(f"precision={layer.precision!r}")
     return "".join(f", {word}" for word in words)
 
 
@@ -157,6 +159,8 @@ def run(
         ValueError: the input is packed.
         BackendUnavailable: another backend is asked for than the one that computes these.
     """
+    if layer.precision == "bf16" and needs(layer, True, return_gates):
+        raise ValueError("precision='bf16' does not go with return_gates, nor with the LSTM's return_states")
     if isinstance(input, PackedSequence):
         raise ValueError(
             "return_states and return_gates go with a padded input and lengths=, got a PackedSequence"
@@ -166,7 +170,36 @@ def run(
     every = Every(names, layer._state_widths())
     recorder = None
     if by_reference:
-        resolve(layer.mode, "sequence", (input, *layer.parameters()), layer.backend, by_reference)
+        tensors = (input, *layer.parameters())
+        resolve(layer.mode, "sequence", tensors, layer.backend, by_reference, layer.factors())
         recorder = layer._recorder(reset_after, False)
     output, last = layer._run_sequence(input, given, asked._replace(recorder=recorder, every=every))
     return output, last, every.found
+
+
+def in_bfloat16(
+    layer: RecurrentLayer,
+    input: Tensor,
+    state: State,
+    weights: Sequence[Tensor],
+    reverse: bool,
+    call: Call,
+    variant: Variant,
+) -> tuple[Tensor, State]:
+    """One direction of one layer in bfloat16, its results in the input's dtype again.
+
+    Raises:
+        ValueError: the input is not float32.
+    """
+    if input.dtype != torch.float32:
+        raise ValueError(f"precision='bf16' is about float32, got an input of {input.dtype}")
+    low = torch.bfloat16
+    output, last = layer._direction(
+        input.to(low),
+        tuple(part.to(low) for part in state),
+        [w.to(low) for w in weights],
+        reverse,
+        call,
+        variant,
+    )
+    return output.to(input.dtype), tuple(part.to(input.dtype) for part in last)

@@ -50,6 +50,7 @@ class GRU(RecurrentLayer):
         recompute: less memory in training for more time, see `gatedcells.layers.base`.
         init, t_max: how the parameters begin, see `gatedcells.layers.initial`.
         learn_h0: the initial states of calls that give none are parameters, see `gatedcells.layers.base`.
+        precision: how float32 is multiplied, see `gatedcells.precision`.
         layer_norm, zoneout, recurrent_dropout, state_dropout, input_dropout, dropconnect: what the
             cell does beyond these lines, see `gatedcells.layers.options`; each off by default.
         proj_size: for the LSTM only; given here it raises ValueError, as in torch.
@@ -115,6 +116,7 @@ class GRU(RecurrentLayer):
         state_dropout: float = 0.0,
         input_dropout: float = 0.0,
         dropconnect: float = 0.0,
+        precision: str | None = None,
         proj_size: None = None,
     ) -> None:
         if proj_size is not None:
@@ -146,6 +148,7 @@ class GRU(RecurrentLayer):
             init=init,
             t_max=t_max,
             learn_h0=learn_h0,
+            precision=precision,
         )
         self.reset_after = reset_after
 
@@ -263,6 +266,7 @@ class GRU(RecurrentLayer):
             recompute=self.recompute,
             backend=self.backend,
             variant=variant,
+            precision=self.factors(),
         )
         return output, (last,)
 
@@ -278,6 +282,7 @@ class GRU(RecurrentLayer):
             reset_after=self.reset_after,
             recompute=self.recompute,
             backend=self.backend,
+            precision=self.factors(),
         )
 
     def _check_state(self, input: Tensor, state: State, batch_sizes: Tensor | None) -> None:

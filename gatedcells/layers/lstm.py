@@ -46,13 +46,12 @@ class LSTM(RecurrentLayer):
         proj_size: if positive, project the hidden state to P = proj_size < H units.
         device, dtype: of the parameters.
         backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
-        allow_empty: return the initial states for a sequence of no steps instead of raising.
-        recompute: less memory in training for more time, see `gatedcells.layers.base`.
-        init, t_max: how the parameters begin, see `gatedcells.layers.initial`.
-        learn_h0: the initial states of calls that give none are parameters, see `gatedcells.layers.base`.
+        allow_empty, recompute: initial states for a sequence of no steps instead of an error; less memory in
+            training for more time, see `gatedcells.layers.base`.
+        init, t_max, learn_h0, precision: how parameters and states begin, how float32 is multiplied, see
+            `gatedcells.layers.initial`, `gatedcells.layers.base`, `gatedcells.precision`.
         layer_norm, peephole, zoneout, recurrent_dropout, state_dropout, input_dropout, dropconnect: what the
-            cell does beyond these lines, see `gatedcells.layers.options`; ``zoneout`` is one probability or a
-            pair, of h and of c.
+            cell does beyond these lines, see `gatedcells.layers.options`; ``zoneout`` may be ``(p_h, p_c)``.
 
     Inputs: ``input, (h_0, c_0)``
         input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
@@ -70,12 +69,11 @@ class LSTM(RecurrentLayer):
         generator (keyword): draws every random mask of this call; None: torch's own.
 
     Outputs: ``output, (h_n, c_n)``
-        output: the last layer's hidden states ``[T, B, D*H or D*P]``, laid out like the input; packed if
-            that was.
+        output: the last layer's hidden states ``[T, B, D*H or D*P]``, laid out or packed like the input.
         h_n, c_n: the last states of each layer and direction, shaped like h_0 and c_0.
         steps: with ``return_states`` a dict with "hidden" and "cell", with ``return_gates`` also "input",
-            "forget", "candidate" and "output": ``[L*D, T, B, H]`` (``[L*D, B, T, H]`` with batch_first),
-            zeros where no step takes part, all differentiable. The reference computes such a call.
+            "forget", "candidate", "output": ``[L*D, T, B, H]`` (with batch_first ``[L*D, B, T, H]``), zeros
+            where no step takes part, differentiable; computed by the reference.
 
     Attributes:
         weight_ih_l{k}, weight_hh_l{k}: ``[4H, I or D*H]``, ``[4H, H or P]``, rows in the order i, f, g, o.
@@ -116,6 +114,7 @@ class LSTM(RecurrentLayer):
         state_dropout: float = 0.0,
         input_dropout: float = 0.0,
         dropconnect: float = 0.0,
+        precision: str | None = None,
     ) -> None:
         options = checked(
             2,
@@ -146,6 +145,7 @@ class LSTM(RecurrentLayer):
             init=init,
             t_max=t_max,
             learn_h0=learn_h0,
+            precision=precision,
         )
 
     @overload
@@ -265,6 +265,7 @@ class LSTM(RecurrentLayer):
             recompute=self.recompute,
             backend=self.backend,
             variant=variant,
+            precision=self.factors(),
         )
         return output, last
 
@@ -279,6 +280,7 @@ class LSTM(RecurrentLayer):
             resets=call.resets,
             recompute=self.recompute,
             backend=self.backend,
+            precision=self.factors(),
         )
 
     def _arguments(

@@ -115,6 +115,8 @@ def variants(
         edits: for each row of the states what sees its gates.
         generator: draws the masks; None: torch's own.
     """
+    if layer.options == PLAIN_OPTIONS and not any(edits):
+        return [PLAIN] * len(edits)
     options, (T, B, _), H = layer.options, input.shape, layer.hidden_size
     widths = (layer.proj_size or H, H)
     found: list[Variant] = []
@@ -152,7 +154,7 @@ def _zoneout(
 
 def drop_connections(layer: RecurrentLayer, generator: torch.Generator | None) -> list[list[Tensor]]:
     """The weights of each direction of each layer, of weight_hh with numbers dropped where that is asked."""
-    weights: list[list[Tensor]] = [list(given) for given in layer.all_weights]
+    weights: Any = layer.all_weights
     p = layer.options.dropconnect
     if not (p and layer.training):
         return weights
