@@ -202,13 +202,15 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         generator: torch.Generator | None = None,
     ) -> tuple[Any, State]:
         """The forward pass of torch's layers, states as a tuple of tensors."""
-        usual = resets is None and lengths is None and mask is None and isinstance(input, Tensor)
-        if usual:
+        usual = resets is None and lengths is None and mask is None
+        if usual and isinstance(input, Tensor):
             again = self._run_again(input, given)
             if again is not None:
                 return again
         found = self._run_sequence(input, given, Asked(resets, lengths, mask, generator))
-        if usual and input.dim() == 3 and self._repeats() and self._may_be_repeated():
+        if not (usual and isinstance(input, Tensor) and input.dim() == 3):
+            return found
+        if self._repeats() and self._may_be_repeated():
             state = self._initial(input, input.shape[1]) if given is None else given
             weights = tuple(self._parameters.values())
             self._again.remember(self.mode, "sequence", self.backend, (input, *state), weights)
