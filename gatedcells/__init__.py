@@ -9,9 +9,9 @@ from gatedcells.backends import BackendUnavailable as BackendUnavailable
 from gatedcells.backends import use_backend as use_backend
 from gatedcells.cells import GRUCell as GRUCell
 from gatedcells.cells import LSTMCell as LSTMCell
+from gatedcells.cells.custom import Cell as Cell
 from gatedcells.conversion import convert as convert
 from gatedcells.conversion import revert as revert
-from gatedcells.cells.custom import Cell as Cell
 from gatedcells.explain import explain_backend as explain_backend
 from gatedcells.functional import gru_sequence as gru_sequence
 from gatedcells.functional import gru_step as gru_step

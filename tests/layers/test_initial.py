@@ -187,3 +187,16 @@ def test_truncated_backpropagation_is_the_gradient_of_each_chunk_alone():
             found, torch.autograd.grad(gru(chunk, begin)[0].sum(), gru.parameters()), strict=True
         ):
             assert_close_in_float64(f, e)
+
+
+def test_a_layer_pickled_before_there_were_options_computes_as_it_did():
+    layer = gatedcells.LSTM(3, 4)
+    x = torch.randn(5, 2, 3)
+    expected = layer(x)[0]
+    for name in ("options", "init", "t_max", "learn_h0", "precision"):
+        del layer.__dict__[name]
+    old = pickle.loads(pickle.dumps(layer))
+    assert torch.equal(old(x)[0], expected)
+    assert repr(old) == "LSTM(3, 4)"
+    old.reset_parameters()
+    assert not torch.equal(old(x)[0], expected)
