@@ -159,9 +159,9 @@ def revert(model: nn.Module, *, inplace: bool = True, report: Report | None = pr
     """Undo `convert`: torch computes every `GRU`, `LSTM`, `GRUCell` and `LSTMCell` of a model.
 
     Modules that were made as ours become torch's too, unless they compute what torch's do not
-    (``reset_after=False``, ``allow_empty=True``, ``zoneout=0.1``, ...) or are of a subclass: those are left, with
-    the reason in the report. ``backend``, ``recompute`` and ``init`` are forgotten: they do not change what is
-    computed.
+    (``reset_after=False``, ``allow_empty=True``, ``zoneout=0.1``, ...) or are of a subclass: those are left,
+    with the reason in the report. ``backend``, ``recompute`` and ``init`` are forgotten: they do not change
+    what is computed.
 
     Args:
         model, inplace, report: as for `convert`.
@@ -250,8 +250,6 @@ def _why_not_torchs(module: nn.Module) -> str | None:
     why, plain = _why_not_either_way(module), _plain_class(module)
     if why is not None or plain not in _TORCHS:
         return why or "torch has nothing of the kind"
-    if getattr(module, "_gate_hooks", None):
-        return "torch has no hooks on gates"
     for name, usual in _additions(plain).items():
         value = vars(module).get(name, usual)
         if name not in _MANNER and not isinstance(value, Again) and value != usual:
@@ -273,7 +271,7 @@ def _become(module: nn.Module, target: type[nn.Module], additions: dict[str, Any
     plain = _plain_class(module)
     ours = target if target in _TORCHS else plain
     # torch keeps a list of the weights beside them; ours reads the parameters themselves
-    gone = {"_flat_weights", "_gate_hooks", *_additions(ours)}
+    gone = {"_flat_weights", *_additions(ours)}
     state = vars(module)
     for name in gone & state.keys():
         del state[name]

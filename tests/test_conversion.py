@@ -341,7 +341,7 @@ def with_gate_hook(layer):
         (lambda: gatedcells.GRU(3, 4, zoneout=0.1), "torch has no counterpart of zoneout=0.1"),
         (lambda: gatedcells.LSTM(3, 4, learn_h0=True), "torch has no counterpart of learn_h0=True"),
         (lambda: gatedcells.GRU(3, 4, precision="bf16"), "torch has no counterpart of precision='bf16'"),
-        (lambda: with_gate_hook(gatedcells.GRU(3, 4)), "torch has no hooks on gates"),
+        (lambda: with_gate_hook(gatedcells.GRU(3, 4)), "torch has no counterpart of _gate_hooks"),
         (lambda: type("Mine", (gatedcells.LSTM,), {})(3, 4), "torch has nothing of the kind"),
     ],
 )

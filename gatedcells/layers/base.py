@@ -7,6 +7,7 @@ and not from ``nn.GRU``/``nn.LSTM``, which torch's compiler refuses to trace. So
 
 from __future__ import annotations  # the compiler cannot trace the annotations of inner functions
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,13 +20,7 @@ from gatedcells.backends import AUTO, check_name
 from gatedcells.functional.again import Again
 from gatedcells.layers import beyond, initial
 from gatedcells.layers.call import Asked, Call, SequenceCall
-from gatedcells.layers.options import (
-    PLAIN_OPTIONS,
-    CellOptions,
-    drop_connections,
-    drop_inputs,
-    variants,
-)
+from gatedcells.layers.options import PLAIN_OPTIONS, CellOptions, drop_connections, drop_inputs, variants
 from gatedcells.layers.stack import Both, Direction, State
 from gatedcells.precision import check_name as check_precision
 from gatedcells.reference.variants import Variant
@@ -89,6 +84,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         self.t_max = t_max
         self.learn_h0 = learn_h0
         self.precision = check_precision(precision)
+        self._gate_hooks = OrderedDict()
         self._again = Again()
         self._again_step = Again()
         beyond.prepare(self, device=device, dtype=dtype)
