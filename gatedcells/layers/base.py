@@ -206,7 +206,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         found = self._run_sequence(input, given, Asked(resets, lengths, mask, generator))
         if not (usual and isinstance(input, Tensor) and input.dim() == 3):
             return found
-        if self._repeats() and self._may_be_repeated():
+        if not torch.is_grad_enabled() and self._repeats() and self._may_be_repeated():
             state = self._initial(input, input.shape[1]) if given is None else given
             weights = tuple(self._parameters.values())
             self._again.remember(self.mode, "sequence", self.backend, (input, *state), weights)
