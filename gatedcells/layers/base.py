@@ -289,9 +289,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
 
         def direction(input: Tensor, state: State, row: int, reverse: bool) -> tuple[Tensor, State]:
             if call.recorder is not None:
-                return call.recorder.one(
-                    input, state, weights[row], reverse, call.lengths, call.resets, cells[row]
-                )
+                return beyond.recorded(input, state, weights[row], reverse, call, cells[row])
             if self.precision == "bf16":
                 return beyond.in_bfloat16(self, input, state, weights[row], reverse, call, cells[row])
             return self._direction(input, state, weights[row], reverse, call, cells[row])

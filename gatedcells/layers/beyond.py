@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from gatedcells.backends import resolve
+from gatedcells.functional.inputs import each_to_autocast
 from gatedcells.layers import initial, options
 from gatedcells.layers.call import Asked, Call, Every
 from gatedcells.layers.stack import State
@@ -175,6 +176,23 @@ def run(
         recorder = layer._recorder(reset_after, False)
     output, last = layer._run_sequence(input, given, asked._replace(recorder=recorder, every=every))
     return output, last, every.found
+
+
+def recorded(
+    input: Tensor, state: State, weights: Sequence[Tensor], reverse: bool, call: Call, variant: Variant
+) -> tuple[Tensor, State]:
+    """One direction of one layer by the call's recorder, in autocast's dtype where that is on."""
+    given: Any = each_to_autocast(input.device.type, (input, *state, *weights))
+    input, count = given[0], 1 + len(state)
+    return call.recorder.one(
+        input,
+        tuple(given[1:count]),
+        given[count:],
+        reverse,
+        call.lengths,
+        call.resets,
+        variant.to(input.dtype),
+    )
 
 
 def in_bfloat16(

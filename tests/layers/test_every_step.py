@@ -210,3 +210,15 @@ def test_wrong_hooks_are_named_and_copies_stand_alone():
         layer(x)
     handle.remove()
     assert torch.equal(twin(x)[0], copy.deepcopy(layer)(x)[0])
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_autocast_reaches_every_step(name):
+    layer = layer_of(name).float()
+    x = torch.randn(5, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _, steps = layer(x, return_gates=True)
+        trace, plain = layer.trace(x), layer(x)[0]
+    assert {value.dtype for value in (output, plain, trace.output, *steps.values())} == {torch.bfloat16}
+    low = copy.deepcopy(layer).bfloat16()
+    assert torch.equal(output, low(x.bfloat16(), return_gates=True)[0])
