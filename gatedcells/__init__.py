@@ -9,6 +9,7 @@ from gatedcells.backends import BackendUnavailable as BackendUnavailable
 from gatedcells.backends import use_backend as use_backend
 from gatedcells.cells import GRUCell as GRUCell
 from gatedcells.cells import LSTMCell as LSTMCell
+from gatedcells.cells.custom import Cell as Cell
 from gatedcells.conversion import convert as convert
 from gatedcells.conversion import revert as revert
 from gatedcells.explain import explain_backend as explain_backend
@@ -18,7 +19,10 @@ from gatedcells.functional import lstm_sequence as lstm_sequence
 from gatedcells.functional import lstm_step as lstm_step
 from gatedcells.layers import GRU as GRU
 from gatedcells.layers import LSTM as LSTM
+from gatedcells.layers.beyond import GateAt as GateAt
+from gatedcells.layers.recurrent import Recurrent as Recurrent
 from gatedcells.states import LSTMState as LSTMState
+from gatedcells.states import detach_state as detach_state
 from gatedcells.trace.diagnose import diagnose as diagnose
 from gatedcells.trace.gradient_flow import gradient_flow as gradient_flow
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from gatedcells import precision as _precision
 from gatedcells.reference.scan import AVAILABLE as SCAN_AVAILABLE
 
 AUTO = "auto"
@@ -36,10 +37,17 @@ class Request(NamedTuple):
     device: str  # "cpu", "cuda", ...
     dtype: torch.dtype
     transform: str | None  # what only plain torch serves: a torch.func transform, forward mode, export
+    needs: str = ""  # what only the reference computes: return_gates, layer_norm, ...
+    precision: str | None = None  # of float32's products, see `gatedcells.precision`
 
     def __str__(self) -> str:
         """The request in words."""
-        return f"{self.cell} {self.form} on {self.device}, {_short(self.dtype)}"
+        asked = [
+            *([self.needs] if self.needs else []),
+            *([f"precision={self.precision!r}"] * bool(self.precision)),
+        ]
+        what = f"{self.cell} {self.form}" + (f" with {', '.join(asked)}" if asked else "")
+        return f"{what} on {self.device}, {_short(self.dtype)}"
 
 
 class Backend(NamedTuple):
@@ -92,6 +100,12 @@ def _kernels_refuse(name: str, device: str, dtypes: tuple[torch.dtype, ...], req
         return reason
     if request.transform is not None:
         return f"{request.transform} needs plain torch"
+    if request.precision is not None:
+        reason = _precision.why_not(name, request.device, request.dtype, request.precision)
+        if reason is not None:
+            return reason
+    if request.needs:
+        return f"its kernels compute the plain cell, without {request.needs}"
     if request.dtype not in dtypes:
         return f"has kernels for {', '.join(map(_short, dtypes))}, got {_short(request.dtype)}"
     return None
@@ -120,11 +134,17 @@ def _never(_: Request) -> str | None:
     return None
 
 
+def _reference_refuses(request: Request) -> str | None:
+    if request.precision is None:
+        return None
+    return _precision.why_not("reference", request.device, request.dtype, request.precision)
+
+
 # In the order in which "auto" asks.
 BACKENDS = (
     Backend("triton", "fused GPU kernels", _triton_refuses, _triton_only_if_asked),
     Backend("cpu", "fused native CPU kernels", _cpu_refuses, _never),
-    Backend("reference", "the equations in plain torch, on any device", _never, _never),
+    Backend("reference", "the equations in plain torch, on any device", _reference_refuses, _never),
 )
 NAMES = tuple(backend.name for backend in BACKENDS)
 
@@ -196,18 +216,26 @@ def _transform(tensors: tuple[Tensor | None, ...]) -> str | None:
     return None
 
 
-def resolve(cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: str = AUTO) -> Choice:
-    """Choose who computes a call with these tensors (the input first).
+def resolve(
+    cell: str,
+    form: str,
+    tensors: tuple[Tensor | None, ...],
+    backend: str = AUTO,
+    needs: str = "",
+    precision: str | None = None,
+) -> Choice:
+    """Choose who computes a call with these tensors (the input first) that also ``needs`` something, its
+    products perhaps in a ``precision``.
 
     Raises:
-        BackendUnavailable: an explicit backend cannot run the call.
+        BackendUnavailable: an explicit backend cannot run the call, or none can in this precision.
         ValueError: no such backend.
     """
     input = tensors[0]
     assert input is not None
-    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors))
+    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors), needs, precision)
     name, source = requested(backend)
-    if torch.compiler.is_compiling():
+    if precision is not None or torch.compiler.is_compiling():  # torch's flags may change
         return _choose(request, name, source)
     choice = _chosen.get((request, name))
     if choice is None:
@@ -232,15 +260,26 @@ def _choose(request: Request, name: str, source: str) -> Choice:
                 raise BackendUnavailable(
                     f"{source}={name!r} cannot run this {request}: {refusal}; usable here: {usable}"
                 )
-    raise AssertionError("the reference runs everything")
+    reasons = "; ".join(
+        f"{row.name!r}: {row.refuses(request) or 'if asked for, ' + str(row.only_if_asked(request))}"
+        for row in BACKENDS
+    )
+    raise BackendUnavailable(f"nobody here runs this {request} unasked: {reasons}")
 
 
-def explain(cell: str, form: str, tensors: tuple[Tensor | None, ...], backend: str = AUTO) -> str:
+def explain(
+    cell: str,
+    form: str,
+    tensors: tuple[Tensor | None, ...],
+    backend: str = AUTO,
+    needs: str = "",
+    precision: str | None = None,
+) -> str:
     """What `resolve` would choose and why, one backend a line; an explicit one that cannot run is said
     to, not raised."""
     input = tensors[0]
     assert input is not None
-    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors))
+    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors), needs, precision)
     name, source = requested(backend)
     chosen = False
     lines = [f"{request}; {'nobody asked for a backend' if source == AUTO else f'{source}={name!r}'}"]
@@ -265,6 +304,6 @@ def _route(name: str, request: Request) -> tuple[str, str]:
         return "plain", "plain torch operations, backward by autograd"
     if request.transform == EXPORT:
         return "scan", "exported as one loop over time"
-    if request.transform is not None or request.dtype.is_complex:
+    if request.transform is not None or request.dtype.is_complex or request.needs:
         return "plain", "plain torch operations step by step, backward by autograd"
     return "operator", "one operator over all steps, with its own backward"

@@ -20,6 +20,7 @@ from gatedcells.explain import explain_backend
 from gatedcells.functional.again import Again
 from gatedcells.layers import GRU, LSTM
 from gatedcells.layers.base import RecurrentLayer
+from gatedcells.layers.options import CellOptions
 
 _OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.GRU: GRU,
@@ -30,7 +31,7 @@ _OURS: dict[type[nn.Module], type[nn.Module]] = {
 _TORCHS = {ours: theirs for theirs, ours in _OURS.items()}
 _NAMES = {theirs.__name__ for theirs in _OURS}
 # Settings of ours that change who computes and with how much memory, not what comes out.
-_MANNER = ("backend", "recompute")
+_MANNER = ("backend", "recompute", "init", "t_max")
 
 
 class Swapped(NamedTuple):
@@ -158,8 +159,9 @@ def revert(model: nn.Module, *, inplace: bool = True, report: Report | None = pr
     """Undo `convert`: torch computes every `GRU`, `LSTM`, `GRUCell` and `LSTMCell` of a model.
 
     Modules that were made as ours become torch's too, unless they compute what torch's do not
-    (``reset_after=False``, ``allow_empty=True``) or are of a subclass: those are left, with the reason in the
-    report. ``backend`` and ``recompute`` are forgotten: they do not change what is computed.
+    (``reset_after=False``, ``allow_empty=True``, ``zoneout=0.1``, ...) or are of a subclass: those are left,
+    with the reason in the report. ``backend``, ``recompute`` and ``init`` are forgotten: they do not change
+    what is computed.
 
     Args:
         model, inplace, report: as for `convert`.
@@ -251,7 +253,8 @@ def _why_not_torchs(module: nn.Module) -> str | None:
     for name, usual in _additions(plain).items():
         value = vars(module).get(name, usual)
         if name not in _MANNER and not isinstance(value, Again) and value != usual:
-            return f"torch has no counterpart of {name}={value!r}"
+            said = ", ".join(value.words()) if isinstance(value, CellOptions) else f"{name}={value!r}"
+            return f"torch has no counterpart of {said}"
     return None
 
 

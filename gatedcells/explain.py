@@ -9,22 +9,39 @@ from gatedcells._ops import implementation
 from gatedcells.backends import explain, resolve
 from gatedcells.cells import GRUCell
 from gatedcells.cells.base import RecurrentCell
+from gatedcells.cells.custom import Cell
 from gatedcells.layers.base import RecurrentLayer
+from gatedcells.layers.beyond import needs
+from gatedcells.layers.recurrent import Recurrent
 
 
-def explain_backend(module: nn.Module, input: Tensor | PackedSequence) -> str:
+def explain_backend(
+    module: nn.Module,
+    input: Tensor | PackedSequence,
+    *,
+    return_states: bool = False,
+    return_gates: bool = False,
+) -> str:
     """Say which backend ``module(input)`` would use and why, a line each; of Triton's also which kernel.
 
     Args:
         module: a `gatedcells` layer or cell.
         input: what it would be called with; only device, dtype and kind are read.
+        return_states, return_gates: whether it would be called with these.
 
     Raises:
         TypeError: ``module`` is not one of ours.
     """
+    if isinstance(module, (Recurrent, Cell)):
+        kind = module.mode if isinstance(module, Recurrent) else type(module).__name__
+        return f"{kind}: a step in plain torch, run one by one on any device; no backend is chosen"
     data = input.data if isinstance(input, PackedSequence) else input
     asked = _call(module, input)
-    request = asked.cell, asked.form, (data, *module.parameters()), asked.backend
+    more = needs(module, return_states, return_gates) if isinstance(module, RecurrentLayer) else ""
+    precision = None
+    if isinstance(module, RecurrentLayer):
+        precision, data = module.factors(), data.bfloat16() if module.precision == "bf16" else data
+    request = asked.cell, asked.form, (data, *module.parameters()), asked.backend, more, precision
     said = explain(*request)
     if "CHOSEN" not in said or resolve(*request).backend != "triton":
         return said

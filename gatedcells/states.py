@@ -16,7 +16,7 @@ letter meaning
 ====== ===========================================
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -31,3 +31,35 @@ class LSTMState(NamedTuple):
 
     hidden: Tensor
     cell: Tensor
+
+
+AnyState = TypeVar("AnyState")
+
+
+def detach_state(state: AnyState) -> AnyState:
+    """The same state without its history, between the chunks of a stream that is trained on chunk by chunk.
+
+    Truncated backpropagation through time (Williams & Peng 1990): the values go on, the gradient does not.
+
+    Args:
+        state: a tensor, or any nesting of tuples (NamedTuples too), lists and dicts of them; None stays None.
+
+    Returns:
+        the same structure; its tensors share memory with the given ones.
+
+    Raises:
+        TypeError: there is something else in it.
+    """
+    found: Any
+    if state is None:
+        found = None
+    elif isinstance(state, Tensor):
+        found = state.detach()
+    elif isinstance(state, dict):
+        found = {name: detach_state(part) for name, part in state.items()}
+    elif isinstance(state, (tuple, list)):
+        parts = [detach_state(part) for part in state]
+        found = type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+    else:
+        raise TypeError(f"state must be made of tensors, tuples, lists and dicts, got {type(state).__name__}")
+    return found

@@ -134,10 +134,15 @@ def check_resets(resets: Tensor | None, input: Tensor) -> None:
     if resets is None:
         return
     check_shape("resets", resets, "T B", tuple(input.shape[:2]))
-    if resets.dtype != torch.bool:
-        raise ValueError(f"resets must be bool, got {resets.dtype}")
-    if resets.device != input.device:
-        raise RuntimeError(f"resets and input must be on one device, got {resets.device} and {input.device}")
+    check_bool("resets", resets, input)
+
+
+def check_bool(name: str, given: Tensor, input: Tensor) -> None:
+    """Raise ValueError unless ``given`` is bool, RuntimeError unless it is on the device of ``input``."""
+    if given.dtype != torch.bool:
+        raise ValueError(f"{name} must be bool, got {given.dtype}")
+    if given.device != input.device:
+        raise RuntimeError(f"{name} and input must be on one device, got {given.device} and {input.device}")
 
 
 def check_rows(lengths: Tensor | None, resets: Tensor | None, T: int, B: int) -> None:

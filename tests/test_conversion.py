@@ -327,12 +327,21 @@ def test_what_cannot_be_swapped_is_left_and_named(case):
     assert f"left: {told[0].left[0].why}" in str(told[0])
 
 
+def with_gate_hook(layer):
+    layer.register_gate_hook("update", lambda values, where: None)
+    return layer
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
         (lambda: gatedcells.GRU(3, 4, reset_after=False), "torch has no counterpart of reset_after=False"),
         (lambda: gatedcells.GRUCell(3, 4, reset_after=False), "no counterpart of reset_after=False"),
         (lambda: gatedcells.LSTM(3, 4, allow_empty=True), "torch has no counterpart of allow_empty=True"),
+        (lambda: gatedcells.GRU(3, 4, zoneout=0.1), "torch has no counterpart of zoneout=0.1"),
+        (lambda: gatedcells.LSTM(3, 4, learn_h0=True), "torch has no counterpart of learn_h0=True"),
+        (lambda: gatedcells.GRU(3, 4, precision="bf16"), "torch has no counterpart of precision='bf16'"),
+        (lambda: with_gate_hook(gatedcells.GRU(3, 4)), "torch has no counterpart of _gate_hooks"),
         (lambda: type("Mine", (gatedcells.LSTM,), {})(3, 4), "torch has nothing of the kind"),
     ],
 )
@@ -345,7 +354,8 @@ def test_what_torch_cannot_compute_is_not_reverted(make, reason):
 
 
 def test_modules_made_as_ours_become_torchs_and_forget_who_computes():
-    ours = gatedcells.GRU(3, 4, backend="reference", recompute=True, dtype=torch.float64)
+    ours = gatedcells.GRU(3, 4, backend="reference", recompute=True, init="orthogonal", dtype=torch.float64)
+    ours.register_gate_hook("update", lambda values, where: None).remove()
     x = torch.randn(5, 2, 3, dtype=torch.float64)
     exact = ours(x)[0]
     theirs = revert(ours, report=None)

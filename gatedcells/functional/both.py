@@ -31,9 +31,9 @@ def _may_be_able(input: Tensor, backend: str, recompute: bool) -> bool:
     return not recompute and (name in _ABLE or (name == AUTO and not input.is_cpu))
 
 
-def _able(cell: str, tensors: tuple[Tensor | None, ...], backend: str) -> str | None:
+def _able(cell: str, tensors: tuple[Tensor | None, ...], backend: str, precision: str | None) -> str | None:
     """The backend that runs both at once, if it is the one that is chosen."""
-    choice = resolve(cell, "sequence", tensors, backend)
+    choice = resolve(cell, "sequence", tensors, backend, "", precision)
     return choice.backend if choice.route == "operator" and choice.backend in _ABLE else None
 
 
@@ -60,6 +60,7 @@ def gru_both(
     reset_after: bool,
     recompute: bool,
     backend: str,
+    precision: str | None = None,
 ) -> Found | None:
     """`gatedcells.gru_sequence` forward and in reverse, or None where no backend runs them as one.
 
@@ -67,7 +68,7 @@ def gru_both(
         input: ``[T, B, I]``.
         hidden: ``[2, B, H]``.
         weights: weight_ih, weight_hh, bias_ih, bias_hh of each direction.
-        lengths, resets, reset_after, recompute, backend: as there.
+        lengths, resets, reset_after, recompute, backend, precision: as there.
 
     Returns:
         states ``[2, T, B, H]`` and ``([2, B, H],)``.
@@ -78,7 +79,7 @@ def gru_both(
     if not _may_be_able(input, backend, recompute):
         return None
     each = [GRUTensors(input, hidden[d], *weights[d]) for d in (0, 1)]  # type: ignore[arg-type]
-    chosen = _able("GRU", to_autocast(each[0]), backend)
+    chosen = _able("GRU", to_autocast(each[0]), backend, precision)
     if chosen is None:
         return None
     check_sequence_input(input)
@@ -104,6 +105,7 @@ def lstm_both(
     resets: Tensor | None,
     recompute: bool,
     backend: str,
+    precision: str | None = None,
 ) -> Found | None:
     """`gatedcells.lstm_sequence` forward and in reverse, or None where no backend runs them as one.
 
@@ -111,7 +113,7 @@ def lstm_both(
         input: ``[T, B, I]``.
         state: ``[2, B, P]`` and ``[2, B, H]``.
         weights: weight_ih, weight_hh, bias_ih, bias_hh, weight_hr of each direction.
-        lengths, resets, recompute, backend: as there.
+        lengths, resets, recompute, backend, precision: as there.
 
     Returns:
         states ``[2, T, B, P]`` and ``([2, B, P], [2, B, H])``.
@@ -123,7 +125,7 @@ def lstm_both(
         return None
     hidden, cell = state
     each = [LSTMTensors(input, hidden[d], cell[d], *weights[d]) for d in (0, 1)]  # type: ignore[arg-type]
-    chosen = _able("LSTM", to_autocast(each[0]), backend)
+    chosen = _able("LSTM", to_autocast(each[0]), backend, precision)
     if chosen is None:
         return None
     check_sequence_input(input)

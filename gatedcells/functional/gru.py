@@ -13,6 +13,7 @@ from gatedcells.functional.inputs import (
 )
 from gatedcells.reference import gru, scan
 from gatedcells.reference.time import boundaries
+from gatedcells.reference.variants import PLAIN, Variant
 from gatedcells.validation import check_gru, check_lengths, check_resets, check_sequence_input
 
 
@@ -83,6 +84,8 @@ def gru_sequence(
     reset_after: bool = True,
     recompute: bool = False,
     backend: str = AUTO,
+    variant: Variant = PLAIN,
+    precision: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One direction of one GRU layer over a batch of sequences.
 
@@ -102,6 +105,9 @@ def gru_sequence(
             compute the gates again there. Where autograd itself goes through the steps (under a transform,
             in a graph of gradients) it keeps everything all the same.
         backend: ``"auto"`` or a backend's name.
+        variant: what the cell does beyond its plain equations (`gatedcells.reference.variants`).
+            Of one that does something the reference computes.
+        precision: of float32's products, "ieee" or "tf32" (`gatedcells.precision`); None: not asked for.
 
     Returns:
         the states after each step ``[T, B, H]``, in the input's order, and the last one visited
@@ -119,11 +125,18 @@ def gru_sequence(
     tensors = GRUTensors(input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)
     check_gru(*tensors)
     given = to_autocast(tensors)
-    choice = resolve("GRU", "sequence", given, backend)
+    choice = resolve("GRU", "sequence", given, backend, variant.words(), precision)
     if choice.route == "operator":
         return _run(given, lengths, forgets, reverse, reset_after, recompute, choice.backend)
     run = scan.scan_gru if choice.route == "scan" else gru.unroll
-    return run(*given, lengths=lengths, resets=forgets, reverse=reverse, reset_after=reset_after)
+    return run(
+        *given,
+        lengths=lengths,
+        resets=forgets,
+        reverse=reverse,
+        reset_after=reset_after,
+        variant=variant.to(given.input.dtype),
+    )
 
 
 def _run(

@@ -1,5 +1,6 @@
 """What happens to the inputs of a sequence on their way to a backend."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -45,14 +46,21 @@ def to_autocast(tensors: Tensors) -> Tensors:
     device = tensors.input.device.type
     if not is_autocast_enabled(device):
         return tensors
+    cast: list[Any] = each_to_autocast(device, tensors)
+    return type(tensors)(*cast)
+
+
+def each_to_autocast(device: str, tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
+    """Each tensor as `to_autocast` has it."""
+    if not is_autocast_enabled(device):
+        return list(tensors)
     dtype = torch.get_autocast_dtype(device)
-    cast: list[Any] = [
+    return [
         tensor.to(dtype)
         if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
         else tensor
         for tensor in tensors
     ]
-    return type(tensors)(*cast)
 
 
 def zero_beyond_lengths(input: Tensor, lengths: Tensor | None) -> Tensor:

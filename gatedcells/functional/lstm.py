@@ -13,6 +13,7 @@ from gatedcells.functional.inputs import (
 )
 from gatedcells.reference import lstm, scan
 from gatedcells.reference.time import boundaries
+from gatedcells.reference.variants import PLAIN, Variant
 from gatedcells.states import LSTMState
 from gatedcells.validation import check_lengths, check_lstm, check_resets, check_sequence_input
 
@@ -74,6 +75,8 @@ def lstm_sequence(
     reverse: bool = False,
     recompute: bool = False,
     backend: str = AUTO,
+    variant: Variant = PLAIN,
+    precision: str | None = None,
 ) -> tuple[Tensor, LSTMState]:
     """One direction of one LSTM layer over a batch of sequences.
 
@@ -94,6 +97,9 @@ def lstm_sequence(
             compute the gates again there. Where autograd itself goes through the steps (under a transform,
             in a graph of gradients) it keeps everything all the same.
         backend: ``"auto"`` or a backend's name.
+        variant: what the cell does beyond its plain equations (`gatedcells.reference.variants`).
+            Of one that does something the reference computes.
+        precision: of float32's products, "ieee" or "tf32" (`gatedcells.precision`); None: not asked for.
 
     Returns:
         the hidden states after each step ``[T, B, H]`` or ``[T, B, P]``, in the input's order, and the
@@ -111,11 +117,13 @@ def lstm_sequence(
     tensors = LSTMTensors(input, *state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
     check_lstm(*tensors)
     given = to_autocast(tensors)
-    choice = resolve("LSTM", "sequence", given, backend)
+    choice = resolve("LSTM", "sequence", given, backend, variant.words(), precision)
     if choice.route == "operator":
         return _run(given, lengths, forgets, reverse, recompute, choice.backend)
     run = scan.scan_lstm if choice.route == "scan" else lstm.unroll
-    states, last_hidden, last_cell = run(*given, lengths=lengths, resets=forgets, reverse=reverse)
+    states, last_hidden, last_cell = run(
+        *given, lengths=lengths, resets=forgets, reverse=reverse, variant=variant.to(given.input.dtype)
+    )
     return states, LSTMState(last_hidden, last_cell)
 
 

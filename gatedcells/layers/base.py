@@ -5,23 +5,30 @@ and not from ``nn.GRU``/``nn.LSTM``, which torch's compiler refuses to trace. So
 ``isinstance(layer, torch.nn.GRU)`` is False.
 """
 
+from __future__ import annotations  # the compiler cannot trace the annotations of inner functions
+
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.hooks import RemovableHandle
 
 from gatedcells.backends import AUTO, check_name
 from gatedcells.functional.again import Again
-from gatedcells.layers.packing import Packing
-from gatedcells.layers.stack import State, run_stack
+from gatedcells.layers import beyond, initial
+from gatedcells.layers.call import Asked, Call, SequenceCall
+from gatedcells.layers.options import PLAIN_OPTIONS, CellOptions, drop_connections, drop_inputs, variants
+from gatedcells.layers.stack import Both, Direction, State
+from gatedcells.precision import check_name as check_precision
+from gatedcells.reference.variants import Variant
 from gatedcells.trace.record import Recorder
 from gatedcells.validation import is_autocast_enabled
 
 
-class RecurrentLayer(nn.RNNBase):
+class RecurrentLayer(SequenceCall, nn.RNNBase):
     """A stack of gated layers; not used by itself.
 
     Keyword-only additions to torch's constructor:
@@ -30,11 +37,23 @@ class RecurrentLayer(nn.RNNBase):
             layer; if False (torch's way) it raises RuntimeError.
         recompute: in training keep one number a unit and step (the LSTM two) for the backward pass instead
             of four (five), and compute the gates again there: less memory for more time.
+        options: what the cell does beyond torch's, see `gatedcells.layers.options`.
+        init, t_max: how the parameters begin, see `gatedcells.layers.initial`.
+        learn_h0: the initial states of calls that give none are parameters ``h_0`` ``[L*D, H or P]`` (of the
+            LSTM also ``c_0`` ``[L*D, H]``), zeros at first.
+        precision: how float32 is multiplied, see `gatedcells.precision`.
     """
 
     backend: str
     allow_empty: bool
     recompute: bool
+    # as they are in pickles of before there were these
+    options: CellOptions = PLAIN_OPTIONS
+    init: str = initial.TORCH
+    t_max: int | None = None
+    learn_h0: bool = False
+    precision: str | None = None
+    _gate_hooks: dict[int, beyond.GateHook] | None = None
     _again: Again
     _again_step: Again
 
@@ -45,14 +64,30 @@ class RecurrentLayer(nn.RNNBase):
         backend: str = AUTO,
         allow_empty: bool = False,
         recompute: bool = False,
+        options: CellOptions = PLAIN_OPTIONS,
+        init: str = initial.TORCH,
+        t_max: int | None = None,
+        learn_h0: bool = False,
+        precision: str | None = None,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(mode, *args, **kwargs)
+        initial.check(mode, init, t_max, bias)
+        super().__init__(mode, *args, bias=bias, device=device, dtype=dtype, **kwargs)
         self.backend = check_name(backend)
         self.allow_empty = allow_empty
         self.recompute = recompute
+        self.options = options
+        self.init = init
+        self.t_max = t_max
+        self.learn_h0 = learn_h0
+        self.precision = check_precision(precision)
+        self._gate_hooks = OrderedDict()
         self._again = Again()
         self._again_step = Again()
+        beyond.prepare(self, device=device, dtype=dtype)
 
     @property
     def _flat_weights(self) -> list[Tensor | None]:
@@ -76,7 +111,27 @@ class RecurrentLayer(nn.RNNBase):
             text += ", allow_empty=True"
         if self.recompute:
             text += ", recompute=True"
-        return text
+        return text + beyond.said(self)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as ``init`` says."""
+        super().reset_parameters()
+        initial.reset(self)
+
+    def register_gate_hook(self, gate: str, hook: beyond.Hook) -> RemovableHandle:
+        """Have ``hook(values, where)`` see a gate at every step, and replace its values if it returns some.
+
+        Args:
+            gate: "reset", "update" or "candidate"; of the LSTM "input", "forget", "candidate" or "output".
+            hook: gets ``[B, H]`` and a `gatedcells.GateAt` (layer, direction, t); returns None or the
+                ``[B, H]`` that the step goes on with.
+
+        The reference computes a layer with hooks. ``handle.remove()`` takes the hook away.
+
+        Raises:
+            ValueError: the cell has no such gate.
+        """
+        return beyond.register_gate_hook(self, gate, hook)
 
     # torch's own checks with torch's messages, here because torch's compiler does not always follow a
     # call into torch.nn.
@@ -122,80 +177,40 @@ class RecurrentLayer(nn.RNNBase):
         state: State,
         weights: Sequence[Tensor],
         reverse: bool,
-        lengths: Tensor | None,
-        resets: Tensor | None,
+        call: Call,
+        variant: Variant,
     ) -> tuple[Tensor, State]:
         raise NotImplementedError
 
     def _both(
-        self,
-        input: Tensor,
-        state: State,
-        weights: Sequence[Sequence[Tensor]],
-        lengths: Tensor | None,
-        resets: Tensor | None,
+        self, input: Tensor, state: State, weights: Sequence[Sequence[Tensor]], call: Call
     ) -> tuple[Tensor, State] | None:
         """Run both directions of one layer, or None; see `run_stack`."""
-        raise NotImplementedError
-
-    def _check_state(self, input: Tensor, state: State, batch_sizes: Tensor | None) -> None:
-        raise NotImplementedError
-
-    def _state_widths(self) -> tuple[int, ...]:
-        raise NotImplementedError
-
-    def _dimension_error(self, batched: bool, state: State) -> str:
         raise NotImplementedError
 
     def _run(
         self,
         input: Tensor | PackedSequence,
         given: State | None,
-        resets: Tensor | None,
-        recorder: Recorder | None = None,
+        resets: Tensor | None = None,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Any, State]:
-        """The forward pass of torch's layers, states as a tuple of tensors; perhaps by ``recorder``."""
-        if isinstance(input, PackedSequence):
-            if resets is not None:
-                raise ValueError("resets go with a padded input, got a PackedSequence")
-            return self._run_packed(input, given, recorder)
-        if resets is None and recorder is None:
+        """The forward pass of torch's layers, states as a tuple of tensors."""
+        usual = resets is None and lengths is None and mask is None
+        if usual and isinstance(input, Tensor):
             again = self._run_again(input, given)
             if again is not None:
                 return again
-        if input.dim() not in (2, 3):
-            raise ValueError(f"{self.mode}: Expected input to be 2D or 3D, got {input.dim()}D instead")
-        batched = input.dim() == 3
-        if given is not None and any(part.dim() != input.dim() for part in given):
-            raise RuntimeError(self._dimension_error(batched, given))
-        if not batched:
-            input = input.unsqueeze(0 if self.batch_first else 1)
-            given = None if given is None else tuple(part.unsqueeze(1) for part in given)
-        state = self._zeros(input, input.shape[0 if self.batch_first else 1]) if given is None else given
-        self._check_devices(input, state)
-        self._check_state(input, state, None)
-        if resets is not None:
-            resets = self._resets_by_time(resets, input, batched)
-        by_time = input.transpose(0, 1) if self.batch_first else input
-        if by_time.shape[0] == 0 and self.allow_empty:
-            output, last = self._no_steps(by_time, state)
-        else:
-            output, last = self._stack(by_time, state, None, resets, recorder)
-            if (
-                recorder is None
-                and batched
-                and resets is None
-                and self._repeats()
-                and list(self._parameters) == self._flat_weights_names
-            ):
-                weights = tuple(self._parameters.values())
-                self._again.remember(self.mode, "sequence", self.backend, (by_time, *state), weights)
-        if self.batch_first:
-            output = output.transpose(0, 1)
-        if not batched:
-            output = output.squeeze(0 if self.batch_first else 1)
-            last = tuple(part.squeeze(1) for part in last)
-        return output, last
+        found = self._run_sequence(input, given, Asked(resets, lengths, mask, generator))
+        if not (usual and isinstance(input, Tensor) and input.dim() == 3):
+            return found
+        if not torch.is_grad_enabled() and self._repeats() and self._may_be_repeated():
+            state = self._initial(input, input.shape[1]) if given is None else given
+            weights = tuple(self._parameters.values())
+            self._again.remember(self.mode, "sequence", self.backend, (input, *state), weights)
+        return found
 
     def _run_step(self, input: Tensor, given: State | None) -> tuple[Tensor, State]:
         """One step of `_run`, the input without its time: ``[B, I]`` or ``[I]``."""
@@ -216,10 +231,10 @@ class RecurrentLayer(nn.RNNBase):
             )
         batched = input.dim() == 2
         if given is None and batched:
-            given = self._zeros(input, len(input))
+            given = self._initial(input, len(input))
         time_axis = 1 if self.batch_first and batched else 0
-        output, last = self._run(input.unsqueeze(time_axis), given, None)
-        if batched and repeats and list(self._parameters) == self._flat_weights_names:
+        output, last = self._run(input.unsqueeze(time_axis), given)
+        if batched and repeats and self._may_be_repeated():
             assert given is not None
             again.remember(self.mode, "step", self.backend, (input, *given), tuple(weights))
         return output.squeeze(time_axis), last
@@ -251,67 +266,48 @@ class RecurrentLayer(nn.RNNBase):
         single_step = len(output) == 1
         return output, (output.clone() if single_step else last, *others)
 
-    def _run_packed(
-        self, input: PackedSequence, given: State | None, recorder: Recorder | None
-    ) -> tuple[PackedSequence, State]:
-        data, batch_sizes, sorted_indices, unsorted_indices = input
-        packing = Packing.of(input)
-        state = self._zeros(data, packing.B) if given is None else given
-        self._check_devices(data, state)
-        self._check_state(data, state, batch_sizes)
-        if sorted_indices is not None:
-            state = tuple(part.index_select(1, sorted_indices) for part in state)
-        if recorder is not None:
-            recorder.rows = unsorted_indices
-        output, last = self._stack(packing.pad(data), state, packing, None, recorder)
-        if unsorted_indices is not None:
-            last = tuple(part.index_select(1, unsorted_indices) for part in last)
-        packed = PackedSequence(packing.pack(output), batch_sizes, sorted_indices, unsorted_indices)
-        return packed, last
+    def factors(self) -> str | None:
+        """The precision to ask a backend for: bfloat16 numbers have none to choose."""
+        return None if self.precision == "bf16" else self.precision
 
-    def _resets_by_time(self, resets: Tensor, input: Tensor, batched: bool) -> Tensor:
-        """``resets`` as ``[T, B]``; given like the input, without its features."""
-        time_axis = 1 if self.batch_first else 0
-        letters = ("B, T" if self.batch_first else "T, B") if batched else "T"
-        expected = input.shape[:2] if batched else input.shape[time_axis : time_axis + 1]
-        if resets.shape != expected:
-            raise RuntimeError(f"resets must be [{letters}]={list(expected)}, got {list(resets.shape)}")
-        if not batched:
-            return resets.unsqueeze(1)
-        return resets.transpose(0, 1) if self.batch_first else resets
+    def forget_calls(self) -> None:
+        """Check the next call in full, whatever the last was like."""
+        self._again, self._again_step = Again(), Again()
 
-    def _stack(
-        self,
-        input: Tensor,
-        state: State,
-        packing: Packing | None,
-        resets: Tensor | None,
-        recorder: Recorder | None,
-    ) -> tuple[Tensor, State]:
-        lengths = None if packing is None else packing.lengths
-        one, both = (self._direction, self._both) if recorder is None else (recorder.one, recorder.both)
-        return run_stack(
-            partial(one, lengths=lengths, resets=resets),
-            partial(both, lengths=lengths, resets=resets),
-            input,
-            state,
-            self.all_weights,
-            directions=2 if self.bidirectional else 1,
-            dropout=self.dropout if self.training else 0.0,
-            valid=None if packing is None else packing.valid,
+    def _may_be_repeated(self) -> bool:
+        """Whether inference is the plain cell with the weights that are registered: no parametrization."""
+        return (
+            self.options == PLAIN_OPTIONS
+            and self.precision != "bf16"
+            and not self._gate_hooks
+            and list(self._parameters) == self._flat_weights_names
         )
+
+    def _runners(self, input: Tensor, call: Call) -> tuple[Direction, Both, Any]:
+        weights = drop_connections(self, call.generator)
+        cells = variants(self, input, beyond.edits(self), call.generator)
+
+        def direction(input: Tensor, state: State, row: int, reverse: bool) -> tuple[Tensor, State]:
+            if call.recorder is not None:
+                return beyond.recorded(input, state, weights[row], reverse, call, cells[row])
+            if self.precision == "bf16":
+                return beyond.in_bfloat16(self, input, state, weights[row], reverse, call, cells[row])
+            return self._direction(input, state, weights[row], reverse, call, cells[row])
+
+        def both(input: Tensor, state: State, rows: Sequence[int]) -> tuple[Tensor, State] | None:
+            alone = call.recorder is not None or self.precision == "bf16"
+            if alone or any(cells[row].words() for row in rows):
+                return None
+            return self._both(input, state, [weights[row] for row in rows], call)
+
+        return direction, both, drop_inputs(self, call.generator)
+
+    def _initial(self, input: Tensor, B: int) -> State:
+        return beyond.learnt_states(self, B) if self.learn_h0 else super()._initial(input, B)
 
     def _recorder(self, reset_after: bool, retain_grad: bool) -> Recorder:
         names = [name.removesuffix("_l0") for name in self._all_weights[0]]
         return Recorder(self.mode, names, reset_after=reset_after, retain_grad=retain_grad)
-
-    def _zeros(self, input: Tensor, B: int) -> State:
-        rows = self.num_layers * (2 if self.bidirectional else 1)
-        return tuple(input.new_zeros(rows, B, width) for width in self._state_widths())
-
-    def _no_steps(self, input: Tensor, state: State) -> tuple[Tensor, State]:
-        width = (2 if self.bidirectional else 1) * self._state_widths()[0]
-        return input.new_zeros(0, input.shape[1], width), tuple(part.clone() for part in state)
 
     def _check_devices(self, input: Tensor, state: State) -> None:
         parameter = getattr(self, self._flat_weights_names[0], None)

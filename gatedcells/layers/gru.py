@@ -1,7 +1,7 @@
 """`GRU`, a drop-in for ``torch.nn.GRU``."""
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -10,8 +10,13 @@ from torch.nn.utils.rnn import PackedSequence
 from gatedcells.backends import AUTO
 from gatedcells.functional.both import gru_both
 from gatedcells.functional.gru import gru_sequence
+from gatedcells.layers import beyond
 from gatedcells.layers.base import RecurrentLayer
+from gatedcells.layers.call import Asked, Call
+from gatedcells.layers.initial import TORCH
+from gatedcells.layers.options import checked
 from gatedcells.layers.stack import State
+from gatedcells.reference.variants import Variant
 from gatedcells.trace.record import Trace
 
 
@@ -43,6 +48,11 @@ class GRU(RecurrentLayer):
         backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
         allow_empty: return the initial state for a sequence of no steps instead of raising.
         recompute: less memory in training for more time, see `gatedcells.layers.base`.
+        init, t_max: how the parameters begin, see `gatedcells.layers.initial`.
+        learn_h0: the initial states of calls that give none are parameters, see `gatedcells.layers.base`.
+        precision: how float32 is multiplied, see `gatedcells.precision`.
+        layer_norm, zoneout, recurrent_dropout, state_dropout, input_dropout, dropconnect: what the
+            cell does beyond these lines, see `gatedcells.layers.options`; each off by default.
         proj_size: for the LSTM only; given here it raises ValueError, as in torch.
 
     Inputs: ``input, hx``
@@ -52,10 +62,20 @@ class GRU(RecurrentLayer):
             sequence begins, so that states before that step are forgotten, in both directions. The result is
             that of the sequences run one by one, the first of them from the initial states (in the reverse
             direction the last).
+        lengths (keyword): ``[B]`` integers on the input's device, each row's number of steps, perhaps 0 (its
+            last states are its initial ones). What the input holds beyond, NaN or not, is not read; outputs
+            there are zeros, as ``pad_packed_sequence`` gives.
+        mask (keyword): bool, laid out like ``resets``: False where a step takes no part, anywhere in a row.
+            There the state is held and the output zero; all else is as if the step were not there.
+        return_states, return_gates (keyword): return a third value, see below.
+        generator (keyword): draws every random mask of this call; None: torch's own.
 
     Outputs: ``output, h_n``
         output: the last layer's states ``[T, B, D*H]``, laid out like the input; packed if that was.
         h_n: the last state of each layer and direction, ``[L*D, B, H]`` or ``[L*D, H]``.
+        steps: with ``return_states`` a dict with "hidden", with ``return_gates`` also "reset", "update" and
+            "candidate": ``[L*D, T, B, H]`` (``[L*D, B, T, H]`` with batch_first), zeros where no step takes
+            part, all differentiable. The reference computes the gates.
 
     Attributes:
         weight_ih_l{k}, weight_hh_l{k}: ``[3H, I or D*H]``, ``[3H, H]``, rows in the order r, z, n.
@@ -87,24 +107,48 @@ class GRU(RecurrentLayer):
         backend: str = AUTO,
         allow_empty: bool = False,
         recompute: bool = False,
+        init: str = TORCH,
+        t_max: int | None = None,
+        learn_h0: bool = False,
+        layer_norm: bool = False,
+        zoneout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        state_dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        dropconnect: float = 0.0,
+        precision: str | None = None,
         proj_size: None = None,
     ) -> None:
         if proj_size is not None:
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        options = checked(
+            1,
+            zoneout,
+            layer_norm=layer_norm,
+            recurrent_dropout=recurrent_dropout,
+            state_dropout=state_dropout,
+            input_dropout=input_dropout,
+            dropconnect=dropconnect,
+        )
         super().__init__(
             "GRU",
             input_size,
             hidden_size,
             num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
             device=device,
             dtype=dtype,
             backend=backend,
             allow_empty=allow_empty,
             recompute=recompute,
+            options=options,
+            init=init,
+            t_max=t_max,
+            learn_h0=learn_h0,
+            precision=precision,
         )
         self.reset_after = reset_after
 
@@ -114,11 +158,29 @@ class GRU(RecurrentLayer):
 
     @overload
     def forward(
-        self, input: Tensor, hx: Tensor | None = None, *, resets: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]: ...
+        self, input: Tensor, hx: Tensor | None = None, *, resets: Tensor | None = None,
+        lengths: Tensor | None = None, mask: Tensor | None = None, return_states: Literal[False] = False,
+        return_gates: Literal[False] = False, generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 
     @overload
-    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[PackedSequence, Tensor]: ...
+    def forward(
+        self, input: PackedSequence, hx: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> tuple[PackedSequence, Tensor]: ...
+
+    @overload
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, *, resets: Tensor | None = None,
+        lengths: Tensor | None = None, mask: Tensor | None = None, return_states: Literal[True],
+        return_gates: bool = False, generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, *, resets: Tensor | None = None,
+        lengths: Tensor | None = None, mask: Tensor | None = None, return_states: bool = False,
+        return_gates: Literal[True], generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]: ...  # fmt: skip
 
     def forward(
         self,
@@ -126,9 +188,19 @@ class GRU(RecurrentLayer):
         hx: Tensor | None = None,
         *,
         resets: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, Tensor]:
-        """Run the layers; see the class for shapes and ``resets``."""
-        output, (h_n,) = self._run(input, None if hx is None else (hx,), resets)
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        return_states: bool = False,
+        return_gates: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """Run the layers; see the class for shapes and keywords."""
+        given = None if hx is None else (hx,)
+        if return_states or return_gates:
+            asked = Asked(resets, lengths, mask, generator)
+            output, (h_n,), steps = beyond.run(self, input, given, self.reset_after, return_gates, asked)
+            return output, h_n, steps
+        output, (h_n,) = self._run(input, given, resets, lengths, mask, generator)
         return output, h_n
 
     def step(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -154,12 +226,13 @@ class GRU(RecurrentLayer):
         hx: Tensor | None = None,
         *,
         resets: Tensor | None = None,
+        lengths: Tensor | None = None,
         retain_grad: bool = False,
     ) -> Trace:
         """Run as ``forward`` does, by the reference, and keep every intermediate of every step.
 
         Args:
-            input, hx, resets: as for ``forward``.
+            input, hx, resets, lengths: as for ``forward``.
             retain_grad: keep the gradient at each intermediate when something goes backward.
 
         Returns:
@@ -169,7 +242,8 @@ class GRU(RecurrentLayer):
             RuntimeError, ValueError: as ``forward``.
         """
         recorder = self._recorder(self.reset_after, retain_grad)
-        output, last = self._run(input, None if hx is None else (hx,), resets, recorder)
+        asked = Asked(resets, lengths, recorder=recorder)
+        output, last = self._run_sequence(input, None if hx is None else (hx,), asked)
         return Trace(output, last[0], recorder.directions, 2 if self.bidirectional else 1)
 
     def _direction(
@@ -178,39 +252,37 @@ class GRU(RecurrentLayer):
         state: State,
         weights: Sequence[Tensor],
         reverse: bool,
-        lengths: Tensor | None,
-        resets: Tensor | None,
+        call: Call,
+        variant: Variant,
     ) -> tuple[Tensor, State]:
         output, last = gru_sequence(
             input,
             state[0],
             *weights,
-            lengths=lengths,
-            resets=resets,
+            lengths=call.lengths,
+            resets=call.resets,
             reverse=reverse,
             reset_after=self.reset_after,
             recompute=self.recompute,
             backend=self.backend,
+            variant=variant,
+            precision=self.factors(),
         )
         return output, (last,)
 
     def _both(
-        self,
-        input: Tensor,
-        state: State,
-        weights: Sequence[Sequence[Tensor]],
-        lengths: Tensor | None,
-        resets: Tensor | None,
+        self, input: Tensor, state: State, weights: Sequence[Sequence[Tensor]], call: Call
     ) -> tuple[Tensor, State] | None:
         return gru_both(
             input,
             state[0],
             [(*given, *(None,) * (4 - len(given))) for given in weights],
-            lengths=lengths,
-            resets=resets,
+            lengths=call.lengths,
+            resets=call.resets,
             reset_after=self.reset_after,
             recompute=self.recompute,
             backend=self.backend,
+            precision=self.factors(),
         )
 
     def _check_state(self, input: Tensor, state: State, batch_sizes: Tensor | None) -> None:

@@ -1,7 +1,7 @@
 """`LSTM`, a drop-in for ``torch.nn.LSTM``."""
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -10,8 +10,13 @@ from torch.nn.utils.rnn import PackedSequence
 from gatedcells.backends import AUTO
 from gatedcells.functional.both import lstm_both
 from gatedcells.functional.lstm import lstm_sequence
+from gatedcells.layers import beyond
 from gatedcells.layers.base import RecurrentLayer
+from gatedcells.layers.call import Asked, Call
+from gatedcells.layers.initial import TORCH
+from gatedcells.layers.options import checked
 from gatedcells.layers.stack import State
+from gatedcells.reference.variants import Variant
 from gatedcells.trace.record import Trace
 
 
@@ -41,8 +46,12 @@ class LSTM(RecurrentLayer):
         proj_size: if positive, project the hidden state to P = proj_size < H units.
         device, dtype: of the parameters.
         backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
-        allow_empty: return the initial states for a sequence of no steps instead of raising.
-        recompute: less memory in training for more time, see `gatedcells.layers.base`.
+        allow_empty, recompute: initial states for a sequence of no steps instead of an error; less memory in
+            training for more time, see `gatedcells.layers.base`.
+        init, t_max, learn_h0, precision: how parameters and states begin, how float32 is multiplied, see
+            `gatedcells.layers.initial`, `gatedcells.layers.base`, `gatedcells.precision`.
+        layer_norm, peephole, zoneout, recurrent_dropout, state_dropout, input_dropout, dropconnect: what the
+            cell does beyond these lines, see `gatedcells.layers.options`; ``zoneout`` may be ``(p_h, p_c)``.
 
     Inputs: ``input, (h_0, c_0)``
         input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
@@ -51,11 +60,20 @@ class LSTM(RecurrentLayer):
             sequence begins, so that states before that step are forgotten, in both directions. The result is
             that of the sequences run one by one, the first of them from the initial states (in the reverse
             direction the last).
+        lengths (keyword): ``[B]`` integers on the input's device, each row's number of steps, perhaps 0 (its
+            last states are its initial ones). What the input holds beyond, NaN or not, is not read; outputs
+            there are zeros, as ``pad_packed_sequence`` gives.
+        mask (keyword): bool, laid out like ``resets``: False where a step takes no part, anywhere in a row.
+            There the state is held and the output zero; all else is as if the step were not there.
+        return_states, return_gates (keyword): return a third value, see below.
+        generator (keyword): draws every random mask of this call; None: torch's own.
 
     Outputs: ``output, (h_n, c_n)``
-        output: the last layer's hidden states ``[T, B, D*H or D*P]``, laid out like the input; packed if
-            that was.
+        output: the last layer's hidden states ``[T, B, D*H or D*P]``, laid out or packed like the input.
         h_n, c_n: the last states of each layer and direction, shaped like h_0 and c_0.
+        steps: with ``return_states`` a dict with "hidden" and "cell", with ``return_gates`` also "input",
+            "forget", "candidate", "output": ``[L*D, T, B, H]`` (with batch_first ``[L*D, B, T, H]``), zeros
+            where no step takes part, differentiable; computed by the reference.
 
     Attributes:
         weight_ih_l{k}, weight_hh_l{k}: ``[4H, I or D*H]``, ``[4H, H or P]``, rows in the order i, f, g, o.
@@ -86,33 +104,79 @@ class LSTM(RecurrentLayer):
         backend: str = AUTO,
         allow_empty: bool = False,
         recompute: bool = False,
+        init: str = TORCH,
+        t_max: int | None = None,
+        learn_h0: bool = False,
+        layer_norm: bool = False,
+        peephole: bool = False,
+        zoneout: float | tuple[float, float] = 0.0,
+        recurrent_dropout: float = 0.0,
+        state_dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        dropconnect: float = 0.0,
+        precision: str | None = None,
     ) -> None:
+        options = checked(
+            2,
+            zoneout,
+            layer_norm=layer_norm,
+            peephole=peephole,
+            recurrent_dropout=recurrent_dropout,
+            state_dropout=state_dropout,
+            input_dropout=input_dropout,
+            dropconnect=dropconnect,
+        )
         super().__init__(
             "LSTM",
             input_size,
             hidden_size,
             num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            proj_size=proj_size,
             device=device,
             dtype=dtype,
             backend=backend,
             allow_empty=allow_empty,
             recompute=recompute,
+            options=options,
+            init=init,
+            t_max=t_max,
+            learn_h0=learn_h0,
+            precision=precision,
         )
 
     @overload
     def forward(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None, *, resets: Tensor | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None, *, resets: Tensor | None = None,
+        lengths: Tensor | None = None, mask: Tensor | None = None, return_states: Literal[False] = False,
+        return_gates: Literal[False] = False, generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...  # fmt: skip
 
     @overload
     def forward(
-        self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+        self,
+        input: PackedSequence,
+        hx: tuple[Tensor, Tensor] | None = None,
+        *,
+        generator: torch.Generator | None = None,
     ) -> tuple[PackedSequence, tuple[Tensor, Tensor]]: ...
+
+    @overload
+    def forward(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None, *, resets: Tensor | None = None,
+        lengths: Tensor | None = None, mask: Tensor | None = None, return_states: Literal[True],
+        return_gates: bool = False, generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], dict[str, Tensor]]: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None, *, resets: Tensor | None = None,
+        lengths: Tensor | None = None, mask: Tensor | None = None, return_states: bool = False,
+        return_gates: Literal[True], generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], dict[str, Tensor]]: ...  # fmt: skip
 
     def forward(
         self,
@@ -120,9 +184,19 @@ class LSTM(RecurrentLayer):
         hx: tuple[Tensor, Tensor] | None = None,
         *,
         resets: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
-        """Run the layers; see the class for shapes and ``resets``."""
-        output, (h_n, c_n) = self._run(input, None if hx is None else (hx[0], hx[1]), resets)
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        return_states: bool = False,
+        return_gates: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """Run the layers; see the class for shapes and keywords."""
+        given = None if hx is None else (hx[0], hx[1])
+        if return_states or return_gates:
+            asked = Asked(resets, lengths, mask, generator)
+            output, (h_n, c_n), steps = beyond.run(self, input, given, True, return_gates, asked)
+            return output, (h_n, c_n), steps
+        output, (h_n, c_n) = self._run(input, given, resets, lengths, mask, generator)
         return output, (h_n, c_n)
 
     def step(
@@ -151,12 +225,13 @@ class LSTM(RecurrentLayer):
         hx: tuple[Tensor, Tensor] | None = None,
         *,
         resets: Tensor | None = None,
+        lengths: Tensor | None = None,
         retain_grad: bool = False,
     ) -> Trace:
         """Run as ``forward`` does, by the reference, and keep every intermediate of every step.
 
         Args:
-            input, hx, resets: as for ``forward``.
+            input, hx, resets, lengths: as for ``forward``.
             retain_grad: keep the gradient at each intermediate when something goes backward.
 
         Returns:
@@ -166,7 +241,8 @@ class LSTM(RecurrentLayer):
             RuntimeError, ValueError: as ``forward``.
         """
         recorder = self._recorder(True, retain_grad)
-        output, last = self._run(input, None if hx is None else (hx[0], hx[1]), resets, recorder)
+        asked = Asked(resets, lengths, recorder=recorder)
+        output, last = self._run_sequence(input, None if hx is None else (hx[0], hx[1]), asked)
         return Trace(output, last, recorder.directions, 2 if self.bidirectional else 1)
 
     def _direction(
@@ -175,38 +251,36 @@ class LSTM(RecurrentLayer):
         state: State,
         weights: Sequence[Tensor],
         reverse: bool,
-        lengths: Tensor | None,
-        resets: Tensor | None,
+        call: Call,
+        variant: Variant,
     ) -> tuple[Tensor, State]:
         hidden, cell = state
         output, last = lstm_sequence(
             input,
             (hidden, cell),
             *self._arguments(weights),
-            lengths=lengths,
-            resets=resets,
+            lengths=call.lengths,
+            resets=call.resets,
             reverse=reverse,
             recompute=self.recompute,
             backend=self.backend,
+            variant=variant,
+            precision=self.factors(),
         )
         return output, last
 
     def _both(
-        self,
-        input: Tensor,
-        state: State,
-        weights: Sequence[Sequence[Tensor]],
-        lengths: Tensor | None,
-        resets: Tensor | None,
+        self, input: Tensor, state: State, weights: Sequence[Sequence[Tensor]], call: Call
     ) -> tuple[Tensor, State] | None:
         return lstm_both(
             input,
             (state[0], state[1]),
             [self._arguments(given) for given in weights],
-            lengths=lengths,
-            resets=resets,
+            lengths=call.lengths,
+            resets=call.resets,
             recompute=self.recompute,
             backend=self.backend,
+            precision=self.factors(),
         )
 
     def _arguments(

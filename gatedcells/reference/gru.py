@@ -17,7 +17,8 @@ Two conventions are in use. They differ in where the reset gate acts:
 
         n  = tanh(W_n x + b_in + U_n (r ⊙ h) + b_hn)
 
-Weights trained under one convention mean something else under the other.
+Weights trained under one convention mean something else under the other. What a cell may do beyond these
+lines (layer normalisation, zoneout, ...) is in `gatedcells.reference.variants`.
 
 The gates lie in the weights in torch's order: reset, update, candidate. The letters of the shapes
 are in `gatedcells.states`. Everything here is plain torch, differentiable as often as one likes and
@@ -32,6 +33,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from gatedcells.reference.time import keep_beyond_length, remembered, stack_steps, time_order
+from gatedcells.reference.variants import PLAIN, Variant, project
 
 
 class GRUStep(NamedTuple):
@@ -74,6 +76,7 @@ def step(
     bias_hh: Tensor | None = None,
     *,
     reset_after: bool = True,
+    variant: Variant = PLAIN,
 ) -> GRUStep:
     """One step of the equations above.
 
@@ -83,27 +86,31 @@ def step(
         weight_hh: ``U``, ``[3H, H]``.
         bias_hh: ``b_h``, ``[3H]``, or None for zeros.
         reset_after: which convention, see the top of this module.
+        variant: what this step does beyond them.
     """
     H = hidden.shape[-1]
+    seen, gain = variant.seen(hidden), variant.gain_hh
     x_reset, x_update, x_candidate = x_projection.chunk(3, dim=-1)
     if reset_after:
-        h_reset, h_update, h_candidate = linear(hidden, weight_hh, bias_hh).chunk(3, dim=-1)
+        h_projection = project(seen, weight_hh, bias_hh, gain, (2 * H, H))
+        h_reset, h_update, h_candidate = h_projection.chunk(3, dim=-1)
         # r = σ(W_r x + b_ir + U_r h + b_hr), z likewise
-        reset = torch.sigmoid(x_reset + h_reset)
-        update = torch.sigmoid(x_update + h_update)
+        reset = variant.gate("reset", torch.sigmoid(x_reset + h_reset))
+        update = variant.gate("update", torch.sigmoid(x_update + h_update))
         # n = tanh(W_n x + b_in + r ⊙ (U_n h + b_hn))
-        candidate = torch.tanh(x_candidate + reset * h_candidate)
+        candidate = variant.gate("candidate", torch.tanh(x_candidate + reset * h_candidate))
     else:
         weight_gates, weight_new = weight_hh.split((2 * H, H))
         bias_gates, bias_new = (None, None) if bias_hh is None else bias_hh.split((2 * H, H))
-        h_reset, h_update = linear(hidden, weight_gates, bias_gates).chunk(2, dim=-1)
-        reset = torch.sigmoid(x_reset + h_reset)
-        update = torch.sigmoid(x_update + h_update)
+        gain_gates, gain_new = (None, None) if gain is None else gain.split((2 * H, H))
+        h_reset, h_update = project(seen, weight_gates, bias_gates, gain_gates, (2 * H,)).chunk(2, dim=-1)
+        reset = variant.gate("reset", torch.sigmoid(x_reset + h_reset))
+        update = variant.gate("update", torch.sigmoid(x_update + h_update))
         # n = tanh(W_n x + b_in + U_n (r ⊙ h) + b_hn)
-        h_candidate = linear(reset * hidden, weight_new, bias_new)
-        candidate = torch.tanh(x_candidate + h_candidate)
+        h_candidate = project(reset * seen, weight_new, bias_new, gain_new, (H,))
+        candidate = variant.gate("candidate", torch.tanh(x_candidate + h_candidate))
     # h' = (1 − z) ⊙ n + z ⊙ h
-    new_hidden = torch.lerp(candidate, hidden, update)
+    new_hidden = variant.keep(0, torch.lerp(variant.write(candidate), hidden, update), hidden)
     return GRUStep(
         x_reset, x_update, x_candidate, h_reset, h_update, h_candidate,
         reset, update, candidate, new_hidden,
@@ -155,6 +162,12 @@ def step_backward(
     return GRUStepGrads(da_candidate, da_reset, da_update, da_h_candidate, d_hidden)
 
 
+def project_input(input: Tensor, weight_ih: Tensor, bias_ih: Tensor | None, variant: Variant) -> Tensor:
+    """``W x + b_i`` of all steps, ``[..., 3H]``, as the variant has it."""
+    H = len(weight_ih) // 3
+    return project(input, weight_ih, bias_ih, variant.gain_ih, (2 * H, H))
+
+
 def iterate(
     x_projection: Tensor,
     hidden: Tensor,
@@ -165,12 +178,15 @@ def iterate(
     resets: Tensor | None = None,
     reverse: bool = False,
     reset_after: bool = True,
+    variant: Variant = PLAIN,
 ) -> Iterator[tuple[int, GRUStep]]:
     """Yield ``(t, step)`` along one direction; arguments as in `sequence`, the input projected
     (``[T, B, 3H]``)."""
     for t in time_order(len(x_projection), reverse):
         found = remembered(hidden, t, resets, lengths)
-        now = step(x_projection[t], found, weight_hh, bias_hh, reset_after=reset_after)
+        now = step(
+            x_projection[t], found, weight_hh, bias_hh, reset_after=reset_after, variant=variant.step(t)
+        )
         if lengths is not None:
             now = now._replace(hidden=keep_beyond_length(t, lengths, now.hidden, hidden))
         hidden = now.hidden
@@ -230,9 +246,10 @@ def unroll(
     resets: Tensor | None = None,
     reverse: bool = False,
     reset_after: bool = True,
+    variant: Variant = PLAIN,
 ) -> tuple[Tensor, Tensor]:
     """`sequence` without its intermediates: all states ``[T, B, H]`` and the last one visited ``[B, H]``."""
-    x_projection = linear(input, weight_ih, bias_ih)
+    x_projection = project_input(input, weight_ih, bias_ih, variant)
     walk = iterate(
         x_projection,
         hidden,
@@ -242,6 +259,7 @@ def unroll(
         resets=resets,
         reverse=reverse,
         reset_after=reset_after,
+        variant=variant,
     )
     states = [now.hidden for _, now in walk]
     return torch.stack(states[::-1] if reverse else states), states[-1]

@@ -11,6 +11,8 @@ projection of Sak et al. 2014, arXiv:1402.1128. The same as cuDNN and ``torch.nn
     m  = o ⊙ tanh(c')
     h' = m,  or  V m  with a projection V = weight_hr
 
+What a cell may do beyond these lines (peepholes, zoneout, ...) is in `gatedcells.reference.variants`.
+
 The gates lie in the weights in torch's order: input, forget, candidate, output. The letters of the
 shapes are in `gatedcells.states`. Plain torch, differentiable as often as one likes and exact in
 float64: the oracle that every kernel is tested against.
@@ -24,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from gatedcells.reference.time import keep_beyond_length, remembered, stack_steps, time_order
+from gatedcells.reference.variants import PLAIN, Variant, project
 
 
 class LSTMStep(NamedTuple):
@@ -69,6 +72,8 @@ def step(
     weight_hh: Tensor,
     bias_hh: Tensor | None = None,
     weight_hr: Tensor | None = None,
+    *,
+    variant: Variant = PLAIN,
 ) -> LSTMStep:
     """One step of the equations above.
 
@@ -79,21 +84,28 @@ def step(
         weight_hh: ``U``, ``[4H, H]`` or ``[4H, P]``.
         bias_hh: ``b_h``, ``[4H]``, or None for zeros.
         weight_hr: ``V``, ``[P, H]``, or None for no projection.
+        variant: what this step does beyond them.
     """
-    h_projection = linear(hidden, weight_hh, bias_hh)
+    h_projection = project(variant.seen(hidden), weight_hh, bias_hh, variant.gain_hh, (len(weight_hh),))
     x_input, x_forget, x_candidate, x_output = x_projection.chunk(4, dim=-1)
     h_input, h_forget, h_candidate, h_output = h_projection.chunk(4, dim=-1)
+    peephole = variant.peephole
+    if peephole is not None:
+        h_input, h_forget = h_input + peephole[0] * cell, h_forget + peephole[1] * cell
     # i, f, o = σ(W x + b_i + U h + b_h);  g = tanh(the same)
-    input = torch.sigmoid(x_input + h_input)
-    forget = torch.sigmoid(x_forget + h_forget)
-    candidate = torch.tanh(x_candidate + h_candidate)
-    output = torch.sigmoid(x_output + h_output)
+    input = variant.gate("input", torch.sigmoid(x_input + h_input))
+    forget = variant.gate("forget", torch.sigmoid(x_forget + h_forget))
+    candidate = variant.gate("candidate", torch.tanh(x_candidate + h_candidate))
     # c' = f ⊙ c + i ⊙ g
-    new_cell = forget * cell + input * candidate
+    new_cell = forget * cell + input * variant.write(candidate)
+    if peephole is not None:
+        h_output = h_output + peephole[2] * new_cell
+    output = variant.gate("output", torch.sigmoid(x_output + h_output))
     # m = o ⊙ tanh(c');  h' = m or V m
-    tanh_cell = torch.tanh(new_cell)
+    tanh_cell = torch.tanh(variant.shown(new_cell))
     shown = output * tanh_cell
-    new_hidden = shown if weight_hr is None else linear(shown, weight_hr)
+    new_hidden = variant.keep(0, shown if weight_hr is None else linear(shown, weight_hr), hidden)
+    new_cell = variant.keep(1, new_cell, cell)
     return LSTMStep(
         x_input, x_forget, x_candidate, x_output, h_input, h_forget, h_candidate, h_output,
         input, forget, candidate, output, new_cell, tanh_cell, shown, new_hidden,
@@ -140,6 +152,11 @@ def step_backward(
     return LSTMStepGrads(da_input, da_forget, da_candidate, da_output, d_hidden, d_cell)
 
 
+def project_input(input: Tensor, weight_ih: Tensor, bias_ih: Tensor | None, variant: Variant) -> Tensor:
+    """``W x + b_i`` of all steps, ``[..., 4H]``, as the variant has it."""
+    return project(input, weight_ih, bias_ih, variant.gain_ih, (len(weight_ih),))
+
+
 def iterate(
     x_projection: Tensor,
     hidden: Tensor,
@@ -151,12 +168,13 @@ def iterate(
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
     reverse: bool = False,
+    variant: Variant = PLAIN,
 ) -> Iterator[tuple[int, LSTMStep]]:
     """Yield ``(t, step)`` along one direction; arguments as in `sequence`, the input projected
     (``[T, B, 4H]``)."""
     for t in time_order(len(x_projection), reverse):
         found = remembered(hidden, t, resets, lengths), remembered(cell, t, resets, lengths)
-        now = step(x_projection[t], *found, weight_hh, bias_hh, weight_hr)
+        now = step(x_projection[t], *found, weight_hh, bias_hh, weight_hr, variant=variant.step(t))
         if lengths is not None:
             now = now._replace(
                 hidden=keep_beyond_length(t, lengths, now.hidden, hidden),
@@ -223,10 +241,11 @@ def unroll(
     lengths: Tensor | None = None,
     resets: Tensor | None = None,
     reverse: bool = False,
+    variant: Variant = PLAIN,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`sequence` without its intermediates: all hidden states ``[T, B, H]`` or ``[T, B, P]``, and the
     hidden and cell state last visited."""
-    x_projection = linear(input, weight_ih, bias_ih)
+    x_projection = project_input(input, weight_ih, bias_ih, variant)
     walk = iterate(
         x_projection,
         hidden,
@@ -237,6 +256,7 @@ def unroll(
         lengths=lengths,
         resets=resets,
         reverse=reverse,
+        variant=variant,
     )
     steps = [now for _, now in walk]
     states = [now.hidden for now in steps]

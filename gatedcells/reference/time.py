@@ -1,6 +1,6 @@
 """Walking over time: what the sequences of the GRU and of the LSTM share."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -58,3 +58,26 @@ def previous_states(states: Tensor, initial: Tensor, reverse: bool, resets: Tens
     ordered = [states[1:], initial[None]] if reverse else [initial[None], states[:-1]]
     previous = torch.cat(ordered)
     return previous if resets is None else previous.masked_fill_(resets[:, :, None], 0)
+
+
+def unroll_states(
+    step: Callable[[int, tuple[Tensor, ...]], tuple[Tensor, ...]],
+    T: int,
+    state: tuple[Tensor, ...],
+    *,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+) -> list[tuple[Tensor, ...]]:
+    """Any step over time: the states ``[B, ...]`` after each of T steps, in visiting order.
+
+    Args:
+        step: from a time and the states that it finds to the states after it.
+        T, state, lengths, resets, reverse: as in `gatedcells.reference.gru.sequence`.
+    """
+    found: list[tuple[Tensor, ...]] = []
+    for t in time_order(T, reverse):
+        new = step(t, tuple(remembered(part, t, resets, lengths) for part in state))
+        state = tuple(keep_beyond_length(t, lengths, n, o) for n, o in zip(new, state, strict=True))
+        found.append(state)
+    return found

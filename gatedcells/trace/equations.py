@@ -21,8 +21,15 @@ LETTERS = {
 }
 
 
+def check_plain(d: DirectionTrace, what: str) -> None:
+    """Raise RuntimeError unless the cell follows its plain equations, which ``what`` is about."""
+    if d.beyond:
+        raise RuntimeError(f"{what} is about the plain {d.kind}, this one has {d.beyond}")
+
+
 def explain(d: DirectionTrace, t: int, unit: int, row: int) -> str:
     """See `Trace.explain`."""
+    check_plain(d, "explain")
     T, B, H = len(d), d.x.shape[1], d["candidate"].shape[-1]
     for name, index, size in (("t", t, T), ("unit", unit, H), ("row", row, B)):
         if not -size <= index < size:
@@ -170,6 +177,7 @@ def _lines(d: DirectionTrace) -> list[Line]:
 
 def check(d: DirectionTrace) -> dict[str, float]:
     """See `Trace.check`; one direction."""
+    check_plain(d, "check")
     part = d.takes_part()[:, :, None]
     kept: dict[str, Tensor] = {"x": d.x.detach().double()}
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from gatedcells.functional.inputs import zero_beyond_lengths
 from gatedcells.reference import gru, lstm, rnn
 from gatedcells.reference.time import boundaries, previous_states
+from gatedcells.reference.variants import PLAIN, Variant
 from gatedcells.trace import equations
 
 State = tuple[Tensor, ...]
@@ -35,6 +36,7 @@ class DirectionTrace:
         lengths: ``[B]``, each row's number of steps, or None if all have T.
         forgets: ``[T, B]`` bool, the rows that find a state of zeros at step t, or None.
         names: the intermediates' names, in the order of computing.
+        beyond: what the cell does beyond its plain equations, in words; empty if nothing.
 
     The rows B are in the order of the input, of a packed one in the order in which it was packed.
     """
@@ -51,6 +53,7 @@ class DirectionTrace:
         forgets: Tensor | None,
         steps: dict[int, Any],
         rows: Tensor | None = None,
+        beyond: str = "",
     ) -> None:
         self._lengths_as_computed = lengths
         if rows is not None:  # packing sorts the rows by length
@@ -64,6 +67,7 @@ class DirectionTrace:
         self.weights = weights
         self.lengths = lengths
         self.forgets = forgets
+        self.beyond = beyond
         self._rows = rows
         self._steps = [steps[t] for t in range(len(steps))]
         self.names: tuple[str, ...] = self._steps[0]._fields
@@ -151,22 +155,27 @@ class Recorder:
         reverse: bool,
         lengths: Tensor | None,
         resets: Tensor | None,
+        variant: Variant = PLAIN,
     ) -> tuple[Tensor, State]:
         """One direction: all hidden states ``[T, B, ...]`` and the last states."""
         weights = dict(zip(self.names, given, strict=True))
         x = zero_beyond_lengths(input, lengths)
         forgets = boundaries(resets, lengths, reverse)
-        projection = torch.nn.functional.linear(x, weights["weight_ih"], weights.get("bias_ih"))
+        read = weights["weight_ih"], weights.get("bias_ih")
         recurrent = {name: weights[name] for name in ("bias_hh", "weight_hr") if name in weights}
         options: dict[str, Any] = {"lengths": lengths, "resets": forgets, "reverse": reverse, **recurrent}
         if self.kind == "RNN":
+            projection = torch.nn.functional.linear(x, *read)
             walk: Any = rnn.iterate(projection, state[0], weights["weight_hh"], weights.get("bias_hh"))
         elif self.kind == "GRU":
-            walk = gru.iterate(
-                projection, state[0], weights["weight_hh"], reset_after=self.reset_after, **options
-            )
+            projection = gru.project_input(x, *read, variant)
+            options |= {"reset_after": self.reset_after, "variant": variant}
+            walk = gru.iterate(projection, state[0], weights["weight_hh"], **options)
         else:
-            walk = lstm.iterate(projection, state[0], state[1], weights["weight_hh"], **options)
+            projection = lstm.project_input(x, *read, variant)
+            walk = lstm.iterate(
+                projection, state[0], state[1], weights["weight_hh"], variant=variant, **options
+            )
         steps: dict[int, Any] = {}
         last: Any = None
         for t, last in walk:
@@ -175,9 +184,8 @@ class Recorder:
                 for value in last:
                     if value.requires_grad:
                         value.retain_grad()
-        found = DirectionTrace(
-            self.kind, self.reset_after, reverse, x, state, weights, lengths, forgets, steps, self.rows
-        )
+        which, told = (self.kind, self.reset_after, reverse), (lengths, forgets, steps, self.rows)
+        found = DirectionTrace(*which, x, state, weights, *told, variant.words())
         self.directions.append(found)
         return torch.stack(found.values("hidden")), tuple(getattr(last, name) for name in STATES[self.kind])
 
@@ -221,6 +229,7 @@ class Trace:
 
         Raises:
             IndexError: there is no such step, layer, direction, unit or row.
+            RuntimeError: the cell does something beyond its plain equations.
         """
         return equations.explain(self[layer, direction], t, unit, row)
 
@@ -232,6 +241,7 @@ class Trace:
 
         Raises:
             AssertionError: one deviates by more than rounding explains.
+            RuntimeError: the cell does something beyond its plain equations.
         """
         worst: dict[str, float] = {}
         for recorded in self._recorded:
@@ -282,6 +292,7 @@ class Trace:
 
         Raises:
             OSError: the file cannot be written.
+            RuntimeError: the cell does something beyond its plain equations.
         """
         from gatedcells.trace import page
 

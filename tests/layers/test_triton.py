@@ -272,3 +272,19 @@ def test_wrong_shapes_for_both_directions_are_caught(there):
     short = torch.zeros(2, T - 1, B, dtype=torch.bool)
     with pytest.raises(RuntimeError, match=r"resets must be \[T=3, B=2\], got \[2, 2\]"):
         ops.gru_both(*given_, None, None, None, short, True, 0, "triton")
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_lengths_masks_learnt_states_and_dropped_weights_reach_it(there, name):
+    options = {"bidirectional": True, "learn_h0": True, "dropconnect": 0.3, "input_dropout": 0.3}
+    layer, other = on_triton(OURS[name](2, 5, **options)), OURS[name](2, 5, backend="reference", **options)
+    other.load_state_dict(layer.state_dict())
+    lengths, mask = torch.tensor([4, 0, 2]), torch.rand(4, 3) < 0.6
+    x = torch.randn(4, 3, 2).masked_fill(torch.arange(4)[:, None, None] >= lengths[:, None], torch.nan)
+    for asked in ({"lengths": lengths}, {"mask": mask & (torch.arange(4)[:, None] < lengths)}):
+        results = []
+        for module in (layer, other):
+            output, last = module(x, generator=torch.Generator(there).manual_seed(3), **asked)
+            grads = torch.autograd.grad(output.square().sum(), module.parameters())
+            results.append((output, *torch.utils._pytree.tree_leaves(last), *grads))
+        torch.testing.assert_close(*results)

@@ -1,0 +1,309 @@
+"""`Recurrent`: layers, directions, packing, lengths, resets, traces around any `gatedcells.Cell`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from gatedcells._autograd.custom import tensors_of, walk
+from gatedcells.cells.custom import Cell, one_or_all, scan_of, to_autocast
+from gatedcells.functional.inputs import zero_beyond_lengths
+from gatedcells.layers.call import Asked, Call, SequenceCall
+from gatedcells.layers.stack import Both, Direction, State
+from gatedcells.reference.scan import AVAILABLE as SCAN_AVAILABLE
+from gatedcells.reference.scan import scan_states
+from gatedcells.reference.time import boundaries, unroll_states
+from gatedcells.validation import check_lengths, check_resets, check_sequence_input
+
+
+class CellTrace(NamedTuple):
+    """What `Recurrent.trace` returns; ``trace[layer, direction]["update"]`` is what a cell recorded as that.
+
+    Attributes:
+        output, last: as the layers return them.
+        recorded: of each direction of each layer the states ("hidden", then "state_1", ...) and what
+            `Cell.record` named, each ``[T, B, ...]`` in the order of time.
+        directions: 1 or 2.
+    """
+
+    output: Any
+    last: Any
+    recorded: list[dict[str, Tensor]]
+    directions: int
+
+    def __getitem__(self, where: Any) -> Any:
+        """``trace[layer]`` or ``trace[layer, direction]``: everything recorded there, by name.
+
+        Raises:
+            IndexError: there is no such layer or direction.
+        """
+        layer, direction = where if isinstance(where, tuple) else (where, 0)
+        layers = len(self.recorded) // self.directions
+        if not (0 <= layer < layers and 0 <= direction < self.directions):
+            there = f"{layers} layer(s) in {self.directions} direction(s)"
+            raise IndexError(f"no layer {layer}, direction {direction}: there are {there}")
+        return self.recorded[layer * self.directions + direction]
+
+
+class Recurrent(SequenceCall, nn.Module):
+    """Layers of a cell of one's own, called like `gatedcells.GRU`.
+
+    Args:
+        cell: a subclass of `gatedcells.Cell`, or whatever makes one from an input size and a hidden size; it
+            is called once for each direction of each layer.
+        input_size: features of the input, I.
+        hidden_size: hidden units, H.
+        num_layers: stacked layers, L.
+        batch_first: input and output are ``[B, T, ...]`` instead of ``[T, B, ...]``; states are not.
+        dropout: probability of zeroing an output of every layer but the last, in training.
+        bidirectional: add a second direction, D = 2.
+        allow_empty: return the initial states for a sequence of no steps instead of raising.
+        options: further arguments of ``cell``.
+
+    Inputs: ``input, hx``
+        input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
+        hx: the initial state ``[L*D, B, H]``, or of a cell with several a tuple of them; zeros if None.
+        resets, lengths, mask, generator (keywords): as for `gatedcells.GRU`.
+
+    Outputs: ``output, h_n``
+        output: the first state of the last layer ``[T, B, D*H]``, laid out like the input; packed if it was.
+        h_n: the last states, shaped like hx.
+
+    Attributes:
+        cells: the L*D cells, layer by layer, forward before reverse.
+
+    The steps are plain torch and run one by one, backward by autograd, under ``torch.func``'s transforms too.
+    Under ``torch.compile`` a sequence is one operator, whatever T, whose backward pass runs the steps again;
+    an exported program holds one loop.
+
+    Raises:
+        TypeError: ``cell`` does not make cells.
+        ValueError, RuntimeError: as `gatedcells.GRU`.
+    """
+
+    cells: nn.ModuleList
+
+    def __init__(
+        self,
+        cell: Callable[..., Cell],
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        allow_empty: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers must be at least 1, got {num_layers}")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be a probability in 0..1, got {dropout}")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.batch_first = batch_first
+        self.dropout = dropout
+        self.bidirectional = bidirectional
+        self.allow_empty = allow_empty
+        self.cells = nn.ModuleList()
+        width = input_size
+        for _ in range(num_layers):
+            for _ in range(2 if bidirectional else 1):
+                made: Any = cell(width, hidden_size, **options)
+                if not isinstance(made, Cell):
+                    raise TypeError(f"cell must make a gatedcells.Cell, got {type(made).__name__}")
+                self.cells.append(made)
+            width = self._first.state_sizes[0] * (2 if bidirectional else 1)
+        self.mode = type(self._first).__name__
+
+    @property
+    def _first(self) -> Cell:
+        cell: Any = self.cells[0]
+        return cell
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Any = None,
+        *,
+        resets: Tensor | None = None,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Any, Any]:
+        """Run the layers; see the class for shapes and keywords."""
+        output, last = self._run_sequence(input, self._as_states(hx), Asked(resets, lengths, mask, generator))
+        return output, one_or_all(last)
+
+    def step(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+        """One step, for streams: ``output, state = layers.step(x, state)``, as a sequence of one step.
+
+        Args:
+            input: ``[B, I]``, or ``[I]`` unbatched.
+            hx: the states after the step before; None: zeros.
+
+        Returns:
+            the last layer's first state ``[B, H]``, and all states, shaped like ``hx``.
+
+        Raises:
+            RuntimeError: the layers are bidirectional, or a shape does not fit.
+        """
+        if self.bidirectional:
+            raise RuntimeError(
+                "step needs one direction: the second of a bidirectional layer starts at the end"
+            )
+        if input.dim() not in (1, 2):
+            raise ValueError(
+                f"{self.mode}: Expected a step's input to be 1D or 2D, got {input.dim()}D instead"
+            )
+        time_axis = 1 if self.batch_first and input.dim() == 2 else 0
+        output, last = self.forward(input.unsqueeze(time_axis), hx)
+        return output.squeeze(time_axis), last
+
+    def trace(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Any = None,
+        *,
+        resets: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> CellTrace:
+        """Run as ``forward`` does and keep the states of every step, and what `Cell.record` names.
+
+        Args:
+            input, hx, resets, lengths: as for ``forward``. The rows of a packed input are by length.
+        """
+        recorder = _Recorder(self.cells)
+        output, last = self._run_sequence(
+            input, self._as_states(hx), Asked(resets, lengths, recorder=recorder)
+        )
+        return CellTrace(output, one_or_all(last), recorder.recorded, 2 if self.bidirectional else 1)
+
+    def extra_repr(self) -> str:
+        """The sizes, and what differs from the defaults."""
+        text = f"{self.input_size}, {self.hidden_size}"
+        defaults = {"num_layers": 1, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+        for name, default in defaults.items():
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)}"
+        return text
+
+    @staticmethod
+    def _as_states(hx: Any) -> State | None:
+        if hx is None:
+            return None
+        return tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+
+    def _runners(self, input: Tensor, call: Call) -> tuple[Direction, Both, Any]:
+        def direction(input: Tensor, state: State, row: int, reverse: bool) -> tuple[Tensor, State]:
+            if call.recorder is not None:
+                return call.recorder.one(input, state, row, reverse, call.lengths, call.resets)
+            cell: Any = self.cells[row]
+            return _sequence(cell, input, state, call.lengths, call.resets, reverse)
+
+        def both(input: Tensor, state: State, rows: Sequence[int]) -> None:
+            return None
+
+        return direction, both, None
+
+    def _check_devices(self, input: Tensor, state: State) -> None:
+        for part in state:
+            if part.device != input.device:
+                raise RuntimeError(
+                    "Input and hidden tensors are not at the same device, found input tensor at"
+                    f" {input.device} and hidden tensor at {part.device}"
+                )
+
+    def _check_state(self, input: Tensor, state: State, batch_sizes: Tensor | None) -> None:
+        if input.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size},"
+                f" got {input.shape[-1]}"
+            )
+        B = int(batch_sizes[0]) if batch_sizes is not None else input.shape[0 if self.batch_first else 1]
+        expected = [(self._rows(), B, width) for width in self._state_widths()]
+        if [tuple(part.shape) for part in state] != expected:
+            given = [list(part.shape) for part in state]
+            raise RuntimeError(f"Expected hidden sizes {[list(size) for size in expected]}, got {given}")
+
+    def _state_widths(self) -> Sequence[int]:
+        return self._first.state_sizes
+
+    def _dimension_error(self, batched: bool, state: State) -> str:
+        kind, dimensions = ("batched 3-D", 3) if batched else ("unbatched 2-D", 2)
+        given = ", ".join(f"{part.dim()}-D" for part in state)
+        return f"For {kind} input, hx should also be {dimensions}-D but got {given} tensor"
+
+
+def _sequence(
+    cell: Cell,
+    input: Tensor,
+    state: State,
+    lengths: Tensor | None,
+    resets: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, State]:
+    """One direction of one layer; arguments as in `gatedcells.gru_sequence`."""
+    check_sequence_input(input)
+    check_lengths(lengths, input)
+    check_resets(resets, input)
+    forgets = boundaries(resets, lengths, reverse)
+    x, state, autocast = to_autocast(zero_beyond_lengths(input, lengths), state)
+    if torch.compiler.is_exporting() and SCAN_AVAILABLE:
+        return scan_states(scan_of(cell), (x,), state, lengths=lengths, resets=forgets, reverse=reverse)
+    if torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
+        parameters = list(tensors_of(cell).values())
+        states, last = torch.ops.gatedcells.cell_sequence(
+            x, list(state), parameters, lengths, forgets, reverse, autocast, cell._number
+        )
+        return states, tuple(last)
+    states, *last = walk(cell, x, state, lengths, forgets, reverse)
+    return states, tuple(last)
+
+
+class _Recorder:
+    """Runs one direction of one layer after the other and keeps what the cells name."""
+
+    def __init__(self, cells: nn.ModuleList) -> None:
+        self._cells = cells
+        self.rows: Tensor | None = None  # packing sets it; the rows stay by length
+        self.recorded: list[dict[str, Tensor]] = []
+
+    def one(
+        self,
+        input: Tensor,
+        state: State,
+        row: int,
+        reverse: bool,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+    ) -> tuple[Tensor, State]:
+        """As `_sequence`."""
+        check_lengths(lengths, input)
+        check_resets(resets, input)
+        cell: Any = self._cells[row]
+        x, state, _ = to_autocast(zero_beyond_lengths(input, lengths), state)
+        named: dict[int, dict[str, Tensor]] = {}
+
+        def step(t: int, before: State) -> State:
+            cell._records = named[t] = {}
+            try:
+                return cell.advance(x[t], before)
+            finally:
+                cell._records = None
+
+        forgets = boundaries(resets, lengths, reverse)
+        found = unroll_states(step, len(x), state, lengths=lengths, resets=forgets, reverse=reverse)
+        in_time = found[::-1] if reverse else found
+        states = [torch.stack(part) for part in zip(*in_time, strict=True)]
+        names = ["hidden", *(f"state_{number}" for number in range(1, len(states)))]
+        values = {name: torch.stack([named[t][name] for t in range(len(x))]) for name in named[0]}
+        self.recorded.append({**values, **dict(zip(names, states, strict=True))})
+        return states[0], found[-1]

@@ -1,0 +1,71 @@
+"""In what precision float32 is multiplied, where somebody says so: ``precision=`` of the layers.
+
+``None`` (default)
+    as torch's flags say, which nobody checks.
+``"ieee"``
+    float32 by float32, sums in float32; float64 as it is.
+``"tf32"``
+    factors rounded to tf32's 10 digits, sums in float32: NVIDIA's tensor cores, by torch's own flag.
+``"bf16"``
+    input, states and weights in bfloat16 as under autocast, results in float32 again.
+
+The flags of torch are one setting for the process, and so a layer does not change them: a call that they do
+not allow raises and says which flag to set. They hold for the backward pass as they are then.
+"""
+
+import torch
+
+NAMES = ("ieee", "tf32", "bf16")
+
+
+def check_name(precision: str | None) -> str | None:
+    """Return ``precision`` if there is such a one, else raise ValueError."""
+    if precision is not None and precision not in NAMES:
+        known = ", ".join(map(repr, NAMES))
+        raise ValueError(f"precision must be None or one of {known}, got {precision!r}")
+    return precision
+
+
+def _set_on_the_cpu() -> str:
+    """What torch's flag for float32 products on the CPU says."""
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # from torch 2.9 on
+    said = torch.get_float32_matmul_precision() if matmul is None else matmul.fp32_precision
+    return "ieee" if said in ("none", "ieee", "highest") else str(said)
+
+
+def _set_on_cuda() -> str:
+    """What torch's flag for float32 products on NVIDIA's GPUs says."""
+    matmul = torch.backends.cuda.matmul
+    said = getattr(matmul, "fp32_precision", None)  # from torch 2.9 on
+    if said is None:
+        return "tf32" if matmul.allow_tf32 else "ieee"
+    return "tf32" if said == "tf32" else "ieee"
+
+
+def why_not(backend: str, device: str, dtype: torch.dtype, precision: str) -> str | None:
+    """Why a backend does not multiply so, None if it does.
+
+    Args:
+        backend: its name.
+        device: the tensors', "cpu", "cuda", ...
+        dtype: the tensors', after autocast.
+        precision: "ieee" or "tf32".
+    """
+    if dtype not in (torch.float32, torch.float64):
+        return (
+            f"precision={precision!r} is about float32, these numbers are {str(dtype).removeprefix('torch.')}"
+        )
+    if precision == "tf32" and dtype == torch.float64:
+        return "precision='tf32' is about float32, these numbers are float64"
+    if device == "cpu" and backend != "triton":
+        if precision == "tf32":
+            return "tf32 is what NVIDIA's tensor cores multiply, got cpu"
+        if dtype == torch.float32 and _set_on_the_cpu() != "ieee":
+            said = _set_on_the_cpu()
+            return f"torch's flags ask for {said}: torch.set_float32_matmul_precision('highest')"
+        return None
+    said = _set_on_cuda() if torch.version.hip is None else "ieee"
+    if said == precision or dtype == torch.float64:
+        return None
+    level = "highest" if precision == "ieee" else "high"
+    return f"torch's flags ask for {said}: torch.set_float32_matmul_precision({level!r})"
