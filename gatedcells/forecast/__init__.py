@@ -1,1 +1,7 @@
-"""The hourly load forecaster: GRU against LSTM on the next hour, beside honest baselines."""
+"""Forecasting: hourly load by a command, one's own series by `Forecaster`."""
+
+from gatedcells.forecast.errors import ForecastError as ForecastError
+from gatedcells.forecast.forecaster import Forecaster as Forecaster
+from gatedcells.forecast.forecaster import NotFitted as NotFitted
+from gatedcells.forecast.panel_report import FrameReport as FrameReport
+from gatedcells.forecast.panel_report import FrameWarning as FrameWarning

@@ -48,6 +48,11 @@ class Clock:
         except (KeyError, ValueError, OSError) as error:
             raise ForecastError(f"no time zone is called {self.tz!r} (try {EASTERN!r} or 'UTC')") from error
 
+    def localize(self, wall: pd.DatetimeIndex, summer: npt.NDArray[np.bool_]) -> pd.DatetimeIndex:
+        """Local stamps as moments; of a time that comes twice in autumn ``summer`` says which is the first
+        (in summer time), and one that clocks skip in spring is NaT."""
+        return wall.tz_localize(self.tz, ambiguous=summer, nonexistent="NaT")
+
 
 @dataclass(frozen=True)
 class LoadSeries:
@@ -204,29 +209,12 @@ def _numbers(path: Path, cells: Any, column: str) -> FloatArray:
 
 def _utc_hours(path: Path, cells: Any, clock: Clock) -> IntArray:
     """For each row the UTC start of its hour, in hours since 1970."""
-    # a sign or a Z after the day is an offset, well written or not
-    with_offset = cells.str.contains(r"[T ].*[Zz+-]", na=False).to_numpy()
-    parsed = pd.to_datetime(cells, format="ISO8601", errors="coerce", utc=bool(with_offset.any()))
-    wrong = parsed.isna().to_numpy() | (with_offset != with_offset.any())
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ForecastError(
-            f"{path}, line {_line(row)}: Datetime is {_shown(cells.iloc[row])}; expected a time such as"
-            " 2018-08-03 00:00:00" + (" with a UTC offset, as in other rows" if with_offset.any() else "")
-        )
-    stamps = pd.DatetimeIndex(parsed)
-    far = (stamps.year < _FIRST_YEAR) | (stamps.year > _LAST_YEAR)
-    if far.any():
-        row = int(np.argmax(far))
-        raise ForecastError(
-            f"{path}, line {_line(row)}: Datetime is {_shown(cells.iloc[row])}; expected a year from"
-            f" {_FIRST_YEAR} to {_LAST_YEAR}"
-        )
+    stamps = parse_stamps(cells, "Datetime", lambda row: f"{path}, line {_line(row)}")
     off = stamps != stamps.floor("h")
     if off.any():
         row = int(np.argmax(off))
         raise ForecastError(
-            f"{path}, line {_line(row)}: Datetime is {_shown(cells.iloc[row])}; expected whole hours"
+            f"{path}, line {_line(row)}: Datetime is {shown(cells.iloc[row])}; expected whole hours"
         )
     begins = stamps - _HOUR if clock.stamp == "ending" else stamps
     if begins.tz is None:
@@ -235,15 +223,54 @@ def _utc_hours(path: Path, cells: Any, clock: Clock) -> IntArray:
     return np.asarray(seconds // 3600, dtype=np.int64)
 
 
+def parse_stamps(cells: Any, column: str, where: Callable[[int], str]) -> pd.DatetimeIndex:
+    """Stamps written as text, ISO 8601: without a time zone, or in UTC where all of them have an offset.
+
+    Args:
+        cells: text, a pandas series.
+        column: its name, for a message; where: from the number of a row, from 0, to what a message calls it.
+
+    Raises:
+        ForecastError: a cell is no time, has an offset where others have none, or lies in a far year.
+    """
+    # a sign or a Z after the day is an offset, well written or not
+    with_offset = np.asarray(cells.str.contains(r"[T ].*[Zz+-]", na=False), dtype=bool)
+    parsed = pd.to_datetime(cells, format="ISO8601", errors="coerce", utc=bool(with_offset.any()))
+    wrong = parsed.isna().to_numpy() | (with_offset != with_offset.any())
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ForecastError(
+            f"{where(row)}: {column} is {shown(cells.iloc[row])}; expected a time such as"
+            " 2018-08-03 00:00:00" + (" with a UTC offset, as in other rows" if with_offset.any() else "")
+        )
+    stamps = pd.DatetimeIndex(parsed)
+    check_years(stamps, column, where)
+    return stamps
+
+
+def check_years(stamps: pd.DatetimeIndex, column: str, where: Callable[[int], str]) -> None:
+    """Refuse stamps of far years, which are mistyped.
+
+    Raises:
+        ForecastError: there is one.
+    """
+    far = (stamps.year < _FIRST_YEAR) | (stamps.year > _LAST_YEAR)
+    if far.any():
+        row = int(np.argmax(far))
+        raise ForecastError(
+            f"{where(row)}: {column} is {shown(stamps[row])}; expected a year from"
+            f" {_FIRST_YEAR} to {_LAST_YEAR}"
+        )
+
+
 def _localize(path: Path, begins: pd.DatetimeIndex, cells: Any, clock: Clock) -> pd.DatetimeIndex:
     # An hour that comes twice in autumn: the first in the file is the one in summer time.
-    summer = ~begins.duplicated(keep="first")
-    local = begins.tz_localize(clock.tz, ambiguous=summer, nonexistent="NaT")
+    local = clock.localize(begins, ~begins.duplicated(keep="first"))
     skipped = local.isna()
     if skipped.any():
         row = int(np.argmax(skipped))
         raise ForecastError(
-            f"{path}, line {_line(row)}: the hour {clock.stamp} {_shown(cells.iloc[row])} does not exist in"
+            f"{path}, line {_line(row)}: the hour {clock.stamp} {shown(cells.iloc[row])} does not exist in"
             f" {clock.tz}, where clocks skip it; is the file in another time zone?"
         )
     return local
@@ -266,7 +293,8 @@ def _without_repeats(
     return ~repeat
 
 
-def _shown(cell: object) -> str:
+def shown(cell: object) -> str:
+    """A cell as a message shows it."""
     return "blank" if cell is None or cell != cell else repr(str(cell)[:_LONGEST])
 
 

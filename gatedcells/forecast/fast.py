@@ -23,6 +23,7 @@ from gatedcells.forecast.features import FeatureTable, feature_table, input_name
 from gatedcells.forecast.neighbours import Errors, Neighbours
 from gatedcells.forecast.networks import change_network
 from gatedcells.forecast.scaling import LogScale
+from gatedcells.forecast.training import warm_cosine
 from gatedcells.forecast.weighting import region_weights
 from gatedcells.forecast.windows import Region
 
@@ -296,9 +297,7 @@ class FastTask:
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine down to 1%."""
         recipe = self.recipe
-        warm = min(1.0, (step + 1) / recipe.warmup_steps)
-        cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-        return recipe.learning_rate * warm * (0.01 + 0.99 * cosine)
+        return warm_cosine(recipe.learning_rate, step, warmup=recipe.warmup_steps, steps=recipe.steps)
 
     def loss(self, network: nn.Module, step: int, generator: torch.Generator, share: Share = ALONE) -> Tensor:
         """Mean relative error over the supervised hours of a batch of chunks, drawn with ``generator``."""

@@ -1,5 +1,6 @@
 """Reading and writing a run's files, with errors in the user's words."""
 
+import hashlib
 import json
 import stat
 from collections.abc import Generator, Iterable
@@ -120,3 +121,12 @@ def read_tensors(path: Path, at_most: int | None = None) -> tuple[dict[str, Tens
 def size_of(tensors: Iterable[Tensor]) -> int:
     """Bytes of all together; of tensors without memory those that they would take."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file's content."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

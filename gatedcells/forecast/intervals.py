@@ -70,6 +70,12 @@ def _plain(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
+def conformal_rank(scores: int, miss: float) -> int:
+    """Which of n scores, counted from 1 in order of size, a new one exceeds with probability ``miss`` at
+    most: the ``⌈(n+1)(1−miss)⌉``-th, beyond the last one the last (Vovk et al. 2005)."""
+    return min(math.ceil((scores + 1) * (1 - miss)), scores)
+
+
 class Calibrator:
     """Follows the errors of one series' forecasts hour by hour.
 
@@ -93,8 +99,7 @@ class Calibrator:
         n = len(self._ranked)
         if n == 0:
             return np.full(len(self.levels), np.nan)
-        # of n scores the ⌈(n+1)(1−α)⌉-th, beyond the last one the last
-        ranks = [min(math.ceil((n + 1) * (1 - miss)), n) for miss in self._misses]
+        ranks = [conformal_rank(n, miss) for miss in self._misses]
         reach = np.array([self._ranked[rank - 1] if rank > 0 else 0.0 for rank in ranks])
         return np.minimum(reach * self._usual_at(hour), _FURTHEST)
 

@@ -58,7 +58,7 @@ def stop_on_interrupt() -> Generator[threading.Event]:
 
 
 def train_shown(
-    task: training.Task, name: str, console: Console, *, seed: int, checkpoint: Path
+    task: training.Task, name: str, console: Console, *, seed: int, checkpoint: Path | None
 ) -> tuple[Any, training.Progress]:
     """`gatedcells.forecast.training.train` with a bar, stopped by Ctrl-C.
 

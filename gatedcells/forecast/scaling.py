@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from gatedcells.forecast.data import FloatArray
+from gatedcells.forecast.data import FloatArray, IntArray
+
+_IQR = 1.349  # interquartile range of a normal distribution, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,44 @@ class LogScale:
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class SeriesScales:
+    """Robust standardisation of many series, each by its own numbers.
+
+    Attributes:
+        log: whether values are scaled in logarithms.
+        level: ``[S]`` medians; spread: ``[S]`` interquartile ranges over 1.349; change: the same of the
+            changes from one step to the next. A spread of hardly anything, as of a series that mostly stands
+            still, is its standard deviation instead, and that of a constant 1.
+    """
+
+    log: bool
+    level: FloatArray
+    spread: FloatArray
+    change: FloatArray
+
+    @classmethod
+    def fit(cls, x: FloatArray, offsets: IntArray, log: bool) -> "SeriesScales":
+        """Fit on series without holes that lie behind one another in ``x``, already in logarithms if
+        ``log``."""
+        numbers = [
+            (np.median(own), _spread(own), _spread(np.diff(own)))
+            for own in (x[start:end] for start, end in pairwise(offsets.tolist()))
+        ]
+        level, spread, change = np.array(numbers, dtype=np.float64).reshape(-1, 3).T
+        return cls(log, level, spread, change)
+
+    def take(self, series: IntArray) -> "SeriesScales":
+        """Those of some series."""
+        return SeriesScales(self.log, self.level[series], self.spread[series], self.change[series])
+
+
+def _spread(values: FloatArray) -> float:
+    if len(values) < 2:
+        return 1.0
+    low, high = np.percentile(values, [25, 75])
+    deviation = float(values.std())
+    robust = float(high - low) / _IQR
+    return (robust if robust > 0.1 * deviation else deviation) or 1.0

@@ -1,7 +1,6 @@
 """Where the hourly load comes from: a folder given, the environment, the user's cache, the network, or,
 where none of these has it, a simulation that says so."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from gatedcells.forecast.data import Clock, LoadSeries, read_folder
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.files import sha256_of
 from gatedcells.forecast.simulate import simulate_regions
 
 DATA_VARIABLE = "GATEDCELLS_DATA"
@@ -149,7 +149,7 @@ def _holding_csv(folder: Path, named: Path) -> Path:
 
 def _from_folder(folder: Path, clock: Clock, on_file: Callable[[str], None]) -> Source:
     series = read_folder(folder, clock, lambda path: on_file(path.name))
-    sums = {one.source: _sha256(folder / one.source) for one in series}
+    sums = {one.source: sha256_of(folder / one.source) for one in series}
     if sums == PJM_SHA256:
         return Source(
             series, "pjm", str(folder), f"the 12 PJM files in {folder} (SHA-256 as published)", sums
@@ -161,11 +161,3 @@ def simulated(clock: Clock, reason: str) -> Source:
     """The simulated regions, with a note that says so and why."""
     note = f"SIMULATED DATA, not PJM's: {reason}. Give real files with --data or {DATA_VARIABLE}."
     return Source(simulate_regions(clock), "simulated", "12 simulated regions", note, {})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -167,6 +167,13 @@ def _one_step(
     return value, stops > 0
 
 
+def warm_cosine(rate: float, step: int, *, warmup: int, steps: int) -> float:
+    """A learning rate: linear warm-up, then a cosine down to 1%."""
+    warm = min(1.0, (step + 1) / warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return rate * warm * (0.01 + 0.99 * cosine)
+
+
 def _step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % 2**63
 

@@ -1,0 +1,311 @@
+"""Forecasts of one's own series: fit, predict, cross-validate, save, on pandas and polars frames.
+
+Method names and columns are those of Nixtla's libraries (``unique_id, ds, y``; ``GRU``, ``GRU-lo-80``),
+parameters behave as scikit-learn's: the constructor only stores, what is learnt ends in ``_``.
+"""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from gatedcells.forecast import forecaster_files
+from gatedcells.forecast.answers import forecast_frame
+from gatedcells.forecast.calendar import check_country
+from gatedcells.forecast.cells import CELLS
+from gatedcells.forecast.direct import DirectRecipe
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.frames import Names, Style, give_back, read_frame
+from gatedcells.forecast.future import future_stamps, with_future
+from gatedcells.forecast.panel import Panel, build_panel
+from gatedcells.forecast.panel_inputs import seasons_of
+from gatedcells.forecast.panel_model import Fit, PanelModel, check, fit_panel, too_few
+from gatedcells.forecast.panel_report import FrameReport, Policy, warn_of_levels
+from gatedcells.forecast.rolling import cross_validated, laid_out, threads_set
+from gatedcells.forecast.training import Interrupted
+
+_LONGEST_LOOKBACK = 336
+
+
+class NotFitted(ForecastError):
+    """A forecaster was asked for what only a fitted one has."""
+
+
+class Forecaster:
+    """A GRU or LSTM that forecasts many series, many steps ahead, with intervals.
+
+    Args:
+        cell: ``"gru"`` or ``"lstm"``.
+        horizon: steps that are forecast at once.
+        lookback: steps that the recurrent layer reads before a forecast (beyond them it sees the seasons
+            before, each on its own); None for twice the shorter season, or four horizons if that is more,
+            336 at most.
+        hidden_size: units of the recurrent layer; steps, batch_size, learning_rate: of the training.
+        quantiles: that the network forecasts, in rising order, 0.5 among them: the median is the point
+            forecast.
+        level: intervals to give, in %; each between two of the quantiles.
+        known: columns that are known in advance, as a weather forecast or a price list.
+        past: columns that are known up to now.
+        static: columns that say something of a series, numbers or categories (long frames only).
+        holidays: country whose public holidays are inputs, as ``"US"``; None for none.
+        freq: frequency of the stamps as pandas writes it, from seconds to days; None to infer it.
+        tz: time zone of stamps without one, and of the calendar (a stamp's own where it has one; else UTC).
+        stamp: whether a stamp is the ``"beginning"`` or the ``"ending"`` of its step.
+        scaling: ``"standard"``: each series less its median, in units of its interquartile range; ``"log"``:
+            so in logarithms; ``"auto"``: in logarithms where every value is positive.
+        on_gap, on_duplicate, on_outlier: see `Policy`; what was found is in ``report_``, and a warning says
+            in one line what was changed.
+        calibration: share of every series, at its end, that the network is not trained on and its intervals
+            are calibrated with; 0 for intervals as the network gives them.
+        identity: whether the network tells series apart; without, it forecasts also series it was not fitted
+            on.
+        seed: of everything random; threads: of torch, None for its own choice. Same seed, threads and
+            machine: the same forecasts.
+        id_col, time_col, target_col: names of the columns. A frame without ``id_col`` is wide: each column
+            that is neither the time nor a covariate is a series.
+        verbose: whether training shows a bar.
+
+    Attributes:
+        report_: `FrameReport` of the frame it was fitted on.
+        model_: `PanelModel`.
+        train_seconds_, loss_: of the training.
+    """
+
+    def __init__(
+        self, cell: str = "gru", horizon: int = 24, *, lookback: int | None = None, hidden_size: int = 64,
+        steps: int = 1000, batch_size: int = 16, learning_rate: float = 1e-2,
+        quantiles: Sequence[float] = (0.025, 0.1, 0.5, 0.9, 0.975), level: Sequence[float] = (80, 95),
+        known: Sequence[str] = (), past: Sequence[str] = (), static: Sequence[str] = (),
+        holidays: str | None = None, freq: str | None = None, tz: str | None = None, stamp: str = "beginning",
+        scaling: str = "auto", on_gap: str = "fill", on_duplicate: str = "raise", on_outlier: str = "keep",
+        calibration: float = 0.1, identity: bool = True, seed: int = 0, threads: int | None = None,
+        id_col: str = "unique_id", time_col: str = "ds", target_col: str = "y", verbose: bool = False,
+    ) -> None:  # fmt: skip
+        self.cell, self.horizon, self.lookback, self.hidden_size = cell, horizon, lookback, hidden_size
+        self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
+        self.quantiles, self.level = quantiles, level
+        self.known, self.past, self.static, self.holidays = known, past, static, holidays
+        self.freq, self.tz, self.stamp, self.scaling = freq, tz, stamp, scaling
+        self.on_gap, self.on_duplicate, self.on_outlier = on_gap, on_duplicate, on_outlier
+        self.calibration, self.identity, self.seed, self.threads = calibration, identity, seed, threads
+        self.id_col, self.time_col, self.target_col, self.verbose = id_col, time_col, target_col, verbose
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """All parameters by name; ``deep`` is scikit-learn's and changes nothing here."""
+        return {name: getattr(self, name) for name in _PARAMETERS}
+
+    def set_params(self, **changed: Any) -> "Forecaster":
+        """Change parameters; they take effect with the next `fit`.
+
+        Raises:
+            ForecastError: no such parameter.
+        """
+        for name in changed:
+            if name not in _PARAMETERS:
+                raise ForecastError(f"no parameter is called {name!r}; there are {', '.join(_PARAMETERS)}")
+        for name, value in changed.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        said = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if value != _PARAMETERS[name].default
+        ]
+        return f"Forecaster({', '.join(said)})"
+
+    def fit(self, frame: Any, *, checkpoint: str | Path | None = None) -> "Forecaster":
+        """Train on a frame (or the CSV or Parquet file of a path).
+
+        Args:
+            frame: pandas or polars, long or wide.
+            checkpoint: a file to keep the training in; where it exists already, training goes on from it.
+
+        Raises:
+            ForecastError: parameters or a frame that cannot be used; the message says what was expected.
+            KeyboardInterrupt: Ctrl-C; the step under way is finished, and written to ``checkpoint``.
+        """
+        panel, style, report = laid_out(self, frame)
+        self.fit_laid_out(panel, style, report, None if checkpoint is None else Path(checkpoint))
+        report.warn()
+        return self
+
+    def fit_laid_out(
+        self, panel: Panel, style: Style, report: FrameReport, checkpoint: Path | None = None
+    ) -> None:
+        """Train on a panel that is laid out already."""
+        with threads_set(self.threads):
+            console = Console(quiet=not self.verbose)
+            name = f"{self.cell.upper()} training"
+            try:
+                model, done = fit_panel(
+                    panel, self._recipe(panel), self._how(), console, name=name, checkpoint=checkpoint
+                )
+            except Interrupted:
+                raise KeyboardInterrupt from None
+        self.model_, self.report_, self._style, self._names = model, report, style, self.checked()[1]
+        self.loss_, self.train_seconds_ = done.loss, done.seconds
+        kept = np.minimum(panel.sizes, model.reach)
+        self._context = panel.select(np.arange(len(panel.ids)), panel.sizes - kept, panel.sizes, 0)
+        warn_of_levels(too_few(model.margins.windows, self.level), model.margins.windows)
+
+    def predict(self, h: int | None = None, *, frame: Any = None, future: Any = None) -> Any:
+        """Forecast the steps after the end of every series.
+
+        Args:
+            h: how many; the horizon by default.
+            frame: series to go on from, with the columns of the frame fitted on; by default that one.
+            future: the columns ``known`` for the steps to come: a frame of `make_future_dataframe`, filled
+                in.
+
+        Returns:
+            a frame of the kind given with the series, the stamp, the median (``GRU``), ``GRU-lo-80``,
+            ``GRU-hi-80`` and so on, and ``GRU-ql0.3`` for a quantile that bounds none of the levels.
+
+        Raises:
+            NotFitted: not fitted yet.
+            ForecastError: ``h`` is more than the horizon, or ``future`` lacks steps.
+        """
+        model = self._fitted()
+        h = self._steps(h, model.recipe.horizon)
+        panel, style = self._panel_to_forecast(frame)
+        panel = with_future(panel, future, self._names, style, h, model.recipe.horizon)
+        every = np.arange(len(panel.ids))
+        with threads_set(self.threads):
+            found = model.forecast(panel, every, panel.sizes)
+        return forecast_frame(model, self._names, panel, style, every, panel.sizes, found[:, :h])
+
+    def make_future_dataframe(self, h: int | None = None, *, frame: Any = None) -> Any:
+        """The series and stamps that `predict` would forecast, to fill in what is known of them.
+
+        Args:
+            h, frame: as of `predict`.
+        """
+        h = self._steps(h, self._fitted().recipe.horizon)
+        panel, style = self._panel_to_forecast(frame)
+        series, stamps = future_stamps(panel, style, h)
+        columns = {self._names.id_col: [panel.ids[at] for at in series], self._names.time_col: stamps}
+        return give_back(columns, [self._names.time_col], style)
+
+    def cross_validation(
+        self, frame: Any, n_windows: int = 1, step_size: int | None = None, *, h: int | None = None,
+        refit: bool = False,
+    ) -> Any:  # fmt: skip
+        """Forecast from several places before the end of every series, each knowing only what is before it.
+
+        The forecaster itself stays as it is: a copy is trained on what lies before the first place, or with
+        ``refit`` before each.
+
+        Args:
+            frame: series; the last window ends where each of them ends.
+            n_windows: how many places; step_size: steps from one to the next, by default ``h``.
+            h: steps that are forecast from each, by default the horizon.
+
+        Returns:
+            as `predict`, with ``cutoff``, the last stamp known, and the values that came.
+
+        Raises:
+            ForecastError: a series is too short for so many windows.
+        """
+        return cross_validated(self, frame, n_windows, step_size, self._steps(h, int(self.horizon)), refit)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the fitted forecaster as safetensors and JSON, and the values it goes on from.
+
+        Raises:
+            NotFitted: not fitted yet.
+            ForecastError: the folder holds something else, or cannot be written.
+        """
+        model = self._fitted()
+        content = forecaster_files.Saved(
+            self.get_params(), model, self._context, self._names, self._style, self.report_, self.loss_,
+            self.train_seconds_,
+        )  # fmt: skip
+        forecaster_files.write(Path(folder), content)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Forecaster":
+        """Read what `save` wrote; nothing in it is executed.
+
+        Raises:
+            ForecastError: it is something else, or its files do not fit together.
+        """
+        content = forecaster_files.read(
+            Path(folder), {name: parameter.default for name, parameter in _PARAMETERS.items()}
+        )
+        made = cls(**content.parameters)
+        made.model_, made._context, made._names = content.model, content.context, content.names
+        made._style, made.report_ = content.style, content.report
+        made.loss_, made.train_seconds_ = content.loss, content.train_seconds
+        return made
+
+    def checked(self) -> tuple[Policy, Names]:
+        """Policies and names, after everything that can be told without a frame."""
+        if self.cell not in CELLS:
+            raise ForecastError(f"cell must be one of {', '.join(CELLS)}, got {self.cell!r}")
+        columns = [self.id_col, self.time_col, self.target_col, *self.known, *self.past, *self.static]
+        twice = {name for name in columns if columns.count(name) > 1}
+        if twice:
+            raise ForecastError(f"columns are named twice: {', '.join(sorted(twice))}")
+        check(self._recipe(None), self._how())
+        names = Names(
+            self.id_col,
+            self.time_col,
+            self.target_col,
+            tuple(self.known),
+            tuple(self.past),
+            tuple(self.static),
+        )
+        return Policy(self.on_gap, self.on_duplicate, self.on_outlier), names
+
+    def _recipe(self, panel: Panel | None) -> DirectRecipe:
+        season = 1 if panel is None else seasons_of(panel.grid)[0]
+        usual = min(max(2 * season, 4 * int(self.horizon)), _LONGEST_LOOKBACK)
+        return DirectRecipe(
+            cell=self.cell, horizon=int(self.horizon), lookback=int(self.lookback or usual),
+            quantiles=tuple(float(q) for q in self.quantiles), hidden_size=int(self.hidden_size),
+            steps=int(self.steps), batch_size=int(self.batch_size), learning_rate=float(self.learning_rate),
+        )  # fmt: skip
+
+    def _how(self) -> Fit:
+        country = "none" if self.holidays is None else check_country(self.holidays)
+        return Fit(
+            tuple(float(one) for one in self.level), country, bool(self.identity), self.scaling,
+            float(self.calibration), self.on_outlier == "repair", int(self.seed),
+        )  # fmt: skip
+
+    def _fitted(self) -> PanelModel:
+        if not hasattr(self, "model_"):
+            raise NotFitted("this forecaster is not fitted yet: call fit(frame), or Forecaster.load(folder)")
+        return self.model_
+
+    def _steps(self, h: int | None, horizon: int) -> int:
+        if h is None:
+            return horizon
+        if not 1 <= h <= horizon:
+            raise ForecastError(
+                f"h is {h}; this forecaster forecasts from 1 to {horizon} steps (fit one with"
+                f" horizon={h} for more)"
+            )
+        return int(h)
+
+    def _panel_to_forecast(self, frame: Any) -> tuple[Panel, Style]:
+        if frame is None:
+            return self._context, self._style
+        names, model = self._names, self.model_
+        rows = read_frame(frame, names, covariates=(*names.known, *names.past))
+        panel, report = build_panel(rows, names, model.grid, Policy(self.on_gap, self.on_duplicate, "keep"))
+        report.warn()
+        return panel, rows.style
+
+
+_PARAMETERS = {
+    name: parameter
+    for name, parameter in inspect.signature(Forecaster.__init__).parameters.items()
+    if name != "self"
+}

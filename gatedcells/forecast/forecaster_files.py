@@ -1,0 +1,285 @@
+"""A fitted forecaster's folder.
+
+::
+
+    FOLDER/forecaster.json            parameters, series, grid, report; the digest of the other file
+    FOLDER/forecaster.safetensors     weights, scales, margins, and the values that forecasts go on from
+
+Nothing in it is executed when it is read, and nothing is believed before the tensors bear it out.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gatedcells.forecast.conformal import Margins
+from gatedcells.forecast.direct import DirectForecaster, DirectRecipe, Sizes
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.files import read_json, read_tensors, sha256_of, write_json, write_tensors
+from gatedcells.forecast.frames import KINDS, Names, Style
+from gatedcells.forecast.grid import Grid
+from gatedcells.forecast.panel import Panel
+from gatedcells.forecast.panel_inputs import Covariates, input_sizes
+from gatedcells.forecast.panel_model import Fit, PanelModel, check
+from gatedcells.forecast.panel_report import FrameReport
+from gatedcells.forecast.scaling import SeriesScales
+
+FORMAT = 1
+_JSON, _TENSORS = "forecaster.json", "forecaster.safetensors"
+_LARGEST = 1_000_000
+_PANEL = ("first", "offsets", "y", "known", "past")
+_UNITS = ("s", "ms", "us", "ns", "day")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a folder holds."""
+
+    parameters: dict[str, Any]
+    model: PanelModel
+    context: Panel
+    names: Names
+    style: Style
+    report: FrameReport
+    loss: float
+    train_seconds: float
+
+
+def write(folder: Path, saved: Saved) -> None:
+    """Write a folder, or write over one of a forecaster.
+
+    Raises:
+        ForecastError: it holds something else, or cannot be written.
+    """
+    strange = folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / _JSON).exists())
+    )
+    if strange:
+        raise ForecastError(f"{folder}: exists already and is no forecaster; choose another folder")
+    model, context = saved.model, saved.context
+    static = {name: [_plain(value) for value in values] for name, values in context.static.items()}
+    tensors = {f"network.{name}": value for name, value in model.network.network.state_dict().items()}
+    numbers = {f"scales.{name}": getattr(model.scales, name) for name in ("level", "spread", "change")}
+    numbers |= {"margins.pooled": model.margins.pooled, "margins.own": model.margins.own}
+    numbers |= {f"context.{name}": getattr(context, name) for name in _PANEL}
+    tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in numbers.items()}
+    write_tensors(folder / _TENSORS, tensors)
+    content = {
+        "format": FORMAT,
+        "tensors_sha256": sha256_of(folder / _TENSORS),
+        "parameters": {name: list(v) if isinstance(v, tuple) else v for name, v in saved.parameters.items()},
+        "recipe": asdict(model.recipe),
+        "sizes": model.network.sizes._asdict(),
+        "fit": asdict(model.fit),
+        "grid": model.grid.to_json(),
+        "ids": list(model.ids),
+        "log": model.scales.log,
+        "covariates": asdict(model.covariates),
+        "windows": model.margins.windows,
+        "context": {"ids": list(context.ids), "static": static},
+        "names": asdict(saved.names),
+        "style": asdict(saved.style),
+        "report": asdict(saved.report),
+        "loss": saved.loss,
+        "train_seconds": saved.train_seconds,
+    }
+    write_json(folder / _JSON, content)
+
+
+def read(folder: Path, defaults: dict[str, Any]) -> Saved:
+    """Read a folder; ``defaults`` are those of the parameters.
+
+    Raises:
+        ForecastError: it is something else, or its files do not fit together.
+    """
+    path = folder / _JSON
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise ForecastError(
+            f"{path}: is of format {found!r}; this version of gatedcells reads format {FORMAT}"
+        )
+    if (folder / _TENSORS).is_file() and sha256_of(folder / _TENSORS) != content.get("tensors_sha256"):
+        raise ForecastError(f"{folder}: its two files were not written together")
+    tensors, _ = read_tensors(folder / _TENSORS)
+    try:
+        if set(content["parameters"]) != set(defaults):
+            raise ValueError(
+                f"parameters {sorted(set(content['parameters']) ^ set(defaults))} are unknown or missing"
+            )
+        return _saved(content, tensors, defaults)
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+        RuntimeError,
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise ForecastError(f"{folder}: not a forecaster that this version can read ({reason})") from error
+
+
+def _saved(content: dict[str, Any], tensors: dict[str, Tensor], defaults: dict[str, Any]) -> Saved:
+    recipe, fit = _filled(DirectRecipe, content["recipe"]), _filled(Fit, content["fit"])
+    names, style = _filled(Names, content["names"]), _filled(Style, content["style"])
+    if style.kind not in KINDS or style.unit not in _UNITS:
+        raise ValueError(f"frames of {style.kind!r} with stamps in {style.unit!r}")
+    check(recipe, fit)
+    grid, ids = Grid.from_json(content["grid"]), _ids(content["ids"])
+    if not ids:
+        raise ValueError("no series")
+    covariates = _covariates(content["covariates"], names)
+    expected = Sizes(
+        *input_sizes(grid, covariates, len(names.known), len(names.past)), len(ids) if fit.identity else 0
+    )
+    if content["sizes"] != expected._asdict():
+        raise ValueError(f"sizes {content['sizes']}, expected {expected._asdict()}")
+    with torch.device("meta"):  # no memory for what the settings claim before the weights bear it out
+        network = DirectForecaster(recipe, expected)
+    own = {
+        name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")
+    }
+    for name, like in network.network.state_dict().items():
+        if name in own and own[name].dtype != like.dtype:
+            raise ValueError(f"{name} is of {own[name].dtype}, expected {like.dtype}")
+    network.network.load_state_dict(own, assign=True)
+    many, levels, horizon = len(ids), len(fit.level), recipe.horizon
+    scales = SeriesScales(
+        content["log"] is True,
+        *(_array(tensors, f"scales.{name}", (many,)) for name in ("level", "spread", "change")),
+    )
+    if (scales.spread <= 0).any() or (scales.change <= 0).any():
+        raise ValueError("a spread that is not positive")
+    margins = Margins(
+        _array(tensors, "margins.pooled", (levels, horizon)),
+        _array(tensors, "margins.own", (many, levels, horizon)),
+        int(content["windows"]),
+    )  # fmt: skip
+    model = PanelModel(network, fit, grid, ids, scales, covariates, margins)
+    context = _context(content["context"], tensors, grid, names)
+    model.inputs(context)  # the series are those of the model
+    saved = {name: _parameter(name, content["parameters"][name], like) for name, like in defaults.items()}
+    report = FrameReport(**{str(name): value for name, value in content["report"].items()})
+    return Saved(
+        saved, model, context, names, style, report, float(content["loss"]), float(content["train_seconds"])
+    )
+
+
+def _context(content: Any, tensors: dict[str, Tensor], grid: Grid, names: Names) -> Panel:
+    ids = _ids(content["ids"])
+    offsets = _array(tensors, "context.offsets", (len(ids) + 1,), torch.int64)
+    sizes = np.diff(offsets)
+    first = _array(tensors, "context.first", (len(ids),), torch.int64)
+    if not ids or offsets[0] != 0 or (sizes < 1).any() or (np.abs(first) > 1 << 40).any():
+        raise ValueError("values that do not lie in series")
+    if int((first + sizes).max() - first.min()) > _LARGEST * 100:
+        raise ValueError("series that span too long a time")
+    n = int(offsets[-1])
+    y = _array(tensors, "context.y", (n,), blanks=True)
+    if np.isnan(y[offsets[:-1]]).any():
+        raise ValueError("a series that begins without a value")
+    known = _array(tensors, "context.known", (n, len(names.known)), blanks=True)
+    past = _array(tensors, "context.past", (n, len(names.past)), blanks=True)
+    static: dict[str, Any] = {}
+    for name in names.static:
+        values = content["static"][name]
+        if len(values) != len(ids) or not all(isinstance(v, (str, float, int)) for v in values):
+            raise ValueError(f"the static covariate {name} of {len(ids)} series")
+        text = any(isinstance(v, str) for v in values)
+        static[name] = np.asarray(values, dtype=object if text else np.float64)
+    return Panel(grid, ids, first, offsets, y, known, 0, past, static)
+
+
+def _array(
+    tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float64,
+    blanks: bool = False,
+) -> Any:  # fmt: skip
+    tensor = tensors[name]
+    if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+        raise ValueError(f"{name} is {tensor.dtype} of {tuple(tensor.shape)}, expected {dtype} of {shape}")
+    wrong = torch.isinf(tensor) if blanks else ~torch.isfinite(tensor)
+    if wrong.any():
+        raise ValueError(f"{name} holds what is no number")
+    return tensor.numpy()
+
+
+def _covariates(content: Any, names: Names) -> Covariates:
+    static = {str(name): tuple(fitted) for name, fitted in content["static"].items()}
+    center, spread = (tuple(float(one) for one in content[name]) for name in ("center", "spread"))
+    beside = len(names.known) + len(names.past)
+    if set(static) != set(names.static) or (len(center), len(spread)) != (beside, beside):
+        raise ValueError("covariates that are not those named")
+    if not all(math.isfinite(one) for one in (*center, *spread)) or not all(one > 0 for one in spread):
+        raise ValueError("covariates whose scale is no number")
+    for fitted in static.values():
+        text = all(isinstance(one, str) for one in fitted)
+        if not fitted or not (
+            text or (len(fitted) == 2 and all(isinstance(one, (int, float)) for one in fitted))
+        ):
+            raise ValueError(f"a static covariate fitted as {fitted}")
+    return Covariates(center, spread, static)
+
+
+def _filled(kind: Any, content: Any) -> Any:
+    """Settings from JSON, each of the type that it has by default."""
+    default = kind()
+    if set(content) != {field.name for field in fields(kind)}:
+        raise ValueError(f"settings {sorted(content)}")
+    checked: dict[str, Any] = {}
+    for name, value in content.items():
+        like = getattr(default, name)
+        if isinstance(like, tuple):
+            value = tuple(value)
+            of_text = kind is Names
+            if not all(isinstance(one, str if of_text else (int, float)) for one in value):
+                raise ValueError(f"{name} is {value!r}")
+        elif like is None:
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"{name} is {value!r}")
+        elif isinstance(like, float):
+            value = float(value)
+        elif type(value) is not type(like) or (
+            isinstance(value, int) and not 0 <= value <= _LARGEST and name not in ("seed", "steps")
+        ):
+            raise ValueError(f"{name} is {value!r}")
+        checked[name] = value
+    return kind(**checked)
+
+
+def _parameter(name: str, value: Any, like: Any) -> Any:
+    """A parameter from JSON, of a type that the constructor's has."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(like, tuple):
+        listed = tuple(value) if isinstance(value, list) else (None,)
+        value, fine = listed, all(isinstance(one, (str, int, float)) for one in listed)
+    elif like is None:
+        fine = value is None or isinstance(value, str)
+        if name in ("lookback", "threads"):
+            fine = value is None or (type(value) is int and 0 < value <= _LARGEST)
+    elif isinstance(like, float):
+        fine = number
+    else:
+        fine = type(value) is type(like)
+    if not fine:
+        raise ValueError(f"{name} is {value!r}")
+    return value
+
+
+def _ids(content: Any) -> tuple[Any, ...]:
+    ids = tuple(content)
+    of_text = all(isinstance(one, str) for one in ids)
+    whole = all(isinstance(one, int) and not isinstance(one, bool) for one in ids)
+    if not (of_text or whole) or len(set(ids)) < len(ids):
+        raise ValueError("names of series that are not text or numbers, each once")
+    return ids
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str) else float(value)

@@ -1,0 +1,93 @@
+"""Where the rows of a frame lie on a grid."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from gatedcells.forecast.data import Clock, IntArray, shown
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.frames import Rows
+from gatedcells.forecast.grid import HOUR_S, Grid, infer_step, seconds_of, step_of
+
+
+def grid_of(rows: Rows, *, freq: str | None, tz: str | None, stamp: str) -> Grid:
+    """The grid on which a frame's stamps lie.
+
+    Raises:
+        ForecastError: no regular frequency, a stamp beside it, or one that the time zone does not have.
+    """
+    clock = Clock(tz or rows.style.tz or "UTC", stamp)
+    wall = seconds_of(_wall(rows.stamps, clock), rows.where)
+    step = step_of(freq) if freq is not None else infer_step(wall, rows.codes)
+    if step <= HOUR_S:
+        return _checked(rows, Grid(step, 0, False, clock))
+    counted = Grid(step, int(_commonest(wall % step)), True, clock)
+    if rows.stamps.tz is not None and not counted.positions(wall)[1].all():
+        return _checked(rows, Grid(step, 0, False, clock))  # such as every six hours of UTC
+    return _checked(rows, counted)
+
+
+def _checked(rows: Rows, grid: Grid) -> Grid:
+    if not grid.wall:
+        seconds = grid_seconds(rows, grid)
+        grid = replace(grid, phase_s=int(_commonest(seconds % grid.step_s)))
+    positions_of(rows, grid)
+    return grid
+
+
+def _commonest(values: IntArray) -> int:
+    found, counts = np.unique(values, return_counts=True)
+    return int(found[np.argmax(counts)])
+
+
+def _wall(stamps: pd.DatetimeIndex, clock: Clock) -> pd.DatetimeIndex:
+    return stamps if stamps.tz is None else stamps.tz_convert(clock.tz).tz_localize(None)
+
+
+def grid_seconds(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> IntArray:
+    """``[R]`` the rows' seconds in the grid's time.
+
+    Args:
+        rows: of a frame.
+        grid: whose time.
+        not_before: ``[S]`` the earliest grid position that each series may have, to tell an hour that comes
+            twice in autumn from its first.
+
+    Raises:
+        ForecastError: a stamp that clocks skip in the time zone.
+    """
+    if grid.wall or rows.stamps.tz is not None:
+        return seconds_of(_wall(rows.stamps, grid.clock) if grid.wall else rows.stamps, rows.where)
+    # of a time that comes twice the first row of a series is the one in summer time
+    summer = ~pd.DataFrame({"series": rows.codes, "stamp": rows.stamps}).duplicated(keep="first").to_numpy()
+    local = grid.clock.localize(rows.stamps, summer)
+    if local.isna().any():
+        row = int(np.argmax(local.isna()))
+        raise ForecastError(
+            f"{rows.where(row)}: {rows.stamps[row]} does not exist in {grid.clock.tz}, where clocks skip it;"
+            " are the stamps of another time zone (tz=)?"
+        )
+    seconds = seconds_of(local, rows.where)
+    if not_before is not None:
+        early = grid.positions(seconds)[0] < not_before[rows.codes]
+        winter = seconds_of(grid.clock.localize(rows.stamps, summer & ~early), rows.where)
+        seconds = np.where(early, winter, seconds)
+    return seconds
+
+
+def positions_of(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> IntArray:
+    """``[R]`` the rows' grid positions.
+
+    Raises:
+        ForecastError: a stamp lies beside the grid.
+    """
+    positions, on = grid.positions(grid_seconds(rows, grid, not_before))
+    if not on.all():
+        row = int(np.argmin(on))
+        near = grid.wall_stamps(positions[[row]])[0]
+        raise ForecastError(
+            f"{rows.where(row)}: {rows.stamps[row]} of {shown(rows.ids[rows.codes[row]])} is not one of the"
+            f" stamps every {grid.freq} (as {near}); give freq= or put it on one"
+        )
+    return positions

@@ -1,0 +1,101 @@
+"""From frames to panels, and forecasts from several places in them, each knowing only what is before it."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from gatedcells.forecast.answers import forecast_frame
+from gatedcells.forecast.data import shown
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.frames import Names, Style, read_frame
+from gatedcells.forecast.panel import Panel, build_panel
+from gatedcells.forecast.panel_model import PanelModel
+from gatedcells.forecast.panel_report import FrameReport, Policy
+from gatedcells.forecast.placement import grid_of
+
+
+class Fitting(Protocol):
+    """A forecaster, as far as it is needed here."""
+
+    horizon: int
+    freq: str | None
+    tz: str | None
+    stamp: str
+    threads: int | None
+    model_: PanelModel
+
+    def checked(self) -> tuple[Policy, Names]:
+        """Policies and names."""
+        ...
+
+    def get_params(self) -> dict[str, Any]:
+        """All parameters."""
+        ...
+
+    def fit_laid_out(self, panel: Panel, style: Style, report: FrameReport) -> None:
+        """Train."""
+        ...
+
+
+@contextmanager
+def threads_set(threads: int | None) -> Generator[None]:
+    """Within the block torch computes with so many threads; None leaves it alone."""
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def laid_out(forecaster: Fitting, frame: Any) -> tuple[Panel, Style, FrameReport]:
+    """A frame on the grid that its stamps make, with what was found in it.
+
+    Raises:
+        ForecastError: as the parts say.
+    """
+    policy, names = forecaster.checked()
+    rows = read_frame(frame, names, covariates=(*names.known, *names.past))
+    grid = grid_of(rows, freq=forecaster.freq, tz=forecaster.tz, stamp=forecaster.stamp)
+    panel, report = build_panel(rows, names, grid, policy)
+    return panel, rows.style, report
+
+
+def cross_validated(
+    forecaster: Fitting, frame: Any, n_windows: int, step_size: int | None, h: int, refit: bool
+) -> Any:
+    """See `Forecaster.cross_validation`."""
+    step_size = h if step_size is None else step_size
+    if n_windows < 1 or step_size < 1:
+        raise ForecastError(f"n_windows and step_size must be positive, got {n_windows} and {step_size}")
+    panel, style, report = laid_out(forecaster, frame)
+    back = h + step_size * np.arange(n_windows - 1, -1, -1)
+    left = panel.sizes - back[0]
+    if (left <= forecaster.horizon).any():
+        at = int(np.argmin(left))
+        raise ForecastError(
+            f"{shown(panel.ids[at])} has {panel.sizes[at]} values; {n_windows} window(s) leave"
+            f" {max(left[at], 0)} to train on, expected more than the horizon of {forecaster.horizon}"
+        )
+    every = np.arange(len(panel.ids))
+    origins = [panel.sizes - steps for steps in back]
+    found: list[Any] = []
+    one = type(forecaster)(**forecaster.get_params())
+    for number, origin in enumerate(origins):
+        if refit or number == 0:
+            known = panel.select(every, np.zeros_like(origin), origin, 0)
+            one.fit_laid_out(known, style, report)
+        with threads_set(forecaster.threads):
+            found.append(one.model_.forecast(panel, every, origin))
+    report.warn()
+    series = np.tile(every, n_windows)
+    order = np.argsort(series, kind="stable")
+    _, names = forecaster.checked()
+    return forecast_frame(
+        one.model_, names, panel, style, series[order], np.concatenate(origins)[order],
+        np.concatenate(found)[order, :h], with_actual=True,
+    )  # fmt: skip
