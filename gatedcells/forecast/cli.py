@@ -12,9 +12,11 @@ from gatedcells.forecast.calendar import check_country
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
 from gatedcells.forecast.data import EASTERN, Clock
+from gatedcells.forecast.day_ahead_cli import day_ahead
 from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.networks import PRECISIONS
+from gatedcells.forecast.own_cli import apply, fit
 from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy, check
 from gatedcells.forecast.report_cli import report
 from gatedcells.forecast.runs import RECIPES, RunFolder
@@ -138,6 +140,8 @@ def forecast(context: click.Context, **options: Any) -> None:
     gatedcells forecast predict RUN --data F   forecast the hours after the end of a CSV file
     gatedcells forecast backtest --out DIR     train and score at several dates
     gatedcells forecast report RUN             the report of a run as one HTML file
+    gatedcells forecast day-ahead --out DIR    the next 24 hours at once, with intervals
+    gatedcells forecast fit FILE --out DIR     your own series; then: forecast apply DIR
     gatedcells forecast --recipe article --fraction 0.02 --epochs 1    the article's recipe, a taste
     gatedcells forecast --recipe bitcoin --data bitcoin_price.csv      the next day's close, beside today's
     """
@@ -174,8 +178,8 @@ def predict(**options: Any) -> None:
     guarded(_predict, options)
 
 
-forecast.add_command(report)
-forecast.add_command(backtest)
+for _command in (backtest, report, day_ahead, fit, apply):
+    forecast.add_command(_command)
 
 
 def _check_options(context: click.Context, options: dict[str, Any]) -> None:

@@ -135,11 +135,13 @@ class Forecaster:
         return self
 
     def fit_laid_out(
-        self, panel: Panel, style: Style, report: FrameReport, checkpoint: Path | None = None
-    ) -> None:
-        """Train on a panel that is laid out already."""
+        self, panel: Panel, style: Style, report: FrameReport, checkpoint: Path | None = None,
+        console: Console | None = None,
+    ) -> None:  # fmt: skip
+        """Train on a panel that is laid out already; ``console`` shows the bar instead of one of its own."""
         with threads_set(self.threads):
-            console = Console(quiet=not self.verbose)
+            console = console or Console(quiet=not self.verbose)
+            _, names = self.checked()
             name = f"{self.cell.upper()} training"
             try:
                 model, done = fit_panel(
@@ -147,7 +149,7 @@ class Forecaster:
                 )
             except Interrupted:
                 raise KeyboardInterrupt from None
-        self.model_, self.report_, self._style, self._names = model, report, style, self.checked()[1]
+        self.model_, self.report_, self._style, self._names = model, report, style, names
         self.loss_, self.train_seconds_ = done.loss, done.seconds
         kept = np.minimum(panel.sizes, model.reach)
         self._context = panel.select(np.arange(len(panel.ids)), panel.sizes - kept, panel.sizes, 0)

@@ -8,7 +8,6 @@
 Nothing in it is executed when it is read, and nothing is believed before the tensors bear it out.
 """
 
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from gatedcells.forecast.scaling import SeriesScales
 FORMAT = 1
 _JSON, _TENSORS = "forecaster.json", "forecaster.safetensors"
 _LARGEST = 1_000_000
+_FAR = 1e30
 _PANEL = ("first", "offsets", "y", "known", "past")
 _UNITS = ("s", "ms", "us", "ns", "day")
 
@@ -56,11 +56,7 @@ def write(folder: Path, saved: Saved) -> None:
     Raises:
         ForecastError: it holds something else, or cannot be written.
     """
-    strange = folder.exists() and (
-        not folder.is_dir() or (any(folder.iterdir()) and not (folder / _JSON).exists())
-    )
-    if strange:
-        raise ForecastError(f"{folder}: exists already and is no forecaster; choose another folder")
+    check_folder(folder)
     model, context = saved.model, saved.context
     static = {name: [_plain(value) for value in values] for name, values in context.static.items()}
     tensors = {f"network.{name}": value for name, value in model.network.network.state_dict().items()}
@@ -89,6 +85,19 @@ def write(folder: Path, saved: Saved) -> None:
         "train_seconds": saved.train_seconds,
     }
     write_json(folder / _JSON, content)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse to write into what is something else.
+
+    Raises:
+        ForecastError: it is.
+    """
+    strange = folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / _JSON).exists())
+    )
+    if strange:
+        raise ForecastError(f"{folder}: exists already and is no forecaster; choose another folder")
 
 
 def read(folder: Path, defaults: dict[str, Any]) -> Saved:
@@ -216,15 +225,18 @@ def _covariates(content: Any, names: Names) -> Covariates:
     beside = len(names.known) + len(names.past)
     if set(static) != set(names.static) or (len(center), len(spread)) != (beside, beside):
         raise ValueError("covariates that are not those named")
-    if not all(math.isfinite(one) for one in (*center, *spread)) or not all(one > 0 for one in spread):
+    if not all(abs(one) < _FAR for one in center) or not all(1 / _FAR < one < _FAR for one in spread):
         raise ValueError("covariates whose scale is no number")
     for fitted in static.values():
         text = all(isinstance(one, str) for one in fitted)
-        if not fitted or not (
-            text or (len(fitted) == 2 and all(isinstance(one, (int, float)) for one in fitted))
-        ):
+        if not fitted or not (text or _is_scale(fitted)):
             raise ValueError(f"a static covariate fitted as {fitted}")
     return Covariates(center, spread, static)
+
+
+def _is_scale(fitted: tuple[Any, ...]) -> bool:
+    numbers = len(fitted) == 2 and all(isinstance(one, (int, float)) for one in fitted)
+    return numbers and abs(fitted[0]) < _FAR and 1 / _FAR < fitted[1] < _FAR
 
 
 def _filled(kind: Any, content: Any) -> Any:

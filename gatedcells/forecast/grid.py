@@ -47,9 +47,10 @@ class Grid:
         return off // self.step_s, off % self.step_s == 0
 
     def wall_stamps(self, positions: IntArray) -> pd.DatetimeIndex:
-        """The stamps that the local clock shows, without a time zone."""
-        stamps = from_seconds(positions * self.step_s + self.phase_s)
-        return stamps if self.wall else stamps.tz_localize("UTC").tz_convert(self.clock.tz).tz_localize(None)
+        """The stamps that the local clock shows, without a time zone. One that ends its step is its
+        beginning's
+        time and a step: clocks change between them without a word."""
+        return self.local_starts(positions) + pd.Timedelta(seconds=self._back * self.step_s)
 
     def utc_stamps(self, positions: IntArray) -> pd.DatetimeIndex:
         """The moments, in UTC; a wall-clock stamp that spring skips is the moment at which clocks skip, one
@@ -63,8 +64,12 @@ class Grid:
 
     def local_starts(self, positions: IntArray) -> pd.DatetimeIndex:
         """The local time at which each step begins: the calendar of a step is that of its beginning."""
-        back = 1 if self.clock.stamp == "ending" else 0
-        return self.wall_stamps(positions - back)
+        starts = from_seconds((positions - self._back) * self.step_s + self.phase_s)
+        return starts if self.wall else starts.tz_localize("UTC").tz_convert(self.clock.tz).tz_localize(None)
+
+    @property
+    def _back(self) -> int:
+        return 1 if self.clock.stamp == "ending" else 0
 
     def per(self, seconds: int) -> int | None:
         """How many steps there are in so many seconds; None if that is no whole number."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gatedcells.forecast.data import FloatArray
-from gatedcells.forecast.metrics import UndefinedScore
+from gatedcells.forecast.metrics import UndefinedScore, coverage, pinball_loss
 
 LEVELS = (0.80, 0.95)
 _MEMORY = 24 * 60  # hours whose scores are ranked
@@ -192,14 +192,13 @@ def score_intervals(found: Intervals, actual_mw: FloatArray) -> IntervalScores:
         undefined = (math.nan,) * len(found.levels)
         return IntervalScores(undefined, undefined, math.nan)
     actual, lower, upper = actual_mw[known], found.lower[:, known], found.upper[:, known]
-    inside = (lower <= actual) & (actual <= upper)
-    losses: list[float] = []
-    for level, low, high in zip(found.levels, lower, upper, strict=True):
-        for quantile, bound in (((1 - level) / 2, low), ((1 + level) / 2, high)):
-            above = actual - bound
-            losses.append(float(np.maximum(quantile * above, (quantile - 1) * above).mean()))
+    bounds = [
+        (quantile, bound)
+        for level, low, high in zip(found.levels, lower, upper, strict=True)
+        for quantile, bound in (((1 - level) / 2, low), ((1 + level) / 2, high))
+    ]
     return IntervalScores(
-        coverage=tuple(float(share) for share in inside.mean(axis=1)),
+        coverage=tuple(coverage(low, high, actual) for low, high in zip(lower, upper, strict=True)),
         width=tuple(float(width) for width in (upper - lower).mean(axis=1) / actual.mean()),
-        pinball=float(np.mean(losses)),
+        pinball=float(np.mean([pinball_loss(bound, actual, quantile) for quantile, bound in bounds])),
     )

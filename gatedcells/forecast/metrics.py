@@ -65,6 +65,30 @@ def score(forecast_mw: FloatArray, actual_mw: FloatArray, naive_mae_mw: float) -
     )
 
 
+def score_by_step(
+    forecast_mw: FloatArray, actual_mw: FloatArray, naive_mae_mw: float, steps: Sequence[int]
+) -> dict[str, Scores]:
+    """Scores of ``[W, H]`` forecasts of the H steps after W places: those of single steps, counted from 1,
+    and under ``"mean"`` of all."""
+    found = {
+        str(step): score(forecast_mw[:, step - 1], actual_mw[:, step - 1], naive_mae_mw) for step in steps
+    }
+    return found | {"mean": score(forecast_mw.ravel(), actual_mw.ravel(), naive_mae_mw)}
+
+
+def pinball_loss(forecast: FloatArray, actual: FloatArray, quantile: float) -> float:
+    """Mean of ``max(τ (A − F), (τ − 1)(A − F))`` (Koenker & Bassett 1978); NaN actuals are left out."""
+    above = (actual - forecast)[np.isfinite(actual)]
+    return _mean(np.maximum(quantile * above, (quantile - 1) * above), "pinball loss")
+
+
+def coverage(lower: FloatArray, upper: FloatArray, actual: FloatArray) -> float:
+    """The share of actual values from ``lower`` to ``upper``; NaN actuals are left out."""
+    known = np.isfinite(actual)
+    inside = (lower[known] <= actual[known]) & (actual[known] <= upper[known])
+    return _mean(inside.astype(np.float64), "coverage")
+
+
 def naive_mae(load_mw: FloatArray, period: int = 24) -> float:
     """Mean of ``|y[t] − y[t−period]|`` over a series ``[n]``, MW; NaN hours are left out."""
     change = np.abs(load_mw[period:] - load_mw[:-period]) if len(load_mw) > period else np.empty(0)

@@ -23,6 +23,7 @@ from gatedcells.forecast.panel import Panel
 from gatedcells.forecast.scaling import SeriesScales
 
 _WEEK_S, _YEAR_S = 7 * DAY_S, 364 * DAY_S  # 52 weeks: the same weekday
+_SMALLEST = 1e-30
 _MULTIPLES = 6  # of the shorter season that a step looks back
 
 
@@ -105,10 +106,10 @@ class Covariates:
             if values.dtype == object:
                 static[name] = tuple(sorted({str(value) for value in values}))
             else:
-                static[name] = (float(values.mean()), float(values.std()) or 1.0)
+                static[name] = (float(values.mean()), _deviation(values))
         return cls(
             tuple(float(one.mean()) if len(one) else 0.0 for one in has),
-            tuple((float(one.std()) if len(one) else 0.0) or 1.0 for one in has),
+            tuple(_deviation(one) for one in has),
             static,
         )
 
@@ -144,6 +145,12 @@ class Covariates:
                 )
             parts.append(np.eye(len(fitted))[[codes[str(value)] for value in values]])
         return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _deviation(values: Any) -> float:
+    """The standard deviation; 1 where there is none to speak of, or to divide float32 by."""
+    found = float(values.std()) if len(values) else 0.0
+    return found if found > _SMALLEST else 1.0
 
 
 @dataclass(frozen=True)

@@ -61,17 +61,19 @@ def grid_seconds(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> 
         return seconds_of(_wall(rows.stamps, grid.clock) if grid.wall else rows.stamps, rows.where)
     # of a time that comes twice the first row of a series is the one in summer time
     summer = ~pd.DataFrame({"series": rows.codes, "stamp": rows.stamps}).duplicated(keep="first").to_numpy()
-    local = grid.clock.localize(rows.stamps, summer)
+    # a stamp that ends its step says when that began
+    back = pd.Timedelta(seconds=grid.step_s if grid.clock.stamp == "ending" else 0)
+    local = grid.clock.localize(rows.stamps - back, summer)
     if local.isna().any():
         row = int(np.argmax(local.isna()))
         raise ForecastError(
             f"{rows.where(row)}: {rows.stamps[row]} does not exist in {grid.clock.tz}, where clocks skip it;"
             " are the stamps of another time zone (tz=)?"
         )
-    seconds = seconds_of(local, rows.where)
+    seconds = seconds_of(local + back, rows.where)
     if not_before is not None:
         early = grid.positions(seconds)[0] < not_before[rows.codes]
-        winter = seconds_of(grid.clock.localize(rows.stamps, summer & ~early), rows.where)
+        winter = seconds_of(grid.clock.localize(rows.stamps - back, summer & ~early) + back, rows.where)
         seconds = np.where(early, winter, seconds)
     return seconds
 

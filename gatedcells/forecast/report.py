@@ -28,7 +28,7 @@ ARTICLE_SECONDS = {"gru": 390.0, "lstm": 463.0}  # on a GPU
 
 def flaw_table(series: Sequence[LoadSeries], policy: Policy, regions: Sequence[Region]) -> Group:
     """What is wrong in each file, and what is made of it under the policy."""
-    table = _table("What the files hold")
+    table = narrow_table("What the files hold")
     table.add_column("region", no_wrap=True)
     table.add_column("rows", justify="right")
     table.add_column("from", no_wrap=True)
@@ -60,7 +60,7 @@ def score_table(results: Sequence[Result], title: str, pjm: bool) -> Group:
         title: of the table.
         pjm: whether the scores are on the article's data, so that its own belong beside them.
     """
-    table = _table(title)
+    table = narrow_table(title)
     table.add_column("mean of the regions", no_wrap=True)
     for heading in ("sMAPE\n%", "art. ¼\nsMAPE", "MAE\nMW", "RMSE\nMW", "MASE", "train\ns", "para-\nmeters"):
         table.add_column(heading, justify="right")
@@ -92,7 +92,7 @@ def score_table(results: Sequence[Result], title: str, pjm: bool) -> Group:
 
 def region_table(results: Sequence[Result]) -> Table:
     """sMAPE by region: a row a region, a column a model."""
-    table = _table("sMAPE % by region")
+    table = narrow_table("sMAPE % by region")
     table.add_column("region", no_wrap=True)
     for result in results:
         table.add_column(result.name, justify="right")
@@ -108,7 +108,7 @@ def region_table(results: Sequence[Result]) -> Table:
 def interval_table(results: Sequence[Result]) -> Table:
     """Coverage of the intervals by region: a row a region, for each network a column a level; and how wide
     they are."""
-    table = _table("Hours inside their interval, %")
+    table = narrow_table("Hours inside their interval, %")
     table.add_column("region", no_wrap=True)
     levels = [level for result in results if result.intervals for level in result.intervals[0].levels]
     for result in results:
@@ -144,6 +144,6 @@ def _number(value: float, digits: int) -> str:
     return "undefined" if np.isnan(value) else f"{value:,.{digits}f}"
 
 
-def _table(title: str) -> Table:
+def narrow_table(title: str) -> Table:
     """Narrow enough for 80 columns."""
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, padding=0)

@@ -22,6 +22,28 @@ LAGS = (2, 3, 4, 5, 6, 12, 23, 24, 25, 48, 72, 96, 120, 144, 167, 168, 169, 336)
 LEAVES, LEARNING_RATE = 127, 0.05
 
 
+def lightgbm_module() -> Any:
+    """LightGBM.
+
+    Raises:
+        ForecastError: it is not installed.
+    """
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise ForecastError("--lightgbm needs LightGBM: pip install lightgbm") from error
+    return lightgbm
+
+
+def tree_settings(threads: int, seed: int) -> dict[str, Any]:
+    """Settings of all trees here; the same for the same seed, whatever the number of threads."""
+    return {
+        "objective": "l1", "num_leaves": LEAVES, "learning_rate": LEARNING_RATE, "min_data_in_leaf": 100,
+        "feature_fraction": 0.7, "bagging_fraction": 0.8, "bagging_freq": 1, "seed": seed,
+        "num_threads": threads, "verbose": -1, "deterministic": True, "force_row_wise": True,
+    }  # fmt: skip
+
+
 class PooledTrees:
     """LightGBM on all regions' training parts together.
 
@@ -35,11 +57,7 @@ class PooledTrees:
     """
 
     def __init__(self, trees: int = 2000, *, threads: int = 1, seed: int = 0, holidays: str = "US") -> None:
-        try:
-            import lightgbm
-        except ImportError as error:
-            raise ForecastError("--lightgbm needs LightGBM: pip install lightgbm") from error
-        self._lightgbm: Any = lightgbm
+        self._lightgbm = lightgbm_module()
         self.trees, self._threads, self._seed = trees, threads, seed
         self._recipe = FastRecipe(lags_hours=LAGS, holidays=holidays)
         self.name = f"LightGBM, {trees} trees"
@@ -67,13 +85,11 @@ class PooledTrees:
             categorical_feature=[columns[0].shape[1] - 1],
             free_raw_data=True,
         )
-        settings = {
-            "objective": "l1", "num_leaves": LEAVES, "learning_rate": LEARNING_RATE, "min_data_in_leaf": 100,
-            "feature_fraction": 0.7, "bagging_fraction": 0.8, "bagging_freq": 1, "seed": self._seed,
-            "num_threads": self._threads, "verbose": -1, "deterministic": True, "force_row_wise": True,
-        }  # fmt: skip
         model = self._lightgbm.train(
-            settings, data, num_boost_round=self.trees, callbacks=[lambda now: progress(now.iteration + 1)]
+            tree_settings(self._threads, self._seed),
+            data,
+            num_boost_round=self.trees,
+            callbacks=[lambda now: progress(now.iteration + 1)],
         )
         found: list[FloatArray] = []
         for region, table in zip(regions, columns, strict=True):

@@ -1,0 +1,78 @@
+"""``gatedcells forecast day-ahead``: the next 24 hours at once."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gatedcells.forecast.cells import CELLS
+from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
+from gatedcells.forecast.data import EASTERN, Clock
+
+
+@click.command(name="day-ahead", context_settings={"max_content_width": 110})
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="As for forecast.")
+@click.option("--cell", type=click.Choice(CELLS), default="gru", show_default=True, help="Which network.")
+@click.option(
+    "--every", type=click.Choice(["1", "2", "3", "4", "6", "8", "12", "24"]), default="24", show_default=True,
+    help="Forecast from each local hour that this divides; 24: from midnight.",
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Optimizer steps.")
+@click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
+@click.option("--lookback", type=click.IntRange(2, 24 * 28), default=96, show_default=True, help="Hours.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Chunks a step.")
+@click.option("--holidays", metavar="COUNTRY", default="US", show_default=True, help="Inputs, or none.")
+@click.option(
+    "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
+    help="Also fit LightGBM with so many trees, one model for all regions and hours ahead. [not at all]",
+)  # fmt: skip
+@click.option(
+    "--lightgbm-rows", "tree_rows", type=click.IntRange(1000), default=1_000_000, show_default=True,
+    help="Pairs of a place and an hour ahead that LightGBM is fitted on, drawn from all.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
+@click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
+@click.option(
+    "--stamp", type=click.Choice(["ending", "beginning"]), default="ending", show_default=True,
+    help="Whether a stamp is the end of its hour (PJM) or the start.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", required=True,
+    help="Folder of the run; the same command goes on with one that was stopped.",
+)  # fmt: skip
+def day_ahead(**options: Any) -> None:
+    """Forecast the next 24 hours of every region at once, with intervals, from every midnight of the test
+    part; scored by hours ahead beside last week, yesterday and, if asked, boosted trees."""
+    guarded(_day_ahead, options)
+
+
+def _day_ahead(options: dict[str, Any]) -> None:
+    import torch
+
+    from gatedcells.forecast.day_ahead import DirectTrees
+    from gatedcells.forecast.day_ahead_run import run
+    from gatedcells.forecast.forecaster import Forecaster
+    from gatedcells.forecast.pipeline import read_data
+
+    console = plain_console()
+    forecaster = Forecaster(
+        options["cell"], 24, lookback=options["lookback"], hidden_size=options["hidden_size"],
+        steps=options["steps"], batch_size=options["batch_size"], seed=options["seed"],
+        holidays=None if options["holidays"] == "none" else options["holidays"], threads=options["threads"],
+        tz=options["tz"], stamp=options["stamp"], freq="h",
+    )  # fmt: skip
+    forecaster.checked()
+    trees = None
+    if options["trees"] is not None:
+        threads = options["threads"] or torch.get_num_threads()
+        trees = DirectTrees(
+            options["trees"], rows=options["tree_rows"], threads=threads, seed=options["seed"]
+        )
+    source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
+    try:
+        run(options["out"], source, forecaster, int(options["every"]), trees, console)
+    except KeyboardInterrupt:
+        click.echo("Stopped. The same command goes on.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    console.print(f"Run folder: {options['out']}", soft_wrap=True)

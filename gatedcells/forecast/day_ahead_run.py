@@ -1,0 +1,178 @@
+"""A whole day-ahead run: training, forecasts from every place of the test parts, tables, files."""
+
+import csv
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from gatedcells.forecast.data import FloatArray
+from gatedcells.forecast.day_ahead import (
+    DirectTrees,
+    Places,
+    interval_scores,
+    panel_of,
+    scores,
+    seasonal,
+    train_ends,
+)
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.files import read_json, write_json, written_beside
+from gatedcells.forecast.forecaster import Forecaster
+from gatedcells.forecast.frames import Style
+from gatedcells.forecast.panel import Panel
+from gatedcells.forecast.panel_model import PanelModel
+from gatedcells.forecast.panel_report import FrameReport
+from gatedcells.forecast.progress import progress_bar
+from gatedcells.forecast.report import narrow_table
+from gatedcells.forecast.sources import Source
+from gatedcells.forecast.windows import prepare
+
+_STEPS = (1, 6, 12, 24)
+_SEASONS = {"same hour last week": 168, "same hour yesterday": 24}
+
+
+def run(
+    folder: Path,
+    source: Source,
+    forecaster: Forecaster,
+    every: int,
+    trees: DirectTrees | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Train on the regions' training parts, forecast from their test parts, print and write it.
+
+    Args:
+        folder: to write to; where it holds an unfinished run of the same settings, that goes on.
+        source: of the regions; forecaster: not fitted yet; every: hours from one place to the next.
+        trees: to show beside; console: to print on.
+
+    Returns:
+        what `day_ahead.json` holds.
+
+    Raises:
+        ForecastError: the folder is of something else, or the regions are too short.
+        KeyboardInterrupt: Ctrl-C; the same command goes on.
+    """
+    regions = prepare(source.series)
+    panel, ends = panel_of(regions), train_ends(regions)
+    horizon = int(forecaster.horizon)
+    places = Places.of(panel, ends, horizon, every)
+    settings = {"forecaster": forecaster.get_params(), "every": every, "data": source.to_json()}
+    _begin(folder, json.loads(json.dumps(settings)))
+    if (folder / "forecaster" / "forecaster.json").exists():
+        forecaster = Forecaster.load(folder / "forecaster")
+    else:
+        known = panel.select(np.arange(len(panel.ids)), np.zeros_like(ends), ends, 0)
+        report = FrameReport(len(panel.ids), int(np.isfinite(known.y).sum()), panel.grid.freq)
+        forecaster.fit_laid_out(known, Style(), report, folder / "checkpoint.safetensors", console)
+        forecaster.save(folder / "forecaster")
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    model = forecaster.model_
+    name = model.recipe.cell.upper()
+    with progress_bar(console) as progress:
+        bar = progress.add_task("forecasting", total=len(places.series))
+        quantiles = model.forecast(
+            panel, places.series, places.origins, lambda done: progress.advance(bar, done)
+        )
+    inputs, _ = model.inputs(panel)
+    forecasts = {name: quantiles[..., model.recipe.quantiles.index(0.5)]}
+    seconds: dict[str, float] = {name: forecaster.train_seconds_}
+    if trees is not None:
+        with progress_bar(console) as progress:
+            bar, started = progress.add_task("LightGBM", total=trees.trees), time.perf_counter()
+            forecasts[trees.name] = trees.forecast(
+                inputs, ends, places, model.scales.log, lambda done: progress.update(bar, completed=done)
+            )
+            seconds[trees.name] = time.perf_counter() - started
+    for baseline, period in _SEASONS.items():
+        forecasts[baseline] = seasonal(inputs, places, period, model.scales.log)
+    steps = [step for step in _STEPS if step <= horizon]
+    found = {
+        "settings": settings,
+        "data": source.kind,
+        "places": len(places.series),
+        "models": {one: scores(panel, ends, places, values, steps) for one, values in forecasts.items()},
+        "intervals": interval_scores(model, panel, places, quantiles),
+        "train_seconds": seconds,
+    }
+    _write(folder, panel, places, forecasts, model, quantiles)
+    write_json(folder / "day_ahead.json", found)
+    _show(found, name, [str(one) for one in panel.ids], source, console)
+    return found
+
+
+def _begin(folder: Path, settings: dict[str, Any]) -> None:
+    path = folder / "settings.json"
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ForecastError(f"{folder}: exists already and is no day-ahead run; choose another folder")
+        write_json(path, settings)
+    elif read_json(path) != settings:
+        raise ForecastError(f"{folder}: holds a run with other settings or data; choose another folder")
+
+
+def _write(
+    folder: Path, panel: Panel, places: Places, forecasts: dict[str, FloatArray], model: PanelModel,
+    quantiles: FloatArray,
+) -> None:  # fmt: skip
+    """``forecasts.csv``: a row for each place and hour."""
+    horizon = places.actual.shape[1]
+    positions = (panel.first[places.series] + places.origins)[:, None] + np.arange(horizon)
+    stamps = panel.grid.wall_stamps(positions.ravel()).strftime("%Y-%m-%d %H:%M:%S").to_numpy()
+    columns: dict[str, Any] = {"actual_mw": places.actual} | forecasts
+    for level, (low, high) in zip(model.fit.level, model.pairs, strict=True):
+        columns[f"lo-{level:g}"], columns[f"hi-{level:g}"] = quantiles[..., low], quantiles[..., high]
+    cells = [np.where(np.isfinite(c), np.char.mod("%.1f", c), "").ravel() for c in columns.values()]
+    names = np.repeat(np.array(panel.ids, dtype=object)[places.series], horizon)
+    ahead = np.tile(np.arange(1, horizon + 1), len(places.series))
+    with (
+        written_beside(folder / "forecasts.csv") as beside,
+        beside.open("w", encoding="utf-8", newline="") as file,
+    ):
+        table = csv.writer(file)
+        table.writerow(["region", "Datetime", "hours_ahead", *columns])
+        table.writerows(zip(names, stamps, ahead, *cells, strict=True))
+
+
+def _show(found: dict[str, Any], name: str, regions: Sequence[str], source: Source, console: Console) -> None:
+    models = found["models"]
+    simulated = ", SIMULATED DATA" if source.kind == "simulated" else ""
+    for score, title in (("smape", "sMAPE %"), ("mase", "MASE")):
+        steps = list(next(iter(models.values()))["mean"])
+        table = narrow_table(f"{title} by hours ahead, mean of the regions{simulated}")
+        table.add_column("")
+        for step in steps:
+            table.add_column(f"{step} h" if step != "mean" else "all", justify="right")
+        best = min(one["mean"]["mean"][score] for one in models.values())
+        for model, one in models.items():
+            mine = one["mean"]
+            style = "bold green" if mine["mean"][score] == best else ""
+            table.add_row(model, *(f"{mine[step][score]:.3f}" for step in steps), style=style)
+        console.print(table)
+    table = narrow_table(f"By region, all hours ahead{simulated}")
+    table.add_column("sMAPE %")
+    for model in models:
+        table.add_column(model.split(",")[0].replace("same hour ", ""), justify="right")
+    intervals = found["intervals"]
+    kinds = list(next(iter(intervals.values())))
+    for kind in kinds:
+        said = "pinball\nMW" if kind == "pinball" else f"inside\n{kind.removeprefix('coverage_')}%"
+        table.add_column(said, justify="right")
+    for region in [*regions, "mean"]:
+        own = [f"{one[region]['mean']['smape']:.2f}" for one in models.values()]
+        beside = [
+            f"{intervals[region][kind]:.1f}" if kind == "pinball" else f"{100 * intervals[region][kind]:.1f}"
+            for kind in kinds
+        ]
+        table.add_row(region, *own, *beside)
+    console.print(table)
+    console.print(
+        f"{name}: {found['train_seconds'][name]:.0f} s of training; {found['places']:,} places, each"
+        " forecasting all hours ahead at once",
+        soft_wrap=True,
+    )

@@ -1,0 +1,134 @@
+"""``gatedcells forecast fit`` and ``apply``: the `Forecaster` on a file of one's own."""
+
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gatedcells.forecast.cells import CELLS
+from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.panel_report import FrameWarning
+
+_SHOWN = 30  # rows of a forecast
+
+
+@click.command(context_settings={"max_content_width": 110})
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Folder to make.")
+@click.option("--id-col", default="unique_id", show_default=True, help="Column that names the series.")
+@click.option("--time-col", default="ds", show_default=True, help="Column with the stamps.")
+@click.option("--target-col", default="y", show_default=True, help="Column to forecast.")
+@click.option(
+    "--known", multiple=True, metavar="COLUMN", help="Known in advance; may be given several times."
+)
+@click.option("--past", multiple=True, metavar="COLUMN", help="Known up to now; may be given several times.")
+@click.option("--static", multiple=True, metavar="COLUMN", help="Says what a series is; several times.")
+@click.option("--horizon", type=click.IntRange(1, 10_000), default=24, show_default=True, help="Steps ahead.")
+@click.option("--cell", type=click.Choice(CELLS), default="gru", show_default=True, help="Which network.")
+@click.option(
+    "--lookback", type=click.IntRange(2, 100_000), help="Steps read before a forecast. [by the season]"
+)
+@click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=1000, show_default=True, help="Optimizer steps.")
+@click.option("--freq", help="Frequency, as 15min, h or D. [as the stamps say]")
+@click.option("--tz", help="Time zone of stamps without one. [UTC]")
+@click.option(
+    "--stamp", type=click.Choice(["ending", "beginning"]), default="beginning", show_default=True,
+    help="Whether a stamp is the end of its step or the start.",
+)  # fmt: skip
+@click.option("--holidays", metavar="COUNTRY", help="Whose public holidays are inputs. [none]")
+@click.option("--on-gap", type=click.Choice(["fill", "raise", "drop"]), default="fill", show_default=True)
+@click.option(
+    "--on-duplicate", type=click.Choice(["raise", "first", "last"]), default="raise", show_default=True
+)
+@click.option(
+    "--on-outlier", type=click.Choice(["keep", "repair", "raise"]), default="keep", show_default=True
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
+def fit(file: Path, out: Path, **options: Any) -> None:
+    """Train on the series of a CSV or Parquet FILE: a row for each series and stamp, or a column for each
+    series."""
+    guarded(_fit, file, out, options)
+
+
+@click.command(context_settings={"max_content_width": 110})
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="FILE",
+    help="Series to go on from. [those that it was trained on]",
+)  # fmt: skip
+@click.option(
+    "--future", type=click.Path(path_type=Path), metavar="FILE", help="Known columns of steps to come."
+)
+@click.option("--h", type=click.IntRange(1), help="Steps ahead. [the horizon]")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write it, CSV or Parquet.")
+def apply(folder: Path, **options: Any) -> None:
+    """Forecast what follows with what `forecast fit` made in FOLDER."""
+    guarded(_apply, folder, options)
+
+
+def _fit(file: Path, out: Path, options: dict[str, Any]) -> None:
+    from gatedcells.forecast.forecaster import Forecaster
+    from gatedcells.forecast.forecaster_files import check_folder
+
+    console = plain_console()
+    check_folder(out)
+    forecaster = Forecaster(**options, verbose=console.is_terminal)
+    try:
+        with _said_in_a_line():
+            forecaster.fit(file)
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    for line in forecaster.report_.lines():
+        console.print(line, soft_wrap=True)
+    console.print(
+        f"{options['cell'].upper()}: {forecaster.train_seconds_:.1f} s of training, pinball loss"
+        f" {forecaster.loss_:.4f} in spreads, {forecaster.model_.margins.windows:,} windows calibrate the"
+        " intervals",
+        soft_wrap=True,
+    )
+    forecaster.save(out)
+    console.print(f"Forecast with it: gatedcells forecast apply {out}", soft_wrap=True)
+
+
+def _apply(folder: Path, options: dict[str, Any]) -> None:
+    from gatedcells.forecast.files import written_beside
+    from gatedcells.forecast.forecaster import Forecaster
+
+    out = options["out"]
+    parquet = out is not None and out.suffix.lower() in (".parquet", ".pq")
+    forecaster = Forecaster.load(folder)
+    with _said_in_a_line():
+        found = forecaster.predict(options["h"], frame=options["data"], future=options["future"])
+    if out is not None:
+        with written_beside(out) as beside:
+            if not parquet:
+                found.to_csv(beside, index=False)
+            else:
+                try:
+                    found.to_parquet(beside, index=False)
+                except ImportError as error:
+                    raise ForecastError(f"{out}: Parquet files need pyarrow: pip install pyarrow") from error
+    text = found.head(_SHOWN).to_string(index=False, float_format="{:,.3f}".format)
+    click.echo(text)
+    if len(found) > _SHOWN:
+        click.echo(f"... {len(found) - _SHOWN:,} more rows" + ("" if out else " (--out FILE writes all)"))
+
+
+@contextmanager
+def _said_in_a_line() -> Generator[None]:
+    """Within the block a warning is a line, and not Python's two with a place in the source."""
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        click.echo(f"Warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FrameWarning)
+        warnings.showwarning = show
+        yield
