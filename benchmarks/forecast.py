@@ -32,9 +32,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--run", type=Path, help="append the scores of a finished run folder instead")
+    parser.add_argument("--day-ahead", type=Path, help="append the scores of a finished day-ahead folder")
     options = parser.parse_args()
     if options.run is not None:
         print(append("forecast-runs", _rows_of(options.run)))
+        return
+    if options.day_ahead is not None:
+        print(append("day-ahead", _rows_of_day(options.day_ahead)))
         return
     torch.set_num_threads(options.threads)
     source = locate(None, Clock())
@@ -73,6 +77,30 @@ def _rows_of(run: Path) -> list[dict[str, object]]:
         if name.startswith("LightGBM"):
             result = Result(f"{name}{threads}", [], {}, Scores(**model["mean"]))
             rows.append(_row(result, "", config.seed, model["train_seconds"]))
+    return rows
+
+
+def _rows_of_day(run: Path) -> list[dict[str, object]]:
+    """Scores by hours ahead of a day-ahead folder, mean of the regions, a row for each model."""
+    found = json.loads((run / "day_ahead.json").read_text())
+    if found["data"] != "pjm":
+        raise SystemExit(f"{run}: the published files are needed, this is of {found['data']} data")
+    parameters = found["settings"]["forecaster"]
+    rows = []
+    for name, model in found["models"].items():
+        mean = model["mean"]
+        network = name == parameters["cell"].upper()
+        steps, seed = (parameters["steps"], parameters["seed"]) if network else ("", "")
+        row: dict[str, object] = {
+            "model": name, "steps": steps, "seed": seed, "threads_of_run": parameters["threads"] or "",
+            "fit_s": round(found["train_seconds"].get(name, 0.0), 2), "places": found["places"],
+        }  # fmt: skip
+        for step, scores in mean.items():
+            row |= {f"smape_{step}": round(scores["smape"], 4), f"mase_{step}": round(scores["mase"], 4)}
+        for kind in ("pinball", "coverage_80", "coverage_95"):
+            row[kind] = round(found["intervals"]["mean"][kind], 4) if network else ""
+        rows.append(row)
+        print(row)
     return rows
 
 

@@ -87,6 +87,24 @@ def _forecast_runs() -> str:
     return _table(columns, lines, source, rows[0])
 
 
+def _day_ahead() -> str:
+    source, rows = newest("day-ahead")
+    steps = [name.removeprefix("smape_") for name in rows[0] if name.startswith("smape_")]
+    lines = [
+        [
+            f"{row['model']}, {row['steps']} steps" if row["steps"] else row["model"],
+            *(f"{float(row[f'smape_{step}']):.2f}" for step in steps),
+            f"{float(row['mase_mean']):.3f}",
+            *(f"{100 * float(row[f'coverage_{one}']):.1f}" if row["pinball"] else "" for one in (80, 95)),
+            f"{float(row['fit_s']):.0f}",
+        ]
+        for row in sorted(rows, key=lambda row: -float(row["smape_mean"]))
+    ]
+    ahead = [f"{step} h" if step != "mean" else "all hours" for step in steps]
+    columns = ["sMAPE %", *ahead, "MASE", "inside 80%", "inside 95%", "seconds to fit"]
+    return _table(columns, lines, source, rows[0])
+
+
 Shape = tuple[str, ...]
 PEERS = ("torch", "onnxruntime")
 
