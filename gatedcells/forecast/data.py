@@ -45,7 +45,7 @@ class Clock:
             raise ForecastError(f"hours are stamped 'ending' or 'beginning', got {self.stamp!r}")
         try:
             pd.Timestamp(0, tz=self.tz)
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, IndexError, ValueError, OSError) as error:
             raise ForecastError(f"no time zone is called {self.tz!r} (try {EASTERN!r} or 'UTC')") from error
 
     def localize(self, wall: pd.DatetimeIndex, summer: npt.NDArray[np.bool_]) -> pd.DatetimeIndex:

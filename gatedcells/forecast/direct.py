@@ -56,6 +56,16 @@ class DirectRecipe:
     warmup_steps: int = 50
     clip_norm: float = 1.0
 
+    @property
+    def first_trained(self) -> int:
+        """The step of a chunk from which on it is trained on."""
+        return min(self.burn_in, self.lookback // 2)
+
+    @property
+    def windows_a_step(self) -> int:
+        """How many places an optimizer step forecasts from."""
+        return self.batch_size * (self.lookback - self.first_trained)
+
 
 class Sizes(NamedTuple):
     """Of what a network reads: I inputs of the recurrent layer without the series' identity, F of a forecast
@@ -163,18 +173,6 @@ class Chunks(Protocol):
         ...
 
 
-class InMemory:
-    """All series at once."""
-
-    def __init__(self, inputs: PanelInputs) -> None:
-        self._inputs = inputs
-        self.windows = int(inputs.panel.sizes.sum())
-
-    def at(self, step: int) -> PanelInputs:
-        """All of them."""
-        return self._inputs
-
-
 class DirectTask:
     """What training asks of the direct network.
 
@@ -191,13 +189,8 @@ class DirectTask:
         self.recipe, self.sizes, self._chunks = recipe, sizes, chunks
         self.steps = recipe.steps
         self.clip_norm: float | None = recipe.clip_norm
-        supervised = recipe.batch_size * (recipe.lookback - self._burn_in)
-        self.steps_per_epoch: float = max(chunks.windows / supervised, 1.0)
+        self.steps_per_epoch: float = max(chunks.windows / recipe.windows_a_step, 1.0)
         self._quantiles = torch.tensor(recipe.quantiles)
-
-    @property
-    def _burn_in(self) -> int:
-        return min(self.recipe.burn_in, self.recipe.lookback // 2)
 
     def forecaster(self) -> DirectForecaster:
         """A new, untrained one."""
@@ -219,7 +212,7 @@ class DirectTask:
         """Mean pinball loss over quantiles, horizon and supervised steps of a batch of chunks, in spreads."""
         inputs = self._chunks.at(step)
         series, steps = self._drawn(inputs, generator)
-        late = steps[self._burn_in :]
+        late = steps[self.recipe.first_trained :]
         counted = max(int(inputs.targets(series, late)[1].sum()), 1)
         mine = share.part(torch.arange(len(series))).numpy()
         series, steps, late = series[mine], steps[:, mine], late[:, mine]

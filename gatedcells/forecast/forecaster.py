@@ -18,12 +18,15 @@ from gatedcells.forecast.calendar import check_country
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.direct import DirectRecipe
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.fitting import check, fit_store, too_few
 from gatedcells.forecast.frames import Names, Style, give_back, read_frame
 from gatedcells.forecast.future import future_stamps, with_future
+from gatedcells.forecast.grid import Grid
 from gatedcells.forecast.panel import Panel, build_panel
 from gatedcells.forecast.panel_inputs import seasons_of
-from gatedcells.forecast.panel_model import Fit, PanelModel, check, fit_panel, too_few
+from gatedcells.forecast.panel_model import Fit, PanelModel
 from gatedcells.forecast.panel_report import FrameReport, Policy, warn_of_levels
+from gatedcells.forecast.panel_store import InMemory, ParquetFolder, Store
 from gatedcells.forecast.rolling import cross_validated, laid_out, threads_set
 from gatedcells.forecast.training import Interrupted
 
@@ -119,19 +122,26 @@ class Forecaster:
         return f"Forecaster({', '.join(said)})"
 
     def fit(self, frame: Any, *, checkpoint: str | Path | None = None) -> "Forecaster":
-        """Train on a frame (or the CSV or Parquet file of a path).
+        """Train on a frame, or on the CSV or Parquet file of a path, or on a folder of Parquet files.
 
         Args:
-            frame: pandas or polars, long or wide.
+            frame: pandas or polars, long or wide. Of a folder one file at a time is in memory; each has whole
+                series.
             checkpoint: a file to keep the training in; where it exists already, training goes on from it.
 
         Raises:
             ForecastError: parameters or a frame that cannot be used; the message says what was expected.
             KeyboardInterrupt: Ctrl-C; the step under way is finished, and written to ``checkpoint``.
         """
-        panel, style, report = laid_out(self, frame)
-        self.fit_laid_out(panel, style, report, None if checkpoint is None else Path(checkpoint))
-        report.warn()
+        path = None if checkpoint is None else Path(checkpoint)
+        if isinstance(frame, (str, Path)) and Path(frame).is_dir():
+            policy, names = self.checked()
+            files = ParquetFolder(Path(frame), names, policy, freq=self.freq, tz=self.tz, stamp=self.stamp)
+            self._fit_store(files, files.grid, path, None)
+            self._style, self.report_ = files.style, files.report
+        else:
+            self.fit_laid_out(*laid_out(self, frame), path)
+        self.report_.warn()
         return self
 
     def fit_laid_out(
@@ -139,21 +149,24 @@ class Forecaster:
         console: Console | None = None,
     ) -> None:  # fmt: skip
         """Train on a panel that is laid out already; ``console`` shows the bar instead of one of its own."""
+        self._fit_store(InMemory(panel), panel.grid, checkpoint, console)
+        self._style, self.report_ = style, report
+
+    def _fit_store(self, store: Store, grid: Grid, checkpoint: Path | None, console: Console | None) -> None:
+        _, names = self.checked()
+        console = console or Console(quiet=not self.verbose)
         with threads_set(self.threads):
-            console = console or Console(quiet=not self.verbose)
-            _, names = self.checked()
-            name = f"{self.cell.upper()} training"
             try:
-                model, done = fit_panel(
-                    panel, self._recipe(panel), self._how(), console, name=name, checkpoint=checkpoint
-                )
+                fitted = fit_store(
+                    store, grid, self._recipe(grid), self._how(), console,
+                    name=f"{self.cell.upper()} training", checkpoint=checkpoint,
+                )  # fmt: skip
             except Interrupted:
                 raise KeyboardInterrupt from None
-        self.model_, self.report_, self._style, self._names = model, report, style, names
-        self.loss_, self.train_seconds_ = done.loss, done.seconds
-        kept = np.minimum(panel.sizes, model.reach)
-        self._context = panel.select(np.arange(len(panel.ids)), panel.sizes - kept, panel.sizes, 0)
-        warn_of_levels(too_few(model.margins.windows, self.level), model.margins.windows)
+        self.model_, self._context, self._names = fitted.model, fitted.context, names
+        self.loss_, self.train_seconds_ = fitted.done.loss, fitted.done.seconds
+        windows = fitted.model.margins.windows
+        warn_of_levels(too_few(windows, self.level), windows)
 
     def predict(self, h: int | None = None, *, frame: Any = None, future: Any = None) -> Any:
         """Forecast the steps after the end of every series.
@@ -265,8 +278,8 @@ class Forecaster:
         )
         return Policy(self.on_gap, self.on_duplicate, self.on_outlier), names
 
-    def _recipe(self, panel: Panel | None) -> DirectRecipe:
-        season = 1 if panel is None else seasons_of(panel.grid)[0]
+    def _recipe(self, grid: Grid | None) -> DirectRecipe:
+        season = 1 if grid is None else seasons_of(grid)[0]
         usual = min(max(2 * season, 4 * int(self.horizon)), _LONGEST_LOOKBACK)
         return DirectRecipe(
             cell=self.cell, horizon=int(self.horizon), lookback=int(self.lookback or usual),

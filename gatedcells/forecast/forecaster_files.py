@@ -17,14 +17,17 @@ import torch
 from torch import Tensor
 
 from gatedcells.forecast.conformal import Margins
+from gatedcells.forecast.covariates import Covariates
+from gatedcells.forecast.data import Clock
 from gatedcells.forecast.direct import DirectForecaster, DirectRecipe, Sizes
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import read_json, read_tensors, sha256_of, write_json, write_tensors
+from gatedcells.forecast.fitting import check
 from gatedcells.forecast.frames import KINDS, Names, Style
 from gatedcells.forecast.grid import Grid
 from gatedcells.forecast.panel import Panel
-from gatedcells.forecast.panel_inputs import Covariates, input_sizes
-from gatedcells.forecast.panel_model import Fit, PanelModel, check
+from gatedcells.forecast.panel_inputs import input_sizes
+from gatedcells.forecast.panel_model import Fit, PanelModel
 from gatedcells.forecast.panel_report import FrameReport
 from gatedcells.forecast.scaling import SeriesScales
 
@@ -140,6 +143,8 @@ def _saved(content: dict[str, Any], tensors: dict[str, Tensor], defaults: dict[s
     names, style = _filled(Names, content["names"]), _filled(Style, content["style"])
     if style.kind not in KINDS or style.unit not in _UNITS:
         raise ValueError(f"frames of {style.kind!r} with stamps in {style.unit!r}")
+    if style.tz is not None:
+        Clock(style.tz)  # is known
     check(recipe, fit)
     grid, ids = Grid.from_json(content["grid"]), _ids(content["ids"])
     if not ids:

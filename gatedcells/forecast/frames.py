@@ -208,6 +208,8 @@ def _table(frame: Any, names: Names) -> Any:
 
 
 def _read_file(path: Path) -> pd.DataFrame:
+    if path.is_dir():
+        raise ForecastError(f"{path}: is a folder; fit alone reads folders, a file at a time")
     if not path.is_file():
         raise ForecastError(f"{path}: no such file")
     try:

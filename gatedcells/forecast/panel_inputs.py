@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from gatedcells.forecast.calendar import Calendar, holiday_flags
-from gatedcells.forecast.data import FloatArray, IntArray, shown
-from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.covariates import Covariates
+from gatedcells.forecast.data import FloatArray, IntArray
 from gatedcells.forecast.features import level_columns
 from gatedcells.forecast.grid import DAY_S, HOUR_S, Grid
 from gatedcells.forecast.panel import Panel
 from gatedcells.forecast.scaling import SeriesScales
 
 _WEEK_S, _YEAR_S = 7 * DAY_S, 364 * DAY_S  # 52 weeks: the same weekday
-_SMALLEST = 1e-30
 _MULTIPLES = 6  # of the shorter season that a step looks back
 
 
@@ -80,77 +79,6 @@ def _circle(share: Any, harmonics: int) -> npt.NDArray[np.float32]:
 def calendar_size(grid: Grid) -> int:
     """F of `calendar_inputs`."""
     return calendar_inputs(grid, np.zeros(1, dtype=np.int64), "none").shape[1]
-
-
-@dataclass(frozen=True)
-class Covariates:
-    """How covariates become inputs, fitted on the part trained on.
-
-    Attributes:
-        center, spread: of the known, then the past covariates, over all series.
-        static: by name, either the mean and standard deviation or the categories.
-    """
-
-    center: tuple[float, ...]
-    spread: tuple[float, ...]
-    static: dict[str, tuple[Any, ...]]
-
-    @classmethod
-    def fit(cls, panel: Panel) -> "Covariates":
-        """Fit on a panel."""
-        columns = [panel.known[:, at] for at in range(panel.known.shape[1])]
-        columns += [panel.past[:, at] for at in range(panel.past.shape[1])]
-        has = [column[np.isfinite(column)] for column in columns]
-        static: dict[str, tuple[Any, ...]] = {}
-        for name, values in panel.static.items():
-            if values.dtype == object:
-                static[name] = tuple(sorted({str(value) for value in values}))
-            else:
-                static[name] = (float(values.mean()), _deviation(values))
-        return cls(
-            tuple(float(one.mean()) if len(one) else 0.0 for one in has),
-            tuple(_deviation(one) for one in has),
-            static,
-        )
-
-    @property
-    def static_size(self) -> int:
-        """How many inputs the static covariates make."""
-        return sum(len(fitted) if isinstance(fitted[0], str) else 1 for fitted in self.static.values())
-
-    def scaled(self, values: FloatArray, first: int) -> npt.NDArray[np.float32]:
-        """Covariates from number ``first`` on in units of their spread; a blank is the mean."""
-        part = slice(first, first + values.shape[1])
-        centered = (values - np.array(self.center[part])) / np.array(self.spread[part])
-        return np.nan_to_num(centered, nan=0.0).astype(np.float32)
-
-    def static_inputs(self, panel: Panel) -> npt.NDArray[np.float32]:
-        """``[S, static_size]``.
-
-        Raises:
-            ForecastError: a category that was not there in training.
-        """
-        parts: list[Any] = [np.empty((len(panel.ids), 0))]
-        for name, fitted in self.static.items():
-            values = panel.static[name]
-            if not isinstance(fitted[0], str):
-                parts.append(((values.astype(np.float64) - fitted[0]) / fitted[1])[:, None])
-                continue
-            codes = {category: at for at, category in enumerate(fitted)}
-            strange = [str(value) for value in values if str(value) not in codes]
-            if strange:
-                raise ForecastError(
-                    f"the static covariate {name} is {shown(strange[0])}; fitted on"
-                    f" {', '.join(map(shown, fitted[:8]))}"
-                )
-            parts.append(np.eye(len(fitted))[[codes[str(value)] for value in values]])
-        return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def _deviation(values: Any) -> float:
-    """The standard deviation; 1 where there is none to speak of, or to divide float32 by."""
-    found = float(values.std()) if len(values) else 0.0
-    return found if found > _SMALLEST else 1.0
 
 
 @dataclass(frozen=True)

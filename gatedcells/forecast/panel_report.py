@@ -1,7 +1,7 @@
 """What was found in a frame, and what was made of it."""
 
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from gatedcells.forecast.errors import ForecastError
 
@@ -20,6 +20,7 @@ _MEANINGS = {
     "dropped": "series with stamps or values missing: left out",
     "outliers": "values far off the median of five around them",
 }
+_COUNTS = ("series", "rows", *_MEANINGS)
 _CHANGED = ("conflicting", "edge_blanks", "absent", "blank", "blank_covariates", "dropped")
 
 
@@ -77,6 +78,12 @@ class FrameReport:
     outliers: int = 0
     repaired: bool = False
     wide: bool = False
+
+    def __add__(self, other: "FrameReport") -> "FrameReport":
+        counts = {
+            name: value + getattr(other, name) for name, value in asdict(self).items() if name in _COUNTS
+        }
+        return replace(self, **counts)
 
     @property
     def changed(self) -> bool:

@@ -1,6 +1,7 @@
 """Scales fitted on the training part and undone on the output."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -103,6 +104,14 @@ class SeriesScales:
         ]
         level, spread, change = np.array(numbers, dtype=np.float64).reshape(-1, 3).T
         return cls(log, level, spread, change)
+
+    @classmethod
+    def joined(cls, scales: Sequence["SeriesScales"]) -> "SeriesScales":
+        """Behind one another."""
+        every = [
+            np.concatenate([getattr(one, name) for one in scales]) for name in ("level", "spread", "change")
+        ]
+        return cls(scales[0].log, *every)
 
     def take(self, series: IntArray) -> "SeriesScales":
         """Those of some series."""

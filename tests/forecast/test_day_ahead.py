@@ -14,8 +14,9 @@ from gatedcells.cli import main
 from gatedcells.forecast import Forecaster, ForecastError
 from gatedcells.forecast.data import read_file
 from gatedcells.forecast.day_ahead import DirectTrees, Places, panel_of, seasonal, train_ends
+from gatedcells.forecast.fitting import fit_panel
 from gatedcells.forecast.metrics import coverage, naive_mae, pinball_loss, score, score_by_step
-from gatedcells.forecast.panel_model import Fit, fit_panel
+from gatedcells.forecast.panel_model import Fit
 from tests.support.load_files import EASTERN, eastern_stamps, made_up_load, write_file
 from tests.support.own_series import made_up
 
@@ -38,7 +39,7 @@ def model(small_regions):
     recipe = Forecaster(
         lookback=30, hidden_size=6, steps=20, batch_size=4, quantiles=(0.1, 0.5, 0.9), level=(80,)
     )._recipe(None)  # fmt: skip
-    return fit_panel(known, recipe, Fit(level=(80.0,)), Console(quiet=True), name="x")[0]
+    return fit_panel(known, recipe, Fit(level=(80.0,)), Console(quiet=True), name="x").model
 
 
 def test_a_panel_of_regions_has_their_hours_and_stamps(small_regions):
