@@ -159,7 +159,7 @@ def _read_text(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ForecastError(f"{path}: no such file")
     try:
-        frame = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+        frame = pd.read_csv(path, dtype=object, encoding="utf-8-sig", skipinitialspace=True)
     except UnicodeDecodeError as error:
         raise ForecastError(
             f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x} at {error.start});"

@@ -268,7 +268,8 @@ class FastTask:
         self.recipe = recipe
         self.scales = {r.name: LogScale.fit(r.load_mw[: r.train_end]) for r in regions}
         self._table = FeatureTable.join(
-            [table_of(recipe, self.scales, r.series, r.load_mw, 0, len(r.load_mw)) for r in regions]
+            (table_of(recipe, self.scales, r.series, r.load_mw, 0, len(r.load_mw)) for r in regions),
+            sum(len(r.load_mw) for r in regions),
         )
         changes = [np.diff(np.log(r.load_mw), prepend=np.log(r.load_mw[0])) for r in regions]
         self._change = torch.from_numpy(np.concatenate(changes).astype(np.float32))

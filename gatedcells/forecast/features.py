@@ -5,8 +5,8 @@ Step ``p`` forecasts hour ``p``. It may know the load of the hours before ``p`` 
 at a time.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -56,16 +56,29 @@ class FeatureTable:
     offsets: tuple[int, ...]
 
     @classmethod
-    def join(cls, tables: Sequence["FeatureTable"]) -> "FeatureTable":
-        """Put regions behind one another."""
-        ends = np.cumsum([len(table.numbers) for table in tables])
-        return cls(
-            torch.cat([table.numbers for table in tables]),
-            torch.cat([table.codes for table in tables]),
-            torch.cat([table.region for table in tables]),
-            tables[0].regions,
-            (0, *(int(end) for end in ends[:-1])),
-        )
+    def join(cls, tables: Iterable["FeatureTable"], rows: int) -> "FeatureTable":
+        """Put regions behind one another, each as it is made: all of them twice would be most of the memory.
+
+        Args:
+            tables: at least one; rows: of all together.
+        """
+        joined: FeatureTable | None = None
+        end, offsets = 0, list[int]()
+        for table in tables:
+            if joined is None:
+                numbers, codes, region = (part.new_empty(rows, *part.shape[1:]) for part in table._parts)
+                joined = cls(numbers, codes, region, table.regions, ())
+            offsets.append(end)
+            for whole, part in zip(joined._parts, table._parts, strict=True):
+                whole[end : end + len(part)] = part
+            end += len(table.numbers)
+        if joined is None or end != rows:
+            raise ValueError(f"{end} rows of tables, expected {rows}")
+        return replace(joined, offsets=tuple(offsets))
+
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.numbers, self.codes, self.region
 
     def inputs(self, rows: Tensor) -> Tensor:
         """``rows`` of any shape to inputs ``[*rows.shape, input_size]``."""
