@@ -18,6 +18,16 @@ def plain_console() -> Console:
     return Console(markup=False, highlight=False, emoji=False, quiet=not share().first)
 
 
+def one_process(command: str) -> None:
+    """Refuse to run beside other processes of torchrun.
+
+    Raises:
+        ForecastError: there are others.
+    """
+    if share().of > 1:
+        raise ForecastError(f"{command} runs on one process, got {share().of}; start it without torchrun")
+
+
 def guarded(function: Any, *arguments: Any) -> None:
     """Run, and turn bad input into one line and exit status 2."""
     try:

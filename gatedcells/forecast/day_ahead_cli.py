@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gatedcells.forecast.cells import CELLS
-from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
+from gatedcells.forecast.console import INTERRUPTED, guarded, one_process, plain_console
 from gatedcells.forecast.data import EASTERN, Clock
 
 
@@ -55,6 +55,7 @@ def _day_ahead(options: dict[str, Any]) -> None:
     from gatedcells.forecast.forecaster import Forecaster
     from gatedcells.forecast.pipeline import read_data
 
+    one_process("day-ahead")
     console = plain_console()
     forecaster = Forecaster(
         options["cell"], 24, lookback=options["lookback"], hidden_size=options["hidden_size"],

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gatedcells.forecast.cells import CELLS
-from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
+from gatedcells.forecast.console import INTERRUPTED, guarded, one_process, plain_console
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.panel_report import FrameWarning
 
@@ -76,6 +76,7 @@ def _fit(file: Path, out: Path, options: dict[str, Any]) -> None:
     from gatedcells.forecast.forecaster import Forecaster
     from gatedcells.forecast.forecaster_files import check_folder
 
+    one_process("fit")
     console = plain_console()
     check_folder(out)
     forecaster = Forecaster(**options, verbose=console.is_terminal)

@@ -14,6 +14,7 @@ from gatedcells.cli import main
 from gatedcells.forecast import Forecaster, ForecastError
 from gatedcells.forecast.data import read_file
 from gatedcells.forecast.day_ahead import DirectTrees, Places, panel_of, seasonal, train_ends
+from gatedcells.forecast.distributed import Share
 from gatedcells.forecast.fitting import fit_panel
 from gatedcells.forecast.metrics import coverage, naive_mae, pinball_loss, score, score_by_step
 from gatedcells.forecast.panel_model import Fit
@@ -166,6 +167,13 @@ def test_the_same_command_shows_a_run_again_and_others_are_refused(finished, sma
     assert (run / "forecaster" / "forecaster.safetensors").stat().st_mtime_ns == weights
     other = gatedcells(*same, "--seed", "4")
     assert (other.exit_code, "other settings or data" in other.output) == (2, True)
+
+
+def test_several_processes_are_refused(small_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("gatedcells.forecast.console.share", lambda: Share(0, 2))
+    done = gatedcells("forecast", "day-ahead", "--data", small_folder, "--out", tmp_path / "run", *SMALL)
+    assert (done.exit_code, "day-ahead runs on one process, got 2" in done.output) == (2, True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_scale_of_mase_is_that_of_the_training_part(finished, small_regions):

@@ -259,6 +259,23 @@ def test_learning_beats_the_season_before():
     assert np.abs(found.GRU - found.y).mean() < 0.9 * naive
 
 
+def test_steps_to_come_in_the_night_when_clocks_go_back_are_told_apart():
+    """The series ends with the first of the two hours that are both one o'clock."""
+    utc = pd.date_range("2024-10-30 04:00", "2024-11-03 05:00", freq="h", tz="UTC")
+    local = utc.tz_convert("America/New_York").tz_localize(None)
+    values = np.random.default_rng(0).normal(size=(2, len(utc)))
+    frame = pd.DataFrame({"unique_id": "a", "ds": local, "y": values[0], "t": values[1]})
+    one = small(known=("t",), tz="America/New_York").fit(frame)
+    future = one.make_future_dataframe()
+    assert [str(stamp.time()) for stamp in future.ds] == ["01:00:00", "02:00:00", "03:00:00"]
+    found = one.predict(future=future.assign(t=[0.1, 0.2, 0.3]))
+    aware = frame.assign(ds=utc)
+    other = small(known=("t",), tz="America/New_York").fit(aware)
+    expected = other.predict(future=other.make_future_dataframe().assign(t=[0.1, 0.2, 0.3]))
+    np.testing.assert_array_equal(found.GRU, expected.GRU)
+    assert list(expected.ds) == list(pd.date_range(utc[-1], periods=4, freq="h")[1:])
+
+
 # quantiles and intervals
 
 
