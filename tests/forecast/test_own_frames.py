@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatedcells.forecast import ForecastError, FrameWarning
+from gatedcells.forecast.data import read_file
 from gatedcells.forecast.frames import Names, read_frame
 from gatedcells.forecast.grid import freq_of, step_of
 from gatedcells.forecast.panel import build_panel, outliers
@@ -292,3 +293,15 @@ def test_polars_frames_come_back_only_where_polars_is(monkeypatch):
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(ForecastError, match="needs polars: pip install polars"):
         fitted.predict()
+
+
+def test_the_twelve_published_files_through_a_frame_are_those_of_the_load_reader(data_root):
+    for path in sorted((data_root / "pjm").glob("*_hourly.csv")):
+        series = read_file(path)
+        panel, report = laid_out(path, tz=EAST, stamp="ending", names=Names(time_col="Datetime"))
+        at = panel.first[0] - int(series.first_hour.timestamp()) // 3600 - 1
+        assert (at, len(panel.y)) == (0, len(series.load_mw))
+        assert report.unsorted > 0
+        assert report.absent == series.flaws.missing_hours
+        positive = np.isfinite(series.load_mw)
+        np.testing.assert_array_equal(panel.y[positive], series.load_mw[positive])
