@@ -7,18 +7,15 @@ from typing import Any
 import click
 from rich.console import Console
 
-from gatedcells.forecast.backtest_cli import backtest
+from gatedcells.forecast import backtest_cli, own_cli, report_cli
 from gatedcells.forecast.calendar import check_country
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
 from gatedcells.forecast.data import EASTERN, Clock
-from gatedcells.forecast.day_ahead_cli import day_ahead
 from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.networks import PRECISIONS
-from gatedcells.forecast.own_cli import apply, fit
 from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy, check
-from gatedcells.forecast.report_cli import report
 from gatedcells.forecast.runs import RECIPES, RunFolder
 
 _OPTIONS_OF = {
@@ -178,7 +175,7 @@ def predict(**options: Any) -> None:
     guarded(_predict, options)
 
 
-for _command in (backtest, report, day_ahead, fit, apply):
+for _command in (backtest_cli.backtest, report_cli.report, *own_cli.COMMANDS):
     forecast.add_command(_command)
 
 

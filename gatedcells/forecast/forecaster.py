@@ -25,7 +25,7 @@ from gatedcells.forecast.grid import Grid
 from gatedcells.forecast.panel import Panel, build_panel
 from gatedcells.forecast.panel_inputs import seasons_of
 from gatedcells.forecast.panel_model import Fit, PanelModel
-from gatedcells.forecast.panel_report import FrameReport, Policy, warn_of_levels
+from gatedcells.forecast.panel_report import FramePolicy, FrameReport, warn_of_levels
 from gatedcells.forecast.panel_store import InMemory, ParquetFolder, Store
 from gatedcells.forecast.rolling import cross_validated, laid_out, threads_set
 from gatedcells.forecast.training import Interrupted
@@ -59,8 +59,8 @@ class Forecaster:
         stamp: whether a stamp is the ``"beginning"`` or the ``"ending"`` of its step.
         scaling: ``"standard"``: each series less its median, in units of its interquartile range; ``"log"``:
             so in logarithms; ``"auto"``: in logarithms where every value is positive.
-        on_gap, on_duplicate, on_outlier: see `Policy`; what was found is in ``report_``, and a warning says
-            in one line what was changed.
+        on_gap, on_duplicate, on_outlier: see `FramePolicy`; what was found is in ``report_``, and a warning
+            says in one line what was changed.
         calibration: share of every series, at its end, that the network is not trained on and its intervals
             are calibrated with; 0 for intervals as the network gives them.
         identity: whether the network tells series apart; without, it forecasts also series it was not fitted
@@ -259,7 +259,7 @@ class Forecaster:
         made.loss_, made.train_seconds_ = content.loss, content.train_seconds
         return made
 
-    def checked(self) -> tuple[Policy, Names]:
+    def checked(self) -> tuple[FramePolicy, Names]:
         """Policies and names, after everything that can be told without a frame."""
         if self.cell not in CELLS:
             raise ForecastError(f"cell must be one of {', '.join(CELLS)}, got {self.cell!r}")
@@ -276,7 +276,7 @@ class Forecaster:
             tuple(self.past),
             tuple(self.static),
         )
-        return Policy(self.on_gap, self.on_duplicate, self.on_outlier), names
+        return FramePolicy(self.on_gap, self.on_duplicate, self.on_outlier), names
 
     def _recipe(self, grid: Grid | None) -> DirectRecipe:
         season = 1 if grid is None else seasons_of(grid)[0]
@@ -314,7 +314,9 @@ class Forecaster:
             return self._context, self._style
         names, model = self._names, self.model_
         rows = read_frame(frame, names, covariates=(*names.known, *names.past))
-        panel, report = build_panel(rows, names, model.grid, Policy(self.on_gap, self.on_duplicate, "keep"))
+        panel, report = build_panel(
+            rows, names, model.grid, FramePolicy(self.on_gap, self.on_duplicate, "keep")
+        )
         report.warn()
         return panel, rows.style
 

@@ -35,7 +35,7 @@ FORMAT = 1
 _JSON, _TENSORS = "forecaster.json", "forecaster.safetensors"
 _LARGEST = 1_000_000
 _FAR = 1e30
-_PANEL = ("first", "offsets", "y", "known", "past")
+_BLANKS = ("y", "known", "past")  # of the context; may have blanks
 _UNITS = ("s", "ms", "us", "ns", "day")
 
 
@@ -65,7 +65,10 @@ def write(folder: Path, saved: Saved) -> None:
     tensors = {f"network.{name}": value for name, value in model.network.network.state_dict().items()}
     numbers = {f"scales.{name}": getattr(model.scales, name) for name in ("level", "spread", "change")}
     numbers |= {"margins.pooled": model.margins.pooled, "margins.own": model.margins.own}
-    numbers |= {f"context.{name}": getattr(context, name) for name in _PANEL}
+    numbers |= {"context.first": context.first, "context.offsets": context.offsets}
+    for name in _BLANKS:
+        values = getattr(context, name)
+        numbers |= {f"context.{name}": np.nan_to_num(values), f"context.{name}_has": np.isfinite(values)}
     tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in numbers.items()}
     write_tensors(folder / _TENSORS, tensors)
     content = {
@@ -196,11 +199,11 @@ def _context(content: Any, tensors: dict[str, Tensor], grid: Grid, names: Names)
     if int((first + sizes).max() - first.min()) > _LARGEST * 100:
         raise ValueError("series that span too long a time")
     n = int(offsets[-1])
-    y = _array(tensors, "context.y", (n,), blanks=True)
+    y = _with_blanks(tensors, "context.y", (n,))
     if np.isnan(y[offsets[:-1]]).any():
         raise ValueError("a series that begins without a value")
-    known = _array(tensors, "context.known", (n, len(names.known)), blanks=True)
-    past = _array(tensors, "context.past", (n, len(names.past)), blanks=True)
+    known = _with_blanks(tensors, "context.known", (n, len(names.known)))
+    past = _with_blanks(tensors, "context.past", (n, len(names.past)))
     static: dict[str, Any] = {}
     for name in names.static:
         values = content["static"][name]
@@ -212,16 +215,17 @@ def _context(content: Any, tensors: dict[str, Tensor], grid: Grid, names: Names)
 
 
 def _array(
-    tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float64,
-    blanks: bool = False,
-) -> Any:  # fmt: skip
+    tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float64
+) -> Any:
     tensor = tensors[name]
     if tuple(tensor.shape) != shape or tensor.dtype != dtype:
         raise ValueError(f"{name} is {tensor.dtype} of {tuple(tensor.shape)}, expected {dtype} of {shape}")
-    wrong = torch.isinf(tensor) if blanks else ~torch.isfinite(tensor)
-    if wrong.any():
-        raise ValueError(f"{name} holds what is no number")
     return tensor.numpy()
+
+
+def _with_blanks(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Any:
+    """Numbers, NaN where the file says that there is none."""
+    return np.where(_array(tensors, f"{name}_has", shape, torch.bool), _array(tensors, name, shape), np.nan)
 
 
 def _covariates(content: Any, names: Names) -> Covariates:

@@ -10,6 +10,7 @@ import click
 
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.console import INTERRUPTED, guarded, one_process, plain_console
+from gatedcells.forecast.day_ahead_cli import day_ahead
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.panel_report import FrameWarning
 
@@ -70,6 +71,9 @@ def fit(file: Path, out: Path, **options: Any) -> None:
 def apply(folder: Path, **options: Any) -> None:
     """Forecast what follows with what `forecast fit` made in FOLDER."""
     guarded(_apply, folder, options)
+
+
+COMMANDS = (day_ahead, fit, apply)
 
 
 def _fit(file: Path, out: Path, options: dict[str, Any]) -> None:

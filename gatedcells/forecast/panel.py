@@ -15,7 +15,7 @@ from gatedcells.forecast.data import FloatArray, IntArray, shown
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.frames import Names, Rows
 from gatedcells.forecast.grid import DAY_S, Grid
-from gatedcells.forecast.panel_report import FrameReport, Policy
+from gatedcells.forecast.panel_report import FramePolicy, FrameReport
 from gatedcells.forecast.placement import positions_of
 
 OUTLIER = 10  # times a series' mean distance from the median of five
@@ -92,7 +92,7 @@ def _ranges(starts: IntArray, sizes: IntArray) -> IntArray:
 
 
 def build_panel(
-    rows: Rows, names: Names, grid: Grid, policy: Policy, not_before: IntArray | None = None
+    rows: Rows, names: Names, grid: Grid, policy: FramePolicy, not_before: IntArray | None = None
 ) -> tuple[Panel, FrameReport]:
     """Lay a frame's rows out on a grid.
 
@@ -161,7 +161,7 @@ def build_panel(
 
 
 def _without_repeats(
-    rows: Rows, positions: IntArray, order: IntArray, policy: Policy
+    rows: Rows, positions: IntArray, order: IntArray, policy: FramePolicy
 ) -> tuple[IntArray, int, int]:
     """The order without rows of one series and stamp, how many of those said the same, and how many not."""
     assert rows.y is not None
@@ -201,7 +201,7 @@ def _check_density(
         )
 
 
-def _without_gaps(panel: Panel, policy: Policy) -> tuple[Panel, int]:
+def _without_gaps(panel: Panel, policy: FramePolicy) -> tuple[Panel, int]:
     missing = np.isnan(panel.y)
     if policy.on_gap == "fill" or not missing.any():
         return panel, 0

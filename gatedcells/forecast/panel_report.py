@@ -29,7 +29,7 @@ class FrameWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Policy:
+class FramePolicy:
     """What to do about a frame's flaws.
 
     Attributes:

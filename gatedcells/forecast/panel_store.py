@@ -17,7 +17,7 @@ from gatedcells.forecast.frames import Names, Style, read_frame
 from gatedcells.forecast.grid import Grid
 from gatedcells.forecast.panel import Panel, build_panel
 from gatedcells.forecast.panel_inputs import PanelInputs
-from gatedcells.forecast.panel_report import FrameReport, Policy
+from gatedcells.forecast.panel_report import FramePolicy, FrameReport
 from gatedcells.forecast.placement import grid_of
 
 
@@ -64,7 +64,7 @@ class ParquetFolder:
     """
 
     def __init__(
-        self, folder: Path, names: Names, policy: Policy, *, freq: str | None, tz: str | None, stamp: str
+        self, folder: Path, names: Names, policy: FramePolicy, *, freq: str | None, tz: str | None, stamp: str
     ) -> None:
         self.paths = sorted(folder.glob("*.parquet"))
         if not self.paths:

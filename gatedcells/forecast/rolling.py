@@ -13,7 +13,7 @@ from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.frames import Names, Style, read_frame
 from gatedcells.forecast.panel import Panel, build_panel
 from gatedcells.forecast.panel_model import PanelModel
-from gatedcells.forecast.panel_report import FrameReport, Policy
+from gatedcells.forecast.panel_report import FramePolicy, FrameReport
 from gatedcells.forecast.placement import grid_of
 
 
@@ -27,7 +27,7 @@ class Fitting(Protocol):
     threads: int | None
     model_: PanelModel
 
-    def checked(self) -> tuple[Policy, Names]:
+    def checked(self) -> tuple[FramePolicy, Names]:
         """Policies and names."""
         ...
 

@@ -15,7 +15,7 @@ from gatedcells.forecast.frames import Names, read_frame
 from gatedcells.forecast.grid import freq_of, step_of
 from gatedcells.forecast.panel import build_panel, outliers
 from gatedcells.forecast.panel_inputs import fill_gaps
-from gatedcells.forecast.panel_report import Policy
+from gatedcells.forecast.panel_report import FramePolicy
 from gatedcells.forecast.placement import grid_of
 from tests.support.own_series import made_up, small
 
@@ -26,7 +26,7 @@ def laid_out(frame, *, freq=None, tz=None, stamp="beginning", names=None, **poli
     names = names or Names()
     rows = read_frame(frame, names, covariates=(*names.known, *names.past))
     grid = grid_of(rows, freq=freq, tz=tz, stamp=stamp)
-    return build_panel(rows, names, grid, Policy(**policy))
+    return build_panel(rows, names, grid, FramePolicy(**policy))
 
 
 def same(one, other):
