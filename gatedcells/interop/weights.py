@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gatedcells.cells import GRUCell, LSTMCell
 from gatedcells.interop.gate_order import OURS, GateOrder, join, split
 from gatedcells.layers import GRU, LSTM
+from gatedcells.layers.base import RecurrentLayer
 
 Layer: TypeAlias = GRU | LSTM
 Cell: TypeAlias = GRUCell | LSTMCell
@@ -64,7 +65,17 @@ class Weights(NamedTuple):
 
         Raises:
             TypeError: it is neither.
+            LossyConversion: in evaluation it computes something beyond the plain cell, or it learnt its
+                initial states.
         """
+        if isinstance(module, RecurrentLayer):
+            inference = module.options._replace(
+                recurrent_dropout=0.0, state_dropout=0.0, input_dropout=0.0, dropconnect=0.0
+            )
+            beyond = inference.words() + ["learn_h0=True"] * module.learn_h0
+            if beyond:
+                has = ", ".join(beyond)
+                raise LossyConversion(f"this {module.mode} has {has}, which no exchange takes along")
         if isinstance(module, nn.RNNBase) and module.mode in OURS:
             cell, suffixes = module.mode, _suffixes(module.num_layers, module.bidirectional)
         elif isinstance(module, (nn.GRUCell, nn.LSTMCell, GRUCell, LSTMCell)):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gatedcells
+from gatedcells.interop.weights import LossyConversion, Weights
 from gatedcells.testing import assert_close_in_float64
 from tests.support.inputs import OURS
 
@@ -387,3 +388,11 @@ def test_autocast_takes_variants_along(name):
     assert output.dtype == torch.bfloat16
     output.float().sum().backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layer.parameters())
+
+
+@pytest.mark.parametrize("options", [{"layer_norm": True}, {"zoneout": 0.1}, {"learn_h0": True}])
+def test_what_no_other_library_takes_is_not_lost_in_an_exchange(options):
+    (said,) = (f"{name}={value}" for name, value in options.items())
+    with pytest.raises(LossyConversion, match=f"this LSTM has {said if said[0] != 'z' else 'zoneout'}"):
+        Weights.of(gatedcells.LSTM(3, 4, **options))
+    Weights.of(gatedcells.LSTM(3, 4, state_dropout=0.1, dropconnect=0.1, init="chrono", t_max=9))
