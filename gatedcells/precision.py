@@ -15,6 +15,8 @@ not allow raises and says which flag to set. They hold for the backward pass as 
 
 import torch
 
+from gatedcells_kernels.flags import float32_on_cuda
+
 NAMES = ("ieee", "tf32", "bf16")
 
 
@@ -31,15 +33,6 @@ def _set_on_the_cpu() -> str:
     matmul = getattr(torch.backends.mkldnn, "matmul", None)  # from torch 2.9 on
     said = torch.get_float32_matmul_precision() if matmul is None else matmul.fp32_precision
     return "ieee" if said in ("none", "ieee", "highest") else str(said)
-
-
-def _set_on_cuda() -> str:
-    """What torch's flag for float32 products on NVIDIA's GPUs says."""
-    matmul = torch.backends.cuda.matmul
-    said = getattr(matmul, "fp32_precision", None)  # from torch 2.9 on
-    if said is None:
-        return "tf32" if matmul.allow_tf32 else "ieee"
-    return "tf32" if said == "tf32" else "ieee"
 
 
 def why_not(backend: str, device: str, dtype: torch.dtype, precision: str) -> str | None:
@@ -64,7 +57,7 @@ def why_not(backend: str, device: str, dtype: torch.dtype, precision: str) -> st
             said = _set_on_the_cpu()
             return f"torch's flags ask for {said}: torch.set_float32_matmul_precision('highest')"
         return None
-    said = _set_on_cuda() if torch.version.hip is None else "ieee"
+    said = float32_on_cuda() if torch.version.hip is None else "ieee"
     if said == precision or dtype == torch.float64:
         return None
     level = "highest" if precision == "ieee" else "high"

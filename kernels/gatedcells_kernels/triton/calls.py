@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from gatedcells_kernels.flags import float32_on_cuda
 from gatedcells_kernels.triton import launch
 from gatedcells_kernels.triton.library import interprets
 from gatedcells_kernels.triton.tf32 import rounded_to_tf32
@@ -62,14 +63,14 @@ def numbers(like: Tensor) -> str:
     """What a tensor's numbers are to the table: "half", "tf32" or "ieee"."""
     if like.dtype != torch.float32:
         return "half"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 and torch.version.hip is None else "ieee"
+    return float32_on_cuda() if torch.version.hip is None else "ieee"
 
 
 def numerics(like: Tensor) -> dict[str, Any]:
     """The constants of activations.py for tensors of this kind.
 
     float32 is multiplied as torch multiplies matrices: in tf32 if `torch.set_float32_matmul_precision` (or
-    ``torch.backends.cuda.matmul.allow_tf32``) allows it, which by default it does not.
+    ``torch.backends.cuda.matmul``) allows it, which by default it does not.
     """
     kind = numbers(like)
     nvidia = not interprets() and torch.version.hip is None
