@@ -40,7 +40,7 @@ _OF_LOAD = ("hidden_size", "tz", "stamp", "trees", "on_gap", "on_outlier")
     type=click.Choice(list(RECIPES)),
     default="fast",
     show_default=True,
-    help="fast: every hour supervised. best: four larger networks, trained so for longer."
+    help="fast: every hour supervised. best: six larger networks, trained so for longer."
     " article: one label for each window of 90 hours."
     " bitcoin: the next day's close from the 60 before it.",
 )
