@@ -247,8 +247,11 @@ def test_every_entry_of_the_table_compiles_within_its_limits(target, cell, numbe
     rows = ahead("--target", target, "--cell", cell, "--numbers", numbers, "--processes", "1", cache=tmp_path)
     # of a version that nobody has recorded only the limits are checked
     known = recorded(TRITON, target, cell, numbers)
-    assert {what(row) for row in rows} <= set(known or recorded("3.6.0", target, cell, numbers))
     _, shared = LIMITS[target]
+    # a row of before may be of an entry that the table no longer takes to fit there
+    recorded_ones = (known or recorded("3.6.0", target, cell, numbers)).items()
+    fitting = {which for which, row in recorded_ones if expected_shared_memory(row) <= shared << 10}
+    assert {what(row) for row in rows} == fitting
     for row in rows:
         which, slices = what(row), row["kernel"] == "slices"
         assert int(row["shared_memory"]) <= min(shared << 10, expected_shared_memory(row)), which
