@@ -56,17 +56,33 @@ INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const
 #pragma GCC unroll 32
     for (int v = 0; v < P * G; ++v) sum[r][v] = V{};
   }
+  // of the two sides the one with fewer vectors stays in registers while the other goes by
   const auto terms = [&](int64_t k, bool whole) __attribute__((always_inline)) {
-    O x[R];
+    const auto weight = [&](int v) __attribute__((always_inline)) {
+      return held(load_operand<N>(packed + (v / G) * panel + (k * G + v % G * together) * L));
+    };
+    const auto number = [&](int r) __attribute__((always_inline)) {
+      return held(splat_operand<N>(a + r * a_stride + k, whole));
+    };
+    if constexpr (R < P * G) {
+      O x[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) x[r] = splat_operand<N>(a + r * a_stride + k, whole);
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 4
-      for (int g = 0; g < G; ++g) {
-        const O w = load_operand<N>(packed + p * panel + (k * G + g * together) * L);
+      for (int r = 0; r < R; ++r) x[r] = number(r);
+#pragma GCC unroll 16
+      for (int v = 0; v < P * G; ++v) {
+        const O w = weight(v);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) sum[r][p * G + g] = multiply_add_operands(x[r], w, sum[r][p * G + g]);
+        for (int r = 0; r < R; ++r) sum[r][v] = multiply_add_operands(x[r], w, sum[r][v]);
+      }
+    } else {
+      O w[P * G];
+#pragma GCC unroll 16
+      for (int v = 0; v < P * G; ++v) w[v] = weight(v);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const O x = number(r);
+#pragma GCC unroll 16
+        for (int v = 0; v < P * G; ++v) sum[r][v] = multiply_add_operands(x, w[v], sum[r][v]);
       }
     }
   };

@@ -225,6 +225,20 @@ INLINE typename Operand<N>::V load_operand(const N* from) {
   return *reinterpret_cast<const Unaligned*>(from);
 }
 
+// The same value, in a register from here on: the compiler would rather read it from memory at every use, and
+// one load for each multiplication is more than the CPU has room for.
+template <class V>
+INLINE V held(V value) {
+#if defined(__AVX512F__)
+  __asm__("" : "+v"(value));
+#elif defined(__SSE2__)
+  __asm__("" : "+x"(value));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(value));
+#endif
+  return value;
+}
+
 // The first `count` numbers along a row, the others zero.
 template <class N>
 INLINE typename Operand<N>::V load_operand_part(const N* from, int64_t count) {
