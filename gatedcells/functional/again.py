@@ -20,18 +20,25 @@ from gatedcells.backends import requested, resolve
 _PLAIN = (Tensor, Parameter)
 
 # Asked at every call, without looking them up in modules: together this takes longer than a small step.
+_is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
 _is_autocast_enabled = torch.is_autocast_enabled
-_sees_every_call = _ops.sees_every_call
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._len_torch_function_stack
+_is_tracing = torch._C._is_tracing
 _are_transforms_active = torch._C._are_functorch_transforms_active
 
 
 def _undisturbed() -> bool:
-    """Whether nothing is going on that a call would have to know of: no gradient, autocast or transform."""
+    """Whether nothing is going on that a call would have to know of: no gradient, autocast or transform, and
+    nobody who wants to see operators (`_ops.sees_every_call`)."""
     return not (
-        _is_grad_enabled()
+        _is_compiling()
+        or _is_grad_enabled()
         or _is_autocast_enabled("cpu")
-        or _sees_every_call()
+        or _dispatch_modes()
+        or _function_modes()
+        or _is_tracing()
         or _are_transforms_active()
         or forward_ad._current_level >= 0
     )
@@ -40,7 +47,7 @@ def _undisturbed() -> bool:
 class Again:
     """What a module remembers of its last inference call; it is not copied or pickled with the module."""
 
-    __slots__ = ("_addresses", "_asked", "_dtype", "_kernel", "_shapes", "_weights", "zeros")
+    __slots__ = ("_addresses", "_asked", "_dtype", "_kernel", "_shapes", "_weights", "_zeros")
 
     def __init__(self) -> None:
         self._kernel: Callable[..., tuple[Tensor, ...]] | None = None
@@ -50,26 +57,31 @@ class Again:
         self._addresses: list[int] = []
         self._asked: tuple[str, str] | None = None
         # initial states for a call that gives none; kernels only read them
-        self.zeros: tuple[Tensor, ...] = ()
+        self._zeros: tuple[Tensor, ...] = ()
 
     def __reduce__(self) -> tuple[type["Again"], tuple[()]]:
         return Again, ()
 
     def run(
-        self, backend: str, tensors: tuple[Tensor, ...], weights: Collection[Tensor | None]
+        self,
+        backend: str,
+        input: Tensor,
+        states: tuple[Tensor, ...] | None,
+        weights: Collection[Tensor | None],
     ) -> tuple[Tensor, ...] | None:
         """The kernel's outputs if the call is like the remembered one, else None.
 
         Args:
             backend: what the module asks for.
-            tensors: the input and the states, as the module was given them.
+            input, states: as the module was given them; None for states of zeros.
             weights: the module's parameters, in the order of the kernel's arguments.
         """
         kernel = self._kernel
         if kernel is None or not _undisturbed() or len(weights) != len(self._weights):
             return None
         dtype = self._dtype
-        for tensor, shape in zip(tensors, self._shapes):  # noqa: B905 (a module has its states)
+        given = (input,) if states is None else (input, *states)
+        for tensor, shape in zip(given, self._shapes):  # noqa: B905 (a module has its states)
             if (
                 type(tensor) not in _PLAIN
                 or tensor.dtype is not dtype
@@ -84,7 +96,7 @@ class Again:
                 return None
         if requested(backend) != self._asked:
             return None
-        return kernel(*tensors)
+        return kernel(input, *(self._zeros if states is None else states))
 
     def remember(
         self,
@@ -112,10 +124,10 @@ class Again:
             return
         T = input.shape[0] if form == "sequence" else 1
         kind = kernels.GRUInference if cell == "GRU" else kernels.LSTMInference
-        self._kernel = kind(T, *input.shape[-2:], states[0].shape[-1], weights)
+        self._kernel = kind(T, *input.shape[-2:], states[0].shape[-1], weights, form == "sequence")
         self._dtype = input.dtype
         self._shapes = [t.shape for t in tensors]
         self._weights = weights
         self._addresses = [0 if w is None else w.data_ptr() for w in weights]
         self._asked = requested(backend)
-        self.zeros = tuple(torch.zeros_like(state) for state in states)
+        self._zeros = tuple(torch.zeros_like(state) for state in states)

@@ -198,15 +198,15 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         generator: torch.Generator | None = None,
     ) -> tuple[Any, State]:
         """The forward pass of torch's layers, states as a tuple of tensors."""
-        usual = resets is None and lengths is None and mask is None
-        if usual and isinstance(input, Tensor):
-            again = self._run_again(input, given)
+        repeats = resets is None and lengths is None and mask is None and self._repeats()
+        if repeats and isinstance(input, Tensor):
+            again = self._again.run(self.backend, input, given, self._parameters.values())
             if again is not None:
-                return again
+                return again[0], again[1:]
         found = self._run_sequence(input, given, Asked(resets, lengths, mask, generator))
-        if not (usual and isinstance(input, Tensor) and input.dim() == 3):
+        if not (repeats and isinstance(input, Tensor) and input.dim() == 3):
             return found
-        if not torch.is_grad_enabled() and self._repeats() and self._may_be_repeated():
+        if not torch.is_grad_enabled() and self._may_be_repeated():
             state = self._initial(input, input.shape[1]) if given is None else given
             weights = tuple(self._parameters.values())
             self._again.remember(self.mode, "sequence", self.backend, (input, *state), weights)
@@ -221,7 +221,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         repeats, again = self._is_one_kernel(), self._again_step
         weights = self._parameters.values()
         if repeats:
-            found = again.run(self.backend, (input, *(again.zeros if given is None else given)), weights)
+            found = again.run(self.backend, input, given, weights)
             if found is not None:
                 output, last, *others = found
                 return output[0], (last, *others)
@@ -250,21 +250,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
 
     def _repeats(self) -> bool:
         """Whether inference is one kernel on tensors that lie as it wants them."""
-        return self._is_one_kernel() and not self.batch_first
-
-    def _run_again(self, input: Tensor, given: State | None) -> tuple[Tensor, State] | None:
-        """The result of a call like the last, without its checks; None if it is not like the last."""
-        if not self._repeats():
-            return None
-        again = self._again
-        found = again.run(
-            self.backend, (input, *(again.zeros if given is None else given)), self._parameters.values()
-        )
-        if found is None:
-            return None
-        output, last, *others = found
-        single_step = len(output) == 1
-        return output, (output.clone() if single_step else last, *others)
+        return not self.batch_first and self._is_one_kernel()
 
     def factors(self) -> str | None:
         """The precision to ask a backend for: bfloat16 numbers have none to choose."""

@@ -171,3 +171,21 @@ def test_layers_of_other_make_give_the_same_again(runs, options):
         with torch.no_grad():
             for _ in range(3):
                 assert_as_fresh(module, given(kind)[0])
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+@pytest.mark.parametrize("shape", [(1, 1, 64, 256), (5, 2, 64, 256), (7, 16, 20, 37)], ids=str)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_last_state_is_a_tensor_of_its_own(layer, shape, threads):
+    T, B, I, H = shape
+    module, x = getattr(gatedcells, layer)(I, H), torch.randn(T, B, I)
+    torch.set_num_threads(threads)
+    with torch.no_grad():
+        for _ in range(3):
+            output, last = module(x)
+            h_n = last[0] if layer == "LSTM" else last
+            assert torch.equal(h_n, output[-1:])
+            assert h_n.untyped_storage().data_ptr() != output.untyped_storage().data_ptr()
+            assert h_n.untyped_storage().nbytes() == h_n.nbytes
+            assert output.is_contiguous()
+    torch.set_num_threads(1)

@@ -46,6 +46,7 @@ struct GatedcellsGRU {
   const int64_t* lengths; // [B] or null
   const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   void* states;           // [T, B, H]
+  void* last;             // [B, H], those after the last step again, or null
   void* tape;             // [T, B, 4, H] or null
   const void* origin_x;   // a GatedcellsOrigin of w_x, or null
   const void* origin_h;   // of w_h
@@ -81,6 +82,7 @@ struct GatedcellsLSTM {
   const int64_t* lengths; // [B] or null
   const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   void* states;           // [T, B, P]
+  void* last;             // [B, P], those after the last step again, or null
   void* last_cell;        // [B, H]
   void* tape;             // [T, B, 5, H] or null
   void* cells;            // [T, B, H], the cell states alone, or null

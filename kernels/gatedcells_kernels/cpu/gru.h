@@ -100,6 +100,7 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
       share.meet();
     }
   }
+  hand_over<N>(share, all_states + clock.time(T - 1) * B * H, static_cast<N*>(call.last), H);
 }
 
 template <class N>

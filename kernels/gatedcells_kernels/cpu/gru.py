@@ -49,7 +49,7 @@ def gru_forward(
         native, "GatedcellsGRU",
         T=T, B=B, I=I, H=H, reverse=reverse, reset_after=reset_after, packed=pack,
         dtype=library.DTYPES[input.dtype], input=input, hidden=hidden, w_x=w_x, w_h=w_h, w_n=w_n,
-        bias_x=bias_x, bias_h=bias_h, lengths=rows, resets=resets, states=states,
+        bias_x=bias_x, bias_h=bias_h, lengths=rows, resets=resets, states=states, last=None,
         tape=tape if keep == Keep.TAPE else None, origin_x=None, origin_h=None,
     )  # fmt: skip
     return states, tape
@@ -101,17 +101,20 @@ class GRUInference:
         T, B, I, H: the shape.
         weights: weight_ih, weight_hh and, if there are any, both biases; they may get other numbers, but not
             in another place.
+        apart: whether the last state is a tensor of its own; else T is 1.
     """
 
-    def __init__(self, T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...]) -> None:
+    def __init__(
+        self, T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...], apart: bool
+    ) -> None:
         self._native = library.load()
-        self._shape = (T, B, H)
         w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
         assert w_x is not None
         assert w_h is not None
+        self._states = library.shape_of_states(w_x, T, B, H) if apart else None
         self._run = library.Prepared(
             self._native, "GatedcellsGRU",
-            ("threads", "input", "hidden", "states", "w_x", "w_h", "origin_x", "origin_h"),
+            ("threads", "input", "hidden", "states", "last", "w_x", "w_h", "origin_x", "origin_h"),
             T=T, B=B, I=I, H=H, reverse=False, reset_after=True, packed=T > 1,
             dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h, w_n=None, bias_x=bias_x, bias_h=bias_h,
             lengths=None, resets=None, tape=None,
@@ -119,14 +122,19 @@ class GRUInference:
         self._packed = PackedPair(self._native, (w_x, w_h), 3) if T > 1 else None
 
     def __call__(self, input: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """All states and the last one ``[1, B, H]``; of a single step both are one tensor, shaped like
-        ``hidden``."""
-        pair = self._packed
+        """All states ``[T, B, H]`` and the last one, shaped like ``hidden``; if they do not lie apart, one
+        tensor is both."""
+        last = torch.empty_like(hidden)
+        like, pair = self._states, self._packed
+        if like is None:
+            self._run((torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), last.data_ptr()))
+            return last, last
+        states = torch.empty_like(like)
+        changed = (
+            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), states.data_ptr(), last.data_ptr(),
+        )  # fmt: skip
         if pair is None:
-            states = torch.empty_like(hidden)
-            self._run((torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), states.data_ptr()))
-            return states, states
-        states = hidden.new_empty(self._shape)
-        changed = torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), states.data_ptr()
-        pair.run(self._run, changed)
-        return states, states[-1:].clone()
+            self._run(changed)
+        else:
+            pair.run(self._run, changed)
+        return states, last

@@ -50,13 +50,13 @@ NOINLINE void gru_gates(const GRUStep<N>& step, const RealOf<N>* x, int64_t x_st
   constexpr int64_t L = Lanes<Real>::count;
   for (int64_t row = 0; row < step.rows.count; ++row) {
     for (int64_t p = first; p < last; ++p) {
-      const int64_t unit = p * L, lanes = step.H - unit;
+      const int64_t unit = p * L, lanes = lanes_of<Real>(p, step.H);
       const Real* xs = x + row * x_stride + (p - first) * 3 * L;
       const Real* hs = h + row * h_stride + (p - first) * 3 * L;
-      const V h_candidate = load<Real>(hs + 2 * L);
+      const V h_candidate = load<Real>(hs + 2 * lanes);
       const V reset = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
-      const V update = sigmoid<Real>(load<Real>(xs + L) + load<Real>(hs + L));
-      const V candidate = hyperbolic_tangent<Real>(multiply_add(reset, h_candidate, load<Real>(xs + 2 * L)));
+      const V update = sigmoid<Real>(load<Real>(xs + lanes) + load<Real>(hs + lanes));
+      const V candidate = hyperbolic_tangent<Real>(multiply_add(reset, h_candidate, load<Real>(xs + 2 * lanes)));
       const V old = load_part<Real>(step.old + row * step.H + unit, lanes);
       step.finish(row, unit, lanes, old, update, candidate);
       step.record(row, unit, lanes, reset, update, candidate, h_candidate);
@@ -74,14 +74,14 @@ NOINLINE void gru_reset_gates(const GRUStep<N>& step, RealOf<N>* x, int64_t x_st
   constexpr int64_t L = Lanes<Real>::count;
   for (int64_t row = 0; row < step.rows.count; ++row) {
     for (int64_t p = first; p < last; ++p) {
-      const int64_t unit = p * L, lanes = step.H - unit;
+      const int64_t unit = p * L, lanes = lanes_of<Real>(p, step.H);
       Real* xs = x + row * x_stride + (p - first) * 3 * L;
       const Real* hs = h + row * h_stride + (p - first) * 2 * L;
       const V reset = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
-      const V update = sigmoid<Real>(load<Real>(xs + L) + load<Real>(hs + L));
+      const V update = sigmoid<Real>(load<Real>(xs + lanes) + load<Real>(hs + lanes));
       const V old = load_part<Real>(step.old + row * step.H + unit, lanes);
-      store<Real>(xs, reset);
-      store<Real>(xs + L, update);
+      store_part<Real>(xs, reset, lanes);
+      store_part<Real>(xs + lanes, update, lanes);
       store_part<N>(reset_hidden + row * reset_stride + unit, reset * old, L);
     }
   }
@@ -96,11 +96,11 @@ NOINLINE void gru_candidate(const GRUStep<N>& step, const RealOf<N>* x, int64_t 
   constexpr int64_t L = Lanes<Real>::count;
   for (int64_t row = 0; row < step.rows.count; ++row) {
     for (int64_t p = first; p < last; ++p) {
-      const int64_t unit = p * L, lanes = step.H - unit;
+      const int64_t unit = p * L, lanes = lanes_of<Real>(p, step.H);
       const Real* xs = x + row * x_stride + (p - first) * 3 * L;
       const V h_candidate = load<Real>(h + row * h_stride + (p - first) * L);
-      const V reset = load<Real>(xs), update = load<Real>(xs + L);
-      const V candidate = hyperbolic_tangent<Real>(load<Real>(xs + 2 * L) + h_candidate);
+      const V reset = load<Real>(xs), update = load<Real>(xs + lanes);
+      const V candidate = hyperbolic_tangent<Real>(load<Real>(xs + 2 * lanes) + h_candidate);
       const V old = load_part<Real>(step.old + row * step.H + unit, lanes);
       step.finish(row, unit, lanes, old, update, candidate);
       step.record(row, unit, lanes, reset, update, candidate, h_candidate);

@@ -76,6 +76,11 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
       step.projected = projects;
       to_and_fro(units, group, (i + turn) % 2 != 0, [&](int64_t p, int64_t end) {
         Real* xs = x;
+        if (!packed) {
+          multiply_plain<N, 4>(S, {{input, I, &w_x}, {previous, P, &w_h}}, bias_h, h, mine, p, end);
+          lstm_gates<N>(step, bias_x + p * width, 0, h, mine, p, end);  // all of x is in h but the bias
+          return;
+        }
         if (chunk == 1) {
           multiply<N, 4>(S, input, I, w_x, bias_x, xs, mine, p, end);
         } else {
@@ -102,6 +107,7 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
     }
   }
   if constexpr (coarse) carry_over<Real, N>(cell, last_cell, S, units, H);
+  hand_over<N>(share, all_states + clock.time(T - 1) * B * P, static_cast<N*>(call.last), P);
 }
 
 template <class N>

@@ -50,7 +50,7 @@ def lstm_forward(
         native, "GatedcellsLSTM",
         T=T, B=B, I=I, H=H, P=P, reverse=reverse, packed=pack, dtype=library.DTYPES[input.dtype],
         input=input, hidden=hidden, cell=cell, w_x=w_x, w_h=w_h, w_p=w_p, bias_x=bias_x, bias_h=bias_h,
-        lengths=rows, resets=resets, states=states, last_cell=last_cell,
+        lengths=rows, resets=resets, states=states, last=None, last_cell=last_cell,
         tape=tape if keep == Keep.TAPE else None, cells=tape if keep == Keep.STATES else None,
         origin_x=None, origin_h=None,
     )  # fmt: skip
@@ -109,18 +109,21 @@ class LSTMInference:
         T, B, I, H: the shape.
         weights: weight_ih, weight_hh and, if there are any, both biases; they may get other numbers, but not
             in another place.
+        apart: whether the last hidden state is a tensor of its own; else T is 1.
     """
 
-    def __init__(self, T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...]) -> None:
+    def __init__(
+        self, T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...], apart: bool
+    ) -> None:
         self._native = library.load()
-        self._shape = (T, B, H)
         w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
         assert w_x is not None
         assert w_h is not None
+        self._states = library.shape_of_states(w_x, T, B, H) if apart else None
         self._run = library.Prepared(
             self._native, "GatedcellsLSTM",
             (
-                "threads", "input", "hidden", "cell", "states", "last_cell", "w_x", "w_h",
+                "threads", "input", "hidden", "cell", "last_cell", "states", "last", "w_x", "w_h",
                 "origin_x", "origin_h",
             ),
             T=T, B=B, I=I, H=H, P=H, reverse=False, packed=T > 1, dtype=library.DTYPES[w_x.dtype], w_x=w_x,
@@ -130,17 +133,21 @@ class LSTMInference:
         self._packed = PackedPair(self._native, (w_x, w_h), 4) if T > 1 else None
 
     def __call__(self, input: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All hidden states, the last one ``[1, B, H]`` and the last cell state, shaped like ``cell``; of a
-        single step the first two are one tensor, shaped like ``hidden``."""
-        pair = self._packed
-        last_cell = torch.empty_like(cell)
-        states = torch.empty_like(hidden) if pair is None else hidden.new_empty(self._shape)
+        """All hidden states ``[T, B, H]``, the last one, shaped like ``hidden``, and the last cell state; if
+        the first two do not lie apart, one tensor is both."""
+        last, last_cell = torch.empty_like(hidden), torch.empty_like(cell)
+        like, pair = self._states, self._packed
         changed = (
             torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), cell.data_ptr(),
-            states.data_ptr(), last_cell.data_ptr(),
+            last_cell.data_ptr(),
         )  # fmt: skip
+        if like is None:
+            self._run((*changed, last.data_ptr()))
+            return last, last, last_cell
+        states = torch.empty_like(like)
+        changed = (*changed, states.data_ptr(), last.data_ptr())
         if pair is None:
             self._run(changed)
-            return states, states, last_cell
-        pair.run(self._run, changed)
-        return states, states[-1:].clone(), last_cell
+        else:
+            pair.run(self._run, changed)
+        return states, last, last_cell

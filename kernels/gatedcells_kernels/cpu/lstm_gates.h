@@ -35,13 +35,13 @@ NOINLINE void lstm_gates(const LSTMStep<N>& step, const RealOf<N>* x, int64_t x_
   for (int64_t row = 0; row < step.rows.count; ++row) {
     const bool ended = step.rows.ended(row);
     for (int64_t p = first; p < last; ++p) {
-      const int64_t unit = p * L, lanes = H - unit;
+      const int64_t unit = p * L, lanes = lanes_of<Real>(p, H);
       const Real* xs = x + row * x_stride + (p - first) * 4 * L;
       const Real* hs = h + row * h_stride + (p - first) * 4 * L;
       const V input = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
-      const V forget = sigmoid<Real>(load<Real>(xs + L) + load<Real>(hs + L));
-      const V candidate = hyperbolic_tangent<Real>(load<Real>(xs + 2 * L) + load<Real>(hs + 2 * L));
-      const V output = sigmoid<Real>(load<Real>(xs + 3 * L) + load<Real>(hs + 3 * L));
+      const V forget = sigmoid<Real>(load<Real>(xs + lanes) + load<Real>(hs + lanes));
+      const V candidate = hyperbolic_tangent<Real>(load<Real>(xs + 2 * lanes) + load<Real>(hs + 2 * lanes));
+      const V output = sigmoid<Real>(load<Real>(xs + 3 * lanes) + load<Real>(hs + 3 * lanes));
       Real* cell = step.cell + row * H + unit;
       const V old = load_part<Real>(cell, lanes);
       const V now = ended ? old : multiply_add(forget, old, input * candidate);

@@ -7,7 +7,9 @@ namespace GATEDCELLS_LEVEL {
 // Numbers in the packed form of a product with `units` columns for each gate.
 template <class N>
 INLINE int64_t packed_size(int64_t units, int64_t gates, int64_t K) {
-  return panel_count<RealOf<N>>(units) * panel_size<N>(K) * gates;
+  typedef RealOf<N> Real;
+  const int64_t whole = panel_count<Real>(units) - 1;
+  return (whole * gates + vectors_of<Real>(lanes_of<Real>(whole, units), gates)) * panel_size<N>(K);
 }
 
 // A hash of some memory, to know again what was packed. Each lane turns over with every number that it
@@ -51,10 +53,12 @@ NOINLINE void pack_by_rows(const N* matrix, int64_t stride, int64_t units, int64
   constexpr int64_t block = 16;
   const int64_t panels = panel_count<RealOf<N>>(units), panel = panel_size<N>(K) * gates;
   for (int64_t p = 0; p < panels; ++p) {
-    const int64_t lanes = least(L, units - p * L);
+    const int64_t lanes = lanes_of<RealOf<N>>(p, units), vectors = vectors_of<RealOf<N>>(lanes, gates);
+    if (lanes < L && K > 0)
+      memset(static_cast<void*>(packed + p * panel), 0, sizeof(N) * vectors * panel_size<N>(K));
     for (int64_t g = 0; g < gates; ++g) {
       const N* rows = matrix + (g * units + p * L) * stride;
-      N* to = packed + p * panel + g * run;
+      N* to = packed + p * panel + g * lanes * together;
       for (int64_t k0 = 0; k0 < K; k0 += block) {
         const int64_t ks = least(block, K - k0);
         N transposed[block / together][L][together] = {};
@@ -62,7 +66,7 @@ NOINLINE void pack_by_rows(const N* matrix, int64_t stride, int64_t units, int64
           for (int64_t k = 0; k < ks; ++k)
             transposed[k / together][l][k % together] = rows[l * stride + k0 + k];
         for (int64_t k = 0; k < ceil_div(ks, together); ++k)
-          memcpy(to + (k0 / together + k) * gates * run, transposed[k], sizeof(N) * run);
+          memcpy(to + (k0 / together + k) * vectors * run, transposed[k], sizeof(N) * lanes * together);
       }
     }
   }
@@ -94,9 +98,10 @@ template <class N>
 INLINE void spread_bias(const N* bias, int64_t units, int64_t gates, RealOf<N>* to) {
   typedef RealOf<N> Real;
   constexpr int64_t L = Lanes<Real>::count;
-  for (int64_t p = 0; p < panel_count<Real>(units); ++p)
-    for (int64_t g = 0; g < gates; ++g, to += L)
-      store<Real>(to, bias ? load_part<N>(bias + g * units + p * L, units - p * L) : Vector<Real>{});
+  for (int64_t p = 0; p < panel_count<Real>(units); ++p, to += gates * L)
+    for (int64_t g = 0; g < gates; ++g)
+      store<Real>(to + g * lanes_of<Real>(p, units),
+                  bias ? load_part<N>(bias + g * units + p * L, units - p * L) : Vector<Real>{});
 }
 
 }  // namespace GATEDCELLS_LEVEL

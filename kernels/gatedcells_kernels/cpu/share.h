@@ -157,6 +157,14 @@ INLINE void carry_over(const From* from, To* to, int64_t rows, Range panels, int
   }
 }
 
+// The states [B, width] after a walk's last step again, where the caller wants them apart.
+template <class N>
+INLINE void hand_over(const Share& share, const N* states, N* apart, int64_t width) {
+  if (!apart || (share.together && share.rank != 0)) return;
+  const int64_t first = share.rows.first * width, count = share.rows.count() * width;
+  memcpy(static_cast<void*>(apart + first), states + first, sizeof(N) * static_cast<size_t>(count));
+}
+
 // Zeros in the rows that forget, for some panels.
 template <class N>
 INLINE void forget(const Rows& rows, N* state, Range panels, int64_t width) {
