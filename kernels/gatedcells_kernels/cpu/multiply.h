@@ -159,7 +159,8 @@ INLINE void multiply_back(int64_t rows, const N* a, int64_t a_stride, const Weig
 }
 
 // C[rows, panels] = bias + A[rows, K] W, for the panels first <= p < last. A row of C is laid out
-// [panel][gate][lane], in the last panel too with room for G vectors, and `c` is where panel `first` goes; `bias`, of all panels, has that layout too.
+// [panel][gate][lane], in the last panel too with room for G vectors, and `c` is where panel `first` goes;
+// `bias`, of all panels, has that layout too.
 template <class N, int G>
 INLINE void multiply(int64_t rows, const N* a, int64_t a_stride, const Weights<N>& w, const RealOf<N>* bias,
                      RealOf<N>* c, int64_t c_stride, int64_t first, int64_t last) {

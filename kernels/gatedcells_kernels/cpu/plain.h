@@ -1,4 +1,4 @@
-// Products with weights as they are, for a single step: it reads them only once, and packing them would cost more
+// Products with weights as they are, for a single step: it reads them only once, and packing would cost more
 // than it saves.
 #pragma once
 #include "sums.h"
