@@ -62,9 +62,11 @@ def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
 
     With many rows computed as the transpose of ``read.T @ d_gates``: BLAS libraries are several times slower
     where the right side has few columns, and K, the input's features, is often a handful. With few rows that
-    would cost more than it saves, because autograd lays the transposed result out anew.
+    would cost more than it saves, because autograd lays the transposed result out anew. One row is no sum.
     """
     if has_few(read):
+        if len(read) == 1:
+            return d_gates.T * read
         return d_gates.T @ read
     return (read.T @ d_gates).T
 

@@ -1,7 +1,7 @@
-"""Inference calls that were checked before.
+"""Calls that were checked before.
 
-Where a module is called again and again on inputs of one shape, as in streaming and serving, the checks
-take longer than the arithmetic of a small cell. `Again` keeps what a full check found out: the shapes, the
+Where a module is called again and again on inputs of one shape, as in streaming, serving and much training, the
+checks take longer than the arithmetic of a small cell. `Again` keeps what a full check found out: the shapes, the
 dtype and the backend that was chosen. A later call is made at once if nothing of that has changed, and is
 checked in full if anything has. The numbers come from the same kernel.
 """
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from gatedcells import _ops
+from gatedcells import _autograd, _ops
 from gatedcells.backends import requested, resolve
+from gatedcells_kernels.tape import Keep
 
 _PLAIN = (Tensor, Parameter)
 
@@ -30,11 +31,10 @@ _are_transforms_active = torch._C._are_functorch_transforms_active
 
 
 def _undisturbed() -> bool:
-    """Whether nothing is going on that a call would have to know of: no gradient, autocast or transform, and
-    nobody who wants to see operators (`_ops.sees_every_call`)."""
+    """Whether nothing is going on that a call would have to know of: no autocast or transform, and nobody who
+    wants to see operators (`_ops.sees_every_call`)."""
     return not (
         _is_compiling()
-        or _is_grad_enabled()
         or _is_autocast_enabled("cpu")
         or _dispatch_modes()
         or _function_modes()
@@ -45,12 +45,14 @@ def _undisturbed() -> bool:
 
 
 class Again:
-    """What a module remembers of its last inference call; it is not copied or pickled with the module."""
+    """What a module remembers of its last call without gradients, or of its last with them (a module has one of
+    these for each); it is not copied or pickled with the module."""
 
-    __slots__ = ("_addresses", "_asked", "_dtype", "_kernel", "_shapes", "_weights", "_zeros")
+    __slots__ = ("_addresses", "_asked", "_differentiates", "_dtype", "_kernel", "_shapes", "_weights", "_zeros")
 
     def __init__(self) -> None:
         self._kernel: Callable[..., tuple[Tensor, ...]] | None = None
+        self._differentiates = False
         self._dtype: torch.dtype | None = None
         self._shapes: list[torch.Size] = []
         self._weights: tuple[Tensor | None, ...] = ()
@@ -77,7 +79,12 @@ class Again:
             weights: the module's parameters, in the order of the kernel's arguments.
         """
         kernel = self._kernel
-        if kernel is None or not _undisturbed() or len(weights) != len(self._weights):
+        if (
+            kernel is None
+            or _is_grad_enabled() is not self._differentiates
+            or not _undisturbed()
+            or len(weights) != len(self._weights)
+        ):
             return None
         dtype = self._dtype
         given = (input,) if states is None else (input, *states)
@@ -119,15 +126,45 @@ class Again:
         if not _undisturbed() or any(type(t) not in _PLAIN or not t.is_contiguous() for t in given):
             return
         input, *states = tensors
-        kernels: Any = _ops.inference_kernels(resolve(cell, form, (*tensors, *weights), backend).backend)
-        if kernels is None or input.numel() == 0 or states[0].numel() == 0:
+        chosen = resolve(cell, form, (*tensors, *weights), backend).backend
+        kernels: Any = _ops.inference_kernels(chosen)
+        # weights that were computed would be held here with all that they were computed from
+        held = any(weight is not None and not weight.is_leaf for weight in weights)
+        if kernels is None or input.numel() == 0 or states[0].numel() == 0 or held:
             return
-        T = input.shape[0] if form == "sequence" else 1
-        kind = kernels.GRUInference if cell == "GRU" else kernels.LSTMInference
-        self._kernel = kind(T, *input.shape[-2:], states[0].shape[-1], weights, form == "sequence")
+        self._differentiates = _is_grad_enabled()
+        if self._differentiates:
+            if form != "sequence" or not any(t.requires_grad for t in given):
+                return
+            rule = _gru_with_gradients if cell == "GRU" else _lstm_with_gradients
+            self._kernel = rule((*weights, None, None)[:4], chosen)
+        else:
+            T = input.shape[0] if form == "sequence" else 1
+            kind = kernels.GRUInference if cell == "GRU" else kernels.LSTMInference
+            self._kernel = kind(T, *input.shape[-2:], states[0].shape[-1], weights, form == "sequence")
         self._dtype = input.dtype
         self._shapes = [t.shape for t in tensors]
         self._weights = weights
         self._addresses = [0 if w is None else w.data_ptr() for w in weights]
         self._asked = requested(backend)
         self._zeros = tuple(torch.zeros_like(state) for state in states)
+
+
+def _gru_with_gradients(weights: tuple[Tensor | None, ...], backend: str) -> Callable[..., Any]:
+    def run(input: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
+        states, last, _ = _autograd.GRUSequence.apply(
+            input, hidden[0], *weights, None, None, False, True, Keep.TAPE, backend
+        )
+        return states, last.unsqueeze(0)
+
+    return run
+
+
+def _lstm_with_gradients(weights: tuple[Tensor | None, ...], backend: str) -> Callable[..., Any]:
+    def run(input: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+        states, last, last_cell, _ = _autograd.LSTMSequence.apply(
+            input, hidden[0], cell[0], *weights, None, None, None, False, Keep.TAPE, backend
+        )
+        return states, last.unsqueeze(0), last_cell.unsqueeze(0)
+
+    return run

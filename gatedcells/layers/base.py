@@ -56,6 +56,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
     _gate_hooks: dict[int, beyond.GateHook] | None = None
     _again: Again
     _again_step: Again
+    _again_training: Again
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         self._gate_hooks = OrderedDict()
         self._again = Again()
         self._again_step = Again()
+        self._again_training = Again()
         beyond.prepare(self, device=device, dtype=dtype)
 
     @property
@@ -199,17 +201,20 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
     ) -> tuple[Any, State]:
         """The forward pass of torch's layers, states as a tuple of tensors."""
         repeats = resets is None and lengths is None and mask is None and self._repeats()
+        again = self._again
+        if torch.is_grad_enabled():
+            again, repeats = self._again_training, repeats and not self.recompute
         if repeats and isinstance(input, Tensor):
-            again = self._again.run(self.backend, input, given, self._parameters.values())
-            if again is not None:
-                return again[0], again[1:]
+            done = again.run(self.backend, input, given, self._parameters.values())
+            if done is not None:
+                return done[0], done[1:]
         found = self._run_sequence(input, given, Asked(resets, lengths, mask, generator))
         if not (repeats and isinstance(input, Tensor) and input.dim() == 3):
             return found
-        if not torch.is_grad_enabled() and self._may_be_repeated():
+        if self._may_be_repeated():
             state = self._initial(input, input.shape[1]) if given is None else given
             weights = tuple(self._parameters.values())
-            self._again.remember(self.mode, "sequence", self.backend, (input, *state), weights)
+            again.remember(self.mode, "sequence", self.backend, (input, *state), weights)
         return found
 
     def _run_step(self, input: Tensor, given: State | None) -> tuple[Tensor, State]:
@@ -258,7 +263,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
 
     def forget_calls(self) -> None:
         """Check the next call in full, whatever the last was like."""
-        self._again, self._again_step = Again(), Again()
+        self._again, self._again_step, self._again_training = Again(), Again(), Again()
 
     def _may_be_repeated(self) -> bool:
         """Whether inference is the plain cell with the weights that are registered: no parametrization."""

@@ -55,6 +55,8 @@ def previous_states(states: Tensor, initial: Tensor, reverse: bool, resets: Tens
     """For each step the state that it finds: ``states`` ``[T, B, H]`` shifted by one step in visiting
     order, ``initial`` ``[B, H]`` first, zeros where it is forgotten. Rows that keep their state beyond their
     length need no mask."""
+    if resets is None and not torch.compiler.is_compiling() and len(states) == 1:
+        return initial[None]
     ordered = [states[1:], initial[None]] if reverse else [initial[None], states[:-1]]
     previous = torch.cat(ordered)
     return previous if resets is None else previous.masked_fill_(resets[:, :, None], 0)

@@ -1,7 +1,9 @@
-"""An inference call like the one before it skips the checks, and nothing else."""
+"""A call like the one before it skips the checks, and nothing else."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -189,3 +191,72 @@ def test_the_last_state_is_a_tensor_of_its_own(layer, shape, threads):
             assert h_n.untyped_storage().nbytes() == h_n.nbytes
             assert output.is_contiguous()
     torch.set_num_threads(1)
+
+
+def gradients(module, x, hx):
+    """Outputs and the gradients of the input, the states and all weights."""
+    module.zero_grad()
+    x, *hx = (t.detach().requires_grad_() for t in (x, *(hx if isinstance(hx, tuple) else (hx,))))
+    outputs = leaves(module(x, tuple(hx) if len(hx) == 2 else hx[0]))
+    sum((out * torch.arange(1, out.numel() + 1).view_as(out)).sum() for out in outputs).backward()
+    return [*outputs, *(t.grad for t in (x, *hx, *module.parameters()))]
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_training_like_the_last_is_not_checked_again_and_gives_the_same(runs, layer, bias):
+    module = build(layer, bias=bias)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    for number in range(4):
+        call = given(layer)
+        found = gradients(module, *call)
+        assert runs[-1] is (number > 0)
+        exact = gradients(copy.deepcopy(module), *call)
+        assert runs[-1] is False
+        assert all(torch.equal(a, b) for a, b in zip(found, exact, strict=True))
+        optimizer.step()
+    assert fresh(module, *given(layer))  # without gradients there is another memory
+    gradients(module, *given(layer))
+    assert runs[-1] is True
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+def test_training_in_other_ways_is_checked_in_full(runs, layer):
+    module, call = build(layer), given(layer)
+    gradients(module, *call)
+    gradients(module, *call)
+    assert runs[-1] is True
+    with torch.autocast("cpu", torch.bfloat16):
+        assert gradients(module, *call)[0].dtype == torch.bfloat16
+    assert runs[-1] is False
+    gradients(module, *call)
+    module.recompute = True
+    made = len(runs)
+    gradients(module, *call)
+    assert len(runs) == made
+    module.recompute = False
+    x, hx = call
+    torch.func.grad(lambda x: leaves(module(x, hx))[0].sum())(x)
+    assert runs[-1] is False
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+def test_second_derivatives_of_a_repeated_call_are_those_of_the_first(layer):
+    module, (x, hx) = build(layer, dtype=torch.float64), given(layer, dtype=torch.float64)
+    found = []
+    for _ in range(2):
+        leaf = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad(leaves(module(leaf, hx))[0].square().sum(), leaf, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), [leaf, *module.parameters()]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+def test_computed_weights_are_not_held(layer):
+    module, call = build(layer), given(layer)
+    made = {name: p.detach().clone().requires_grad_() * 1 for name, p in module.named_parameters()}
+    watched = [weakref.ref(w) for w in made.values()]
+    torch.func.functional_call(module, made, call)
+    del made
+    gc.collect()
+    assert all(watch() is None for watch in watched)

@@ -31,7 +31,9 @@ class Unavailable(RuntimeError):
 
 def _number(value: Any) -> int:
     """What stands in a struct for a field: a tensor's address, null for None, a number as it is."""
-    return 0 if value is None else value.data_ptr() if isinstance(value, Tensor) else value
+    if value is None:
+        return 0
+    return value if type(value) is int or not isinstance(value, Tensor) else value.data_ptr()
 
 
 class _Struct:
