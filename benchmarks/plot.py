@@ -19,8 +19,7 @@ def main() -> None:
 
 def roofline() -> Path:
     """Inference on one thread: operations a second over operations for each byte of weights, per peer."""
-    _, rows = newest("cells")
-    rows = [row for row in rows if row["mode"] == "inference" and row["threads"] == "1"]
+    _, rows = newest("cells", mode="inference", threads="1")
     ours = [row for row in rows if row["who"] == "gatedcells" and row["dtype"] == "float32"]
     peak = max(float(r["gflops"]) / float(r["of_peak_gflops"]) for r in ours if float(r["of_peak_gflops"]))
     bandwidth = max(

@@ -22,8 +22,9 @@ PLACE = re.compile(r"(<!-- rows: ([\w-]+) -->\n).*?(<!-- end of rows -->)", re.D
 Row = dict[str, str]
 
 
-def newest(name: str) -> tuple[Path, list[Row]]:
-    """The newest file of rows called ``name``, and those of its rows that the last commit measured made.
+def newest(name: str, **kind: str) -> tuple[Path, list[Row]]:
+    """The newest file of rows called ``name``, and its rows of a ``kind`` that the last commit that measured
+    this kind made.
 
     Raises:
         FileNotFoundError: nothing of that name was measured yet.
@@ -32,7 +33,7 @@ def newest(name: str) -> tuple[Path, list[Row]]:
     if not files:
         raise FileNotFoundError(f"no rows called {name!r} in {RESULTS}")
     with files[-1].open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if kind.items() <= row.items()]
     return files[-1], [row for row in rows if row["commit"] == rows[-1]["commit"]]
 
 
@@ -113,10 +114,10 @@ def _times(
     op: str, mode: str, dtype: str = "float32"
 ) -> tuple[Path, Row, dict[Shape, dict[tuple[str, str], Row]]]:
     """Rows of one op, mode and dtype: by shape, then by threads and who."""
-    source, rows = newest("cells")
+    source, rows = newest("cells", op=op, mode=mode)
     found: dict[Shape, dict[tuple[str, str], Row]] = {}
     for row in rows:
-        if (row["op"], row["mode"], row["dtype"]) == (op, mode, dtype):
+        if row["dtype"] == dtype:
             shape = tuple(row[key] for key in "TBIH")
             found.setdefault(shape, {})[row["threads"], row["who"]] = row
     return source, rows[0], found
@@ -275,6 +276,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "forecast": lambda: _forecast(long=False),
     "forecast-long": lambda: _forecast(long=True),
     "forecast-runs": _forecast_runs,
+    "day-ahead": _day_ahead,
     "cells": _cells_in_short,
     **{
         f"cells-{op}-{mode}": partial(_cells, op, mode)

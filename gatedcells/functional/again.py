@@ -1,9 +1,9 @@
 """Calls that were checked before.
 
-Where a module is called again and again on inputs of one shape, as in streaming, serving and much training, the
-checks take longer than the arithmetic of a small cell. `Again` keeps what a full check found out: the shapes, the
-dtype and the backend that was chosen. A later call is made at once if nothing of that has changed, and is
-checked in full if anything has. The numbers come from the same kernel.
+Where a module is called again and again on inputs of one shape, as in streaming, serving and much
+training, the checks take longer than the arithmetic of a small cell. `Again` keeps what a full check found
+out: the shapes, the dtype and the backend that was chosen. A later call is made at once if nothing of that
+has changed, and is checked in full if anything has. The numbers come from the same kernel.
 """
 
 from collections.abc import Callable, Collection
@@ -21,7 +21,6 @@ from gatedcells_kernels.tape import Keep
 _PLAIN = (Tensor, Parameter)
 
 # Asked at every call, without looking them up in modules: together this takes longer than a small step.
-_is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
 _is_autocast_enabled = torch.is_autocast_enabled
 _dispatch_modes = torch._C._len_torch_dispatch_stack
@@ -32,10 +31,9 @@ _are_transforms_active = torch._C._are_functorch_transforms_active
 
 def _undisturbed() -> bool:
     """Whether nothing is going on that a call would have to know of: no autocast or transform, and nobody who
-    wants to see operators (`_ops.sees_every_call`)."""
+    wants to see operators (`_ops.sees_every_call`; no module asks while it is being compiled)."""
     return not (
-        _is_compiling()
-        or _is_autocast_enabled("cpu")
+        _is_autocast_enabled("cpu")
         or _dispatch_modes()
         or _function_modes()
         or _is_tracing()
@@ -45,10 +43,19 @@ def _undisturbed() -> bool:
 
 
 class Again:
-    """What a module remembers of its last call without gradients, or of its last with them (a module has one of
-    these for each); it is not copied or pickled with the module."""
+    """What a module remembers of its last call without gradients, or of its last with them (a module has one
+    for each); it is not copied or pickled with the module."""
 
-    __slots__ = ("_addresses", "_asked", "_differentiates", "_dtype", "_kernel", "_shapes", "_weights", "_zeros")
+    __slots__ = (
+        "_addresses",
+        "_asked",
+        "_differentiates",
+        "_dtype",
+        "_kernel",
+        "_shapes",
+        "_weights",
+        "_zeros",
+    )
 
     def __init__(self) -> None:
         self._kernel: Callable[..., tuple[Tensor, ...]] | None = None

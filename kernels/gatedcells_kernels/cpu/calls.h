@@ -34,22 +34,23 @@ struct GatedcellsOrigin {
 enum { GATEDCELLS_STALE = 1 };
 
 struct GatedcellsGRU {
-  int64_t T, B, I, H;
-  int32_t reverse, reset_after, packed, dtype, level, threads;
+  int64_t threads;        // first what differs between calls of one layer
   const void* input;      // [T, B, I]
   const void* hidden;     // [B, H]
+  void* states;           // [T, B, H]
+  void* last;             // [B, H], those after the last step again, or null
   const void* w_x;        // weight_ih, 3 gates; packed or as it is, like the others
   const void* w_h;        // weight_hh, 3 gates (reset after) or its first 2 (before)
+  const void* origin_x;   // a GatedcellsOrigin of w_x, or null
+  const void* origin_h;   // of w_h
+  int64_t T, B, I, H;
+  int32_t reverse, reset_after, packed, dtype, level;
   const void* w_n;        // the candidate's rows of weight_hh (reset before), else null
   const void* bias_x;     // [3H] or null
   const void* bias_h;     // [3H] or null
   const int64_t* lengths; // [B] or null
   const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
-  void* states;           // [T, B, H]
-  void* last;             // [B, H], those after the last step again, or null
   void* tape;             // [T, B, 4, H] or null
-  const void* origin_x;   // a GatedcellsOrigin of w_x, or null
-  const void* origin_h;   // of w_h
 };
 
 struct GatedcellsGRUBackward {
@@ -69,25 +70,26 @@ struct GatedcellsGRUBackward {
 };
 
 struct GatedcellsLSTM {
-  int64_t T, B, I, H, P;
-  int32_t reverse, packed, dtype, level, threads;
+  int64_t threads;        // first what differs between calls of one layer
   const void* input;      // [T, B, I]
   const void* hidden;     // [B, P]
   const void* cell;       // [B, H]
+  void* last_cell;        // [B, H]
+  void* states;           // [T, B, P]
+  void* last;             // [B, P], those after the last step again, or null
   const void* w_x;        // weight_ih, 4 gates; packed or as it is, like the others
   const void* w_h;        // weight_hh, 4 gates
+  const void* origin_x;   // a GatedcellsOrigin of w_x, or null
+  const void* origin_h;   // of w_h
+  int64_t T, B, I, H, P;
+  int32_t reverse, packed, dtype, level;
   const void* w_p;        // weight_hr, or null: no projection, P = H
   const void* bias_x;     // [4H] or null
   const void* bias_h;     // [4H] or null
   const int64_t* lengths; // [B] or null
   const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
-  void* states;           // [T, B, P]
-  void* last;             // [B, P], those after the last step again, or null
-  void* last_cell;        // [B, H]
   void* tape;             // [T, B, 5, H] or null
   void* cells;            // [T, B, H], the cell states alone, or null
-  const void* origin_x;   // a GatedcellsOrigin of w_x, or null
-  const void* origin_h;   // of w_h
 };
 
 struct GatedcellsLSTMBackward {

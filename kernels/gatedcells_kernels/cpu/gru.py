@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gatedcells_kernels.cpu import library
-from gatedcells_kernels.cpu.packing import PackedPair, as_it_is, packed
+from gatedcells_kernels.cpu.packing import PANELS, PackedPair, as_it_is, packed
 from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
 
@@ -114,10 +114,11 @@ class GRUInference:
         self._states = library.shape_of_states(w_x, T, B, H) if apart else None
         self._run = library.Prepared(
             self._native, "GatedcellsGRU",
-            ("threads", "input", "hidden", "states", "last", "w_x", "w_h", "origin_x", "origin_h"),
+            ("threads", "input", "hidden", "states", "last", *(PANELS if T > 1 else ())),
             T=T, B=B, I=I, H=H, reverse=False, reset_after=True, packed=T > 1,
-            dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h, w_n=None, bias_x=bias_x, bias_h=bias_h,
+            dtype=library.DTYPES[w_x.dtype], w_n=None, bias_x=bias_x, bias_h=bias_h,
             lengths=None, resets=None, tape=None,
+            **({} if T > 1 else {"w_x": w_x, "w_h": w_h, "origin_x": None, "origin_h": None}),
         )  # fmt: skip
         self._packed = PackedPair(self._native, (w_x, w_h), 3) if T > 1 else None
 
@@ -127,7 +128,7 @@ class GRUInference:
         last = torch.empty_like(hidden)
         like, pair = self._states, self._packed
         if like is None:
-            self._run((torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), last.data_ptr()))
+            self._run((torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), last.data_ptr(), 0))
             return last, last
         states = torch.empty_like(like)
         changed = (

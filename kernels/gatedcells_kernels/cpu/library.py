@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,27 @@ class _Struct:
         body = re.search(rf"struct {name} {{(.*?)\n}};", text, re.DOTALL)
         assert body is not None
         self.fields: list[str] = []
-        format = "@"
+        self._format = ""
         for line in re.sub(r"//.*", "", body[1]).split(";"):
             words = line.replace("const ", "").replace("*", " * ").split()
             if words:
                 pointer = "*" in words
                 names = "".join(words[2 if pointer else 1 :]).split(",")
-                format += ("P" if pointer else {"int64_t": "q", "int32_t": "i"}[words[0]]) * len(names)
+                self._format += ("P" if pointer else {"int64_t": "q", "int32_t": "i"}[words[0]]) * len(names)
                 self.fields += names
-        self.pack = struct.Struct(format).pack
+        self._pack = struct.Struct("@" + self._format).pack
 
     def __call__(self, fields: dict[str, Any]) -> bytes:
         """The struct's bytes, all fields given as for `_number`."""
-        return self.pack(*map(_number, map(fields.__getitem__, self.fields)))
+        return self._pack(*map(_number, map(fields.__getitem__, self.fields)))
+
+    def split(self, first: Sequence[str], fields: dict[str, Any]) -> tuple[Callable[..., bytes], bytes]:
+        """What packs the ``first`` fields, given as numbers, and the bytes of all others behind them."""
+        count = len(first)
+        assert tuple(self.fields[:count]) == tuple(first)
+        pack = struct.Struct("@" + self._format[:count]).pack
+        whole = self({**dict.fromkeys(first), **fields})
+        return pack, whole[len(pack(*[0] * count)) :]
 
 
 class Library:
@@ -176,24 +185,18 @@ class Prepared:
     Args:
         library: the loaded library.
         call: the struct that the kernel takes.
-        changing: the names of the fields that are given each time, the last of them at will.
-        fields: all others, and what those fields are that are not given.
+        changing: the names of the fields that are given each time, the first ones of the struct.
+        fields: all others.
     """
 
     def __init__(self, library: Library, call: str, changing: tuple[str, ...], **fields: Any) -> None:
         self._function, layout = library.calls[call]
-        self._pack = layout.pack
-        known = {"level": library.level, **dict.fromkeys(changing), **fields}
-        self._values = [_number(known[name]) for name in layout.fields]
-        self._at = tuple(layout.fields.index(name) for name in changing)
+        self._pack, self._others = layout.split(changing, {"level": library.level, **fields})
 
     def __call__(self, changed: tuple[int, ...]) -> bool:
         """Run with these numbers and addresses in the places of ``changing``; False if nothing was computed,
         because packed weights were stale."""
-        values = self._values.copy()
-        for at, value in zip(self._at, changed):  # noqa: B905 (the last may be missing)
-            values[at] = value
-        outcome = self._function(self._pack(*values))
+        outcome = self._function(self._pack(*changed) + self._others)
         if outcome not in (0, STALE):
             raise MemoryError("no memory for a sequence of this size")
         return outcome == 0

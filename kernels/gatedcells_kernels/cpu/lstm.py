@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gatedcells_kernels.cpu import library
-from gatedcells_kernels.cpu.packing import PackedPair, as_it_is, packed
+from gatedcells_kernels.cpu.packing import PANELS, PackedPair, as_it_is, packed
 from gatedcells_kernels.tape import LSTM_GATES, LSTM_SLOTS, Keep
 
 
@@ -123,12 +123,12 @@ class LSTMInference:
         self._run = library.Prepared(
             self._native, "GatedcellsLSTM",
             (
-                "threads", "input", "hidden", "cell", "last_cell", "states", "last", "w_x", "w_h",
-                "origin_x", "origin_h",
+                "threads", "input", "hidden", "cell", "last_cell", "states", "last",
+                *(PANELS if T > 1 else ()),
             ),
-            T=T, B=B, I=I, H=H, P=H, reverse=False, packed=T > 1, dtype=library.DTYPES[w_x.dtype], w_x=w_x,
-            w_h=w_h, w_p=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None,
-            tape=None, cells=None,
+            T=T, B=B, I=I, H=H, P=H, reverse=False, packed=T > 1, dtype=library.DTYPES[w_x.dtype], w_p=None,
+            bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, tape=None, cells=None,
+            **({} if T > 1 else {"w_x": w_x, "w_h": w_h, "origin_x": None, "origin_h": None}),
         )  # fmt: skip
         self._packed = PackedPair(self._native, (w_x, w_h), 4) if T > 1 else None
 
@@ -142,7 +142,7 @@ class LSTMInference:
             last_cell.data_ptr(),
         )  # fmt: skip
         if like is None:
-            self._run((*changed, last.data_ptr()))
+            self._run((*changed, last.data_ptr(), 0))
             return last, last, last_cell
         states = torch.empty_like(like)
         changed = (*changed, states.data_ptr(), last.data_ptr())

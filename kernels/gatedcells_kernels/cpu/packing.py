@@ -15,6 +15,9 @@ from torch import Tensor
 
 from gatedcells_kernels.cpu.library import Library, Prepared, hash_of, pack
 
+# The fields of a call that say where packed weights are and what they were made from.
+PANELS = ("w_x", "w_h", "origin_x", "origin_h")
+
 
 class _Form(NamedTuple):
     """What a weight was packed for."""
@@ -74,7 +77,7 @@ class Panels(NamedTuple):
     """A layer's weights in panels and what they were made from, as a call is told; the addresses are good for
     as long as this is held."""
 
-    addresses: tuple[int, ...]  # of w_x, w_h, origin_x, origin_h
+    addresses: tuple[int, ...]  # in the order of PANELS
     memory: tuple[Any, ...]
 
 
@@ -98,7 +101,7 @@ class PackedPair:
         panels = self.panels  # held here: another thread may pack anew meanwhile
         if not call((*changed, *panels.addresses)):
             panels = self.panels = self._pack()
-            call((*changed, *panels.addresses[:2]))
+            call((*changed, *panels.addresses[:2], 0, 0))
 
     def _pack(self) -> Panels:
         origins: list[Any] = []
