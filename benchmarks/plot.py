@@ -18,9 +18,9 @@ def main() -> None:
 
 
 def roofline() -> Path:
-    """Inference on one thread: operations a second over operations for each byte of weights, per peer."""
-    _, rows = newest("cells", mode="inference", threads="1")
-    ours = [row for row in rows if row["who"] == "gatedcells" and row["dtype"] == "float32"]
+    """Inference in float32 on one thread: operations a second over operations a byte of weights, per peer."""
+    _, rows = newest("cells", mode="inference", threads="1", dtype="float32")
+    ours = [row for row in rows if row["who"] == "gatedcells"]
     peak = max(float(r["gflops"]) / float(r["of_peak_gflops"]) for r in ours if float(r["of_peak_gflops"]))
     bandwidth = max(
         float(r["weights_gb_per_s"]) / float(r["of_peak_gb_per_s"])
@@ -42,7 +42,7 @@ def roofline() -> Path:
         axis.set(
             xscale="log",
             yscale="log",
-            title=f"{op.upper()} inference",
+            title=f"{op.upper()} inference, float32",
             xlabel="operations per byte of weights",
         )
     axes[0].set_ylabel("10$^9$ operations a second")
