@@ -19,6 +19,8 @@ from torch.autograd import forward_ad
 
 from gatedcells import precision as _precision
 from gatedcells.reference.scan import AVAILABLE as SCAN_AVAILABLE
+from gatedcells.reference.variants import GATE_HOOK
+from gatedcells.validation import is_autocast_enabled
 
 AUTO = "auto"
 ENVIRONMENT_VARIABLE = "GATEDCELLS_BACKEND"
@@ -63,7 +65,9 @@ class Choice(NamedTuple):
     """The outcome of `resolve`."""
 
     backend: str
-    route: str  # "operator": all steps in one, with its own backward; "plain", "scan": torch's own operations
+    # "operator": all steps in one, with its own backward; "again": all steps in one, run again for the
+    # backward; "plain", "scan": torch's own operations
+    route: str
 
 
 # Where the kernels live. A module with a `library` says itself whether it can be used here.
@@ -299,11 +303,27 @@ def explain(
     return "\n".join(lines)
 
 
+def _is_one_operator(request: Request) -> bool:
+    """Whether a cell beyond its plain equations is compiled as one operator: a hook is a Python function, and
+    autocast has its own mind about the operations within."""
+    return (
+        bool(request.needs)
+        and torch.compiler.is_compiling()
+        and request.form == "sequence"
+        and request.transform is None
+        and GATE_HOOK not in request.needs
+        and not request.dtype.is_complex
+        and not is_autocast_enabled(request.device)
+    )
+
+
 def _route(name: str, request: Request) -> tuple[str, str]:
     if name == "reference" and request.form == "step":
         return "plain", "plain torch operations, backward by autograd"
     if request.transform == EXPORT:
         return "scan", "exported as one loop over time"
+    if _is_one_operator(request):
+        return "again", "one operator over all steps, whose backward runs them again"
     if request.transform is not None or request.dtype.is_complex or request.needs:
         return "plain", "plain torch operations step by step, backward by autograd"
     return "operator", "one operator over all steps, with its own backward"

@@ -2,3 +2,4 @@
 
 from gatedcells._autograd.gru import GRUSequence as GRUSequence
 from gatedcells._autograd.lstm import LSTMSequence as LSTMSequence
+from gatedcells._autograd.variants import variant_sequence as variant_sequence

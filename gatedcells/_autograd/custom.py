@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gatedcells._autograd.rules import run_again
 from gatedcells.reference.time import unroll_states
 
 States = tuple[Tensor, ...]
@@ -131,20 +132,12 @@ def _backward(
     cell: int,
     needed: Sequence[bool],
 ) -> list[Tensor]:
-    inputs = [input, *state, *parameters]
-    with torch.enable_grad():
-        leaves = [t.detach().requires_grad_(need) for t, need in zip(inputs, needed, strict=True)]
-        first, count = leaves[0], 1 + len(state)
-        outputs = _run(first, leaves[1:count], leaves[count:], lengths, resets, reverse, autocast, cell)
-        used = [(out, d) for out, d in zip(outputs, (d_states, *d_last), strict=True) if out.requires_grad]
-        found = torch.autograd.grad(
-            [out for out, _ in used],
-            [leaf for leaf, need in zip(leaves, needed, strict=True) if need],
-            [d for _, d in used],
-            materialize_grads=True,
-        )
-    grads = iter(found)
-    return [next(grads).contiguous() if need else input.new_empty(0) for need in needed]
+    count = 1 + len(state)
+
+    def run(leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return _run(leaves[0], leaves[1:count], leaves[count:], lengths, resets, reverse, autocast, cell)
+
+    return run_again(run, [input, *state, *parameters], needed, (d_states, *d_last))
 
 
 def _backward_fake(

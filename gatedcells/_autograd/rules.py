@@ -47,6 +47,30 @@ def through_reference(
     return [next(found) if need else None for need in needed]
 
 
+def run_again(
+    run: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    needed: Sequence[bool],
+    d_outputs: Sequence[Tensor],
+) -> list[Tensor]:
+    """Vector-Jacobian product of ``run(inputs)`` by autograd within an operator that kept nothing; empty
+    tensors for inputs that need none."""
+    with torch.enable_grad():
+        leaves = [t.detach().requires_grad_(need) for t, need in zip(inputs, needed, strict=True)]
+        outputs = run(leaves)
+        used = [(out, d) for out, d in zip(outputs, d_outputs, strict=True) if out.requires_grad]
+        found = torch.autograd.grad(
+            [out for out, _ in used],
+            [leaf for leaf, need in zip(leaves, needed, strict=True) if need],
+            [d for _, d in used],
+            materialize_grads=True,
+        )
+    grads = iter(found)
+    return [
+        next(grads).contiguous() if need else t.new_empty(0) for t, need in zip(inputs, needed, strict=True)
+    ]
+
+
 def rows(x: Tensor) -> Tensor:
     """``[T, B, ...]`` as ``[T*B, n]``: one row a step and sequence, ready for one matrix product."""
     return x.reshape(x.shape[0] * x.shape[1], math.prod(x.shape[2:]))

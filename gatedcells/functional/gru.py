@@ -128,6 +128,12 @@ def gru_sequence(
     choice = resolve("GRU", "sequence", given, backend, variant.words(), precision)
     if choice.route == "operator":
         return _run(given, lengths, forgets, reverse, reset_after, recompute, choice.backend)
+    if choice.route == "again":
+        states, last = _autograd.variant_sequence(
+            "GRU", given, variant.to(given.input.dtype), lengths=lengths, resets=forgets, reverse=reverse,
+            reset_after=reset_after,
+        )  # fmt: skip
+        return states, last
     run = scan.scan_gru if choice.route == "scan" else gru.unroll
     return run(
         *given,

@@ -120,6 +120,11 @@ def lstm_sequence(
     choice = resolve("LSTM", "sequence", given, backend, variant.words(), precision)
     if choice.route == "operator":
         return _run(given, lengths, forgets, reverse, recompute, choice.backend)
+    if choice.route == "again":
+        states, *last = _autograd.variant_sequence(
+            "LSTM", given, variant.to(given.input.dtype), lengths=lengths, resets=forgets, reverse=reverse
+        )
+        return states, LSTMState(*last)
     run = scan.scan_lstm if choice.route == "scan" else lstm.unroll
     states, last_hidden, last_cell = run(
         *given, lengths=lengths, resets=forgets, reverse=reverse, variant=variant.to(given.input.dtype)

@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
 EPS = 1e-5
+GATE_HOOK = "a gate hook"  # as `Variant.words` calls it
 
 # Sees a gate by name, its values [B, H] and the time, and returns what takes their place.
 Edit = Callable[[str, Tensor, int], Tensor]
@@ -68,7 +69,7 @@ class Variant(NamedTuple):
             "state_dropout": self.read is not None,
             "recurrent_dropout": self.written is not None,
             "zoneout": any(share is not None for share in self.kept),
-            "a gate hook": self.edit is not None,
+            GATE_HOOK: self.edit is not None,
         }
         return ", ".join(word for word, done in does.items() if done)
 
