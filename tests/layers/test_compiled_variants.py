@@ -1,4 +1,4 @@
-"""Layer normalisation, zoneout and the like under torch.compile: one operator whatever T, the same numbers."""
+"""Layer normalisation, zoneout and the like under torch.compile: one operator at any T, the same numbers."""
 
 import pytest
 import torch
