@@ -106,6 +106,24 @@ def _day_ahead() -> str:
     return _table(columns, lines, source, rows[0])
 
 
+def _fleet() -> str:
+    source, rows = newest("fleet")
+    lines = [
+        [f"{row['series']} series of {row['hours']} hours, horizon {row['horizon']}", row["files"],
+         row["steps"], f"{float(row['epochs']):g}", f"{float(row['fit_s']):.0f}", row["peak_rss_mib"]]
+        for row in rows
+    ]  # fmt: skip
+    columns = [
+        "",
+        "files",
+        "training steps",
+        "passes",
+        f"seconds, {rows[0]['threads']} thread(s)",
+        "MiB of memory at the peak",
+    ]
+    return _table(columns, lines, source, rows[0])
+
+
 Shape = tuple[str, ...]
 PEERS = ("torch", "onnxruntime")
 
@@ -277,6 +295,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "forecast-long": lambda: _forecast(long=True),
     "forecast-runs": _forecast_runs,
     "day-ahead": _day_ahead,
+    "fleet": _fleet,
     "cells": _cells_in_short,
     **{
         f"cells-{op}-{mode}": partial(_cells, op, mode)
