@@ -245,16 +245,17 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         return output.squeeze(time_axis), last
 
     def _is_one_kernel(self) -> bool:
-        """Whether inference is one kernel: one layer, one direction, the plain cell."""
+        """Whether a call is one kernel: one layer, one direction, the plain cell, no precision asked for."""
         return (
             not torch.compiler.is_compiling()
             and self.num_layers == 1
             and not self.bidirectional
             and not self.proj_size
+            and self.precision is None
         )
 
     def _repeats(self) -> bool:
-        """Whether inference is one kernel on tensors that lie as it wants them."""
+        """Whether a call is one kernel on tensors that lie as it wants them."""
         return not self.batch_first and self._is_one_kernel()
 
     def factors(self) -> str | None:
@@ -266,10 +267,9 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         self._again, self._again_step, self._again_training = Again(), Again(), Again()
 
     def _may_be_repeated(self) -> bool:
-        """Whether inference is the plain cell with the weights that are registered: no parametrization."""
+        """Whether a call is the plain cell with the weights that are registered: no parametrization."""
         return (
             self.options == PLAIN_OPTIONS
-            and self.precision != "bf16"
             and not self._gate_hooks
             and list(self._parameters) == self._flat_weights_names
         )

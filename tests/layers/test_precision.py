@@ -47,9 +47,15 @@ def test_ieee_is_what_everybody_does_by_default(name, who):
 def test_ieee_is_refused_where_torchs_flags_allow_less(flag, who, level):
     layer, x = gatedcells.GRU(3, 4, backend=who, precision="ieee"), torch.randn(5, 2, 3)
     layer(x)
-    flag(level)
-    with pytest.raises(gatedcells.BackendUnavailable, match=r"set_float32_matmul_precision\('highest'\)"):
+    with torch.no_grad():
         layer(x)
+    flag(level)
+    for gradients in (True, False):  # a call like the last is not checked again, but this one is
+        with (
+            torch.set_grad_enabled(gradients),
+            pytest.raises(gatedcells.BackendUnavailable, match=r"set_float32_matmul_precision\('highest'\)"),
+        ):
+            layer(x)
     gatedcells.GRU(3, 4, backend=who)(x)  # nobody asked
     flag("highest")
     layer(x)
