@@ -52,6 +52,12 @@ torch.library.define(
 )
 
 
+def register(name: str, body: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Give the operator ``gatedcells::name`` what computes it, on every device, and what says its shapes."""
+    torch.library.impl(f"gatedcells::{name}", "default", body)
+    torch.library.register_fake(f"gatedcells::{name}", fake)
+
+
 def implementation(backend: str) -> ModuleType:
     """The module that computes for a backend."""
     name = _IMPLEMENTATIONS[backend]
@@ -255,11 +261,7 @@ def _lstm_sequence(
     return run_lstm_sequence(*tensors, lengths, resets, *options)
 
 
-for _name, _body, _fake in (
-    ("gru_sequence", _gru_sequence, _shapes.gru_sequence),
-    ("gru_sequence_backward", run_gru_sequence_backward, _shapes.gru_sequence_backward),
-    ("lstm_sequence", _lstm_sequence, _shapes.lstm_sequence),
-    ("lstm_sequence_backward", run_lstm_sequence_backward, _shapes.lstm_sequence_backward),
-):
-    torch.library.impl(f"gatedcells::{_name}", "default", _body)  # "default": on every device
-    torch.library.register_fake(f"gatedcells::{_name}", _fake)
+register("gru_sequence", _gru_sequence, _shapes.gru_sequence)
+register("gru_sequence_backward", run_gru_sequence_backward, _shapes.gru_sequence_backward)
+register("lstm_sequence", _lstm_sequence, _shapes.lstm_sequence)
+register("lstm_sequence_backward", run_lstm_sequence_backward, _shapes.lstm_sequence_backward)

@@ -1,5 +1,8 @@
 """What the operators return, without computing it: for torch's compiler. Arguments as the operators'."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from gatedcells_kernels.tape import GRU_GATE_GRADS, LSTM_GATES, LSTM_SLOTS, GRUTape, Keep
@@ -154,3 +157,11 @@ def lstm_both_backward(
     d_projected = states.new_empty(states.shape if weight_hr is not None else (0,))
     d_gates = states.new_empty(2, T, B, len(LSTM_GATES), H)
     return d_gates, d_projected, hidden.new_empty(hidden.shape), cell.new_empty(cell.shape)
+
+
+def gradients(inputs: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
+    """Of a backward that runs steps again: like the inputs, empty where no gradient was needed."""
+    return [
+        torch.empty_like(input, memory_format=torch.contiguous_format) if need else inputs[0].new_empty(0)
+        for input, need in zip(inputs, needed, strict=True)
+    ]

@@ -199,14 +199,10 @@ def _lstm_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor,
     save(ctx, output[3], *tensors, lengths, resets, output[0])
 
 
-for _name, _body, _fake in (
-    ("gru_both", _gru_both, _shapes.gru_both),
-    ("gru_both_backward", run_gru_both_backward, _shapes.gru_both_backward),
-    ("lstm_both", _lstm_both, _shapes.lstm_both),
-    ("lstm_both_backward", run_lstm_both_backward, _shapes.lstm_both_backward),
-):
-    torch.library.impl(f"gatedcells::{_name}", "default", _body)
-    torch.library.register_fake(f"gatedcells::{_name}", _fake)
+_ops.register("gru_both", _gru_both, _shapes.gru_both)
+_ops.register("gru_both_backward", run_gru_both_backward, _shapes.gru_both_backward)
+_ops.register("lstm_both", _lstm_both, _shapes.lstm_both)
+_ops.register("lstm_both_backward", run_lstm_both_backward, _shapes.lstm_both_backward)
 torch.library.register_autograd("gatedcells::gru_both", _gru_rule, setup_context=_gru_setup)
 torch.library.register_autograd("gatedcells::lstm_both", _lstm_rule, setup_context=_lstm_setup)
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gatedcells import _ops, _shapes
+from gatedcells._autograd.recompute import only
 from gatedcells._autograd.rules import run_again
 from gatedcells.reference.time import unroll_states
 
@@ -148,10 +150,7 @@ def _backward_fake(
     parameters: Sequence[Tensor],
     *rest: Any,
 ) -> list[Tensor]:
-    return [
-        torch.empty_like(tensor, memory_format=torch.contiguous_format) if need else input.new_empty(0)
-        for tensor, need in zip((input, *state, *parameters), rest[-1], strict=True)
-    ]
+    return _shapes.gradients([input, *state, *parameters], rest[-1])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -170,14 +169,10 @@ def _rule(ctx: Any, d_states: Tensor, d_last: Sequence[Tensor]) -> tuple[Any, ..
     grads = torch.ops.gatedcells.cell_sequence_backward(
         d_states, d_last, input, state, parameters, lengths, resets, *ctx.options, needed
     )
-    found = [grad if need else None for grad, need in zip(grads, needed, strict=True)]
+    found = only(grads, needed)
     return found[0], found[1 : 1 + of_state], found[1 + of_state :], None, None, None, None, None
 
 
-for _name, _body, _fake in (
-    ("cell_sequence", _forward, _forward_fake),
-    ("cell_sequence_backward", _backward, _backward_fake),
-):
-    torch.library.impl(f"gatedcells::{_name}", "default", _body)  # "default": on every device
-    torch.library.register_fake(f"gatedcells::{_name}", _fake)
+_ops.register("cell_sequence", _forward, _forward_fake)
+_ops.register("cell_sequence_backward", _backward, _backward_fake)
 torch.library.register_autograd("gatedcells::cell_sequence", _rule, setup_context=_setup)

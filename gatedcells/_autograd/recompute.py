@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gatedcells import _ops, _shapes
+
 SPAN_BYTES = 4 << 20  # of tape and gates' gradients at one time, if a single step has no more
 
 
@@ -100,16 +102,8 @@ def register_recompute(
     """
 
     def fake(*arguments: Any) -> tuple[Tensor, ...]:
-        needed = arguments[-2]
-        inputs = arguments[first : first + count]
-        return tuple(
-            torch.empty_like(input, memory_format=torch.contiguous_format)
-            if need
-            else arguments[first].new_empty(0)
-            for input, need in zip(inputs, needed, strict=True)
-        )
+        return tuple(_shapes.gradients(arguments[first : first + count], arguments[-2]))
 
     returns = ", ".join(["Tensor"] * count)
     torch.library.define(f"gatedcells::{name}", f"{arguments} -> ({returns})")
-    torch.library.impl(f"gatedcells::{name}", "default", body)
-    torch.library.register_fake(f"gatedcells::{name}", fake)
+    _ops.register(name, body, fake)

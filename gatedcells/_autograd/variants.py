@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gatedcells import _ops, _shapes
+from gatedcells._autograd.recompute import only
 from gatedcells._autograd.rules import run_again
 from gatedcells.reference import gru, lstm
 from gatedcells.reference.variants import Variant
@@ -46,7 +48,7 @@ def variant_sequence(
     shares = own.pop("kept")
     named |= {name: part for name, part in own.items() if part is not None}
     named |= {f"kept_{number}": part for number, part in enumerate(shares) if isinstance(part, Tensor)}
-    kept = [float(part) if isinstance(part, float) else _NONE for part in shares]
+    kept = [_NONE if part is None or isinstance(part, Tensor) else float(part) for part in shares]
     states, last = torch.ops.gatedcells.variant_sequence(
         list(named.values()), ",".join(named), kept, lengths, resets, cell, reverse, reset_after
     )
@@ -69,12 +71,10 @@ def _run(
     )
     own = {name: named.pop(name) for name in Variant._fields if name in named}
     options = {"reset_after": reset_after} if cell == "GRU" else {}
-    # what runs here is as it was when the operator was called: autocast has brought the tensors together
-    with torch.autocast(tensors[0].device.type, enabled=False):
-        return _UNROLL[cell](
-            **named, lengths=lengths, resets=resets, reverse=reverse, variant=Variant(**own, kept=shares),
-            **options,
-        )  # fmt: skip
+    return _UNROLL[cell](
+        **named, lengths=lengths, resets=resets, reverse=reverse, variant=Variant(**own, kept=shares),
+        **options,
+    )  # fmt: skip
 
 
 def _forward(tensors: Sequence[Tensor], *rest: Any) -> tuple[Tensor, list[Tensor]]:
@@ -99,15 +99,12 @@ def _backward(
 def _backward_fake(
     d_states: Tensor, d_last: Sequence[Tensor], tensors: Sequence[Tensor], *rest: Any
 ) -> list[Tensor]:
-    return [
-        torch.empty_like(tensor, memory_format=torch.contiguous_format) if need else tensor.new_empty(0)
-        for tensor, need in zip(tensors, rest[-1], strict=True)
-    ]
+    return _shapes.gradients(tensors, rest[-1])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     tensors, names, kept, lengths, resets, *options = inputs
-    ctx.before, ctx.behind, ctx.count = (names, kept), options, len(tensors)
+    ctx.before, ctx.behind = (names, kept), options
     ctx.save_for_backward(*tensors, lengths, resets)
 
 
@@ -117,14 +114,9 @@ def _rule(ctx: Any, d_states: Tensor, d_last: Sequence[Tensor]) -> tuple[Any, ..
     grads = torch.ops.gatedcells.variant_sequence_backward(
         d_states, d_last, tensors, *ctx.before, lengths, resets, *ctx.behind, needed
     )
-    found = [grad if need else None for grad, need in zip(grads, needed, strict=True)]
-    return found, None, None, None, None, None, None, None
+    return only(grads, needed), None, None, None, None, None, None, None
 
 
-for _name, _body, _fake in (
-    ("variant_sequence", _forward, _forward_fake),
-    ("variant_sequence_backward", _backward, _backward_fake),
-):
-    torch.library.impl(f"gatedcells::{_name}", "default", _body)  # "default": on every device
-    torch.library.register_fake(f"gatedcells::{_name}", _fake)
+_ops.register("variant_sequence", _forward, _forward_fake)
+_ops.register("variant_sequence_backward", _backward, _backward_fake)
 torch.library.register_autograd("gatedcells::variant_sequence", _rule, setup_context=_setup)

@@ -52,6 +52,7 @@ class Again:
         "_differentiates",
         "_dtype",
         "_kernel",
+        "_seen",
         "_shapes",
         "_weights",
         "_zeros",
@@ -61,6 +62,7 @@ class Again:
         self._kernel: Callable[..., tuple[Tensor, ...]] | None = None
         self._differentiates = False
         self._dtype: torch.dtype | None = None
+        self._seen: torch.Size | None = None
         self._shapes: list[torch.Size] = []
         self._weights: tuple[Tensor | None, ...] = ()
         self._addresses: list[int] = []
@@ -120,7 +122,7 @@ class Again:
         tensors: tuple[Tensor, ...],
         weights: tuple[Tensor | None, ...],
     ) -> None:
-        """Note a call that was checked in full and has run.
+        """Note a call that was checked in full and has run; one with gradients when its shape comes twice.
 
         Args:
             cell: "GRU" or "LSTM".
@@ -129,6 +131,12 @@ class Again:
                 sequence's ``[T, B, I]`` and ``[1, B, H]``.
         """
         self._kernel = None
+        self._differentiates = _is_grad_enabled()
+        if self._differentiates:
+            # batches of training often differ in length: what comes once is not worth remembering
+            seen, self._seen = self._seen, tensors[0].shape
+            if form == "step" or tensors[0].shape != seen:
+                return
         given = [t for t in (*tensors, *weights) if t is not None]
         if not _undisturbed() or any(type(t) not in _PLAIN or not t.is_contiguous() for t in given):
             return
@@ -139,9 +147,8 @@ class Again:
         held = any(weight is not None and not weight.is_leaf for weight in weights)
         if kernels is None or input.numel() == 0 or states[0].numel() == 0 or held:
             return
-        self._differentiates = _is_grad_enabled()
         if self._differentiates:
-            if form != "sequence" or not any(t.requires_grad for t in given):
+            if not any(t.requires_grad for t in given):
                 return
             rule = _gru_with_gradients if cell == "GRU" else _lstm_with_gradients
             self._kernel = rule((*weights, None, None)[:4], chosen)

@@ -57,6 +57,16 @@ def test_a_gate_hook_is_still_called_at_every_step():
     layer = layer_of("GRU").eval()
     layer.register_gate_hook("update", lambda gate, at: gate * (0.5 if at.t == 1 else 1.0))
     assert nodes_of(layer, 6) > nodes_of(layer, 2)
+    x = torch.randn(6, B, I, dtype=torch.float64)
+    torch._dynamo.reset()
+    assert_close_in_float64(torch.compile(layer, fullgraph=True, backend="aot_eager")(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("share", [0, 1, 0.25])
+def test_a_share_of_zoneout_may_be_a_whole_number(share):
+    layer = layer_of("LSTM", zoneout=(share, 0.5)).eval()
+    x = torch.randn(3, B, I, dtype=torch.float64)
+    assert_close_in_float64(torch.compile(layer, fullgraph=True, backend="aot_eager")(x)[0], layer(x)[0])
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -128,11 +128,15 @@ INLINE Vector<Real> exponential(Vector<Real> y) {
 }
 
 #if defined(__AVX512F__) && GATEDCELLS_VECTOR_BYTES == 64
-// With the sixteen roots of two in a register, e^y = 2^(n/16) e^r leaves |r| <= ln(2)/32 and a shorter polynomial.
+// With the sixteen roots of two in a register, e^y = 2^(n/16) e^r leaves |r| <= ln(2)/32: a shorter polynomial.
 constexpr float ROOTS[16] = {
     1.0f, 1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f,
     1.29683959f, 1.35425556f, 1.41421354f, 1.47682619f, 1.54221082f, 1.61049032f,
     1.68179286f, 1.75625217f, 1.8340081f, 1.91520655f};
+constexpr float BEYOND[16] = {  // what a root has beyond float32, over the root
+    0.0f, 4.62854715e-08f, -1.19921575e-08f, 4.72978243e-08f, 3.19341815e-08f, 3.62105723e-08f,
+    -3.09907193e-08f, -7.47521334e-09f, 1.71142709e-08f, -3.04768335e-08f, 5.23333421e-09f, 6.10759177e-09f,
+    -1.47196051e-08f, -5.25879518e-09f, -6.12825968e-09f, 5.14060927e-09f};
 
 template <>
 INLINE Vector<float> exponential<float>(Vector<float> y) {
@@ -144,8 +148,9 @@ INLINE Vector<float> exponential<float>(Vector<float> y) {
   Vector<float> r = multiply_add(n, splat<float>(-E::ln2_high), y);
   r = multiply_add(n, splat<float>(-E::ln2_low), r);
   const auto root = (Vector<float>)_mm512_permutexvar_ps((__m512i)shifted, _mm512_loadu_ps(ROOTS));
+  const auto beyond = (Vector<float>)_mm512_permutexvar_ps((__m512i)shifted, _mm512_loadu_ps(BEYOND));
   const Vector<float> power = scale<float>(root, n, shifted);  // by 2 to the whole number below
-  return multiply_add(power, r * polynomial<float>(r, series, 3), power);
+  return multiply_add(power, multiply_add(r, polynomial<float>(r, series, 3), beyond), power);
 }
 #endif
 

@@ -116,9 +116,8 @@ class GRUInference:
             self._native, "GatedcellsGRU",
             ("threads", "input", "hidden", "states", "last", *(PANELS if T > 1 else ())),
             T=T, B=B, I=I, H=H, reverse=False, reset_after=True, packed=T > 1,
-            dtype=library.DTYPES[w_x.dtype], w_n=None, bias_x=bias_x, bias_h=bias_h,
-            lengths=None, resets=None, tape=None,
-            **({} if T > 1 else {"w_x": w_x, "w_h": w_h, "origin_x": None, "origin_h": None}),
+            dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h, w_n=None, bias_x=bias_x, bias_h=bias_h,
+            lengths=None, resets=None, tape=None, origin_x=None, origin_h=None,
         )  # fmt: skip
         self._packed = PackedPair(self._native, (w_x, w_h), 3) if T > 1 else None
 

@@ -64,7 +64,7 @@ class _Struct:
         count = len(first)
         assert tuple(self.fields[:count]) == tuple(first)
         pack = struct.Struct("@" + self._format[:count]).pack
-        whole = self({**dict.fromkeys(first), **fields})
+        whole = self(dict.fromkeys(first) | fields)
         return pack, whole[len(pack(*[0] * count)) :]
 
 
@@ -186,7 +186,7 @@ class Prepared:
         library: the loaded library.
         call: the struct that the kernel takes.
         changing: the names of the fields that are given each time, the first ones of the struct.
-        fields: all others.
+        fields: all others; of those that change, what is given here is not used.
     """
 
     def __init__(self, library: Library, call: str, changing: tuple[str, ...], **fields: Any) -> None:

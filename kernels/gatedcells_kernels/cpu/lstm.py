@@ -126,9 +126,9 @@ class LSTMInference:
                 "threads", "input", "hidden", "cell", "last_cell", "states", "last",
                 *(PANELS if T > 1 else ()),
             ),
-            T=T, B=B, I=I, H=H, P=H, reverse=False, packed=T > 1, dtype=library.DTYPES[w_x.dtype], w_p=None,
-            bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, tape=None, cells=None,
-            **({} if T > 1 else {"w_x": w_x, "w_h": w_h, "origin_x": None, "origin_h": None}),
+            T=T, B=B, I=I, H=H, P=H, reverse=False, packed=T > 1, dtype=library.DTYPES[w_x.dtype], w_x=w_x,
+            w_h=w_h, w_p=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, tape=None,
+            cells=None, origin_x=None, origin_h=None,
         )  # fmt: skip
         self._packed = PackedPair(self._native, (w_x, w_h), 4) if T > 1 else None
 

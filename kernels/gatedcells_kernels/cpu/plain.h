@@ -48,11 +48,12 @@ INLINE void add_dots(const N* a, int64_t a_stride, int64_t K, const N* const* w,
   }
 }
 
-// R rows by the rows of all matrices that belong to LANES units of one gate, C of them at a time; added up over
-// the lanes only once for all products.
+// R rows by the rows of all matrices that belong to LANES units of one gate, C of them at a time; added up
+// over the lanes only once for all products.
 template <class N, int R, int C, int M>
-INLINE void dot_rows(const Plain<N> (&of)[M], int64_t row, const N* const (&columns)[M][Lanes<RealOf<N>>::count],
-                     const RealOf<N>* bias, RealOf<N>* c, int64_t c_stride) {
+INLINE void dot_rows(const Plain<N> (&of)[M], int64_t row,
+                     const N* const (&columns)[M][Lanes<RealOf<N>>::count], const RealOf<N>* bias,
+                     RealOf<N>* c, int64_t c_stride) {
   typedef RealOf<N> Real;
   constexpr int L = Lanes<Real>::count;
   HalfVector<Real> sums[R * L];
