@@ -76,8 +76,9 @@ def run(
     name = model.recipe.cell.upper()
     with progress_bar(console) as progress:
         bar = progress.add_task("forecasting", total=len(places.series))
-        quantiles = model.forecast(
-            panel, places.series, places.origins, lambda done: progress.advance(bar, done)
+        came = np.full(len(places.series), every)
+        quantiles = model.follow(
+            panel, places.series, places.origins, came, lambda done: progress.advance(bar, done)
         )
     inputs, _ = model.inputs(panel)
     forecasts = {name: quantiles[..., model.recipe.quantiles.index(0.5)]}

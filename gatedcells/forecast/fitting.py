@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from gatedcells.forecast.conformal import Margins, level_pairs
+from gatedcells.forecast.continuing import last_values
 from gatedcells.forecast.covariates import CovariateMoments
 from gatedcells.forecast.data import IntArray
 from gatedcells.forecast.direct import DirectForecaster, DirectRecipe, DirectTask, Sizes
@@ -148,8 +149,7 @@ def _surveyed(store: Store, recipe: DirectRecipe, fit: Fit, console: Console) ->
                     x = in_units(part, logarithm)
                     scales[logarithm].append(SeriesScales.fit(x, part.offsets, logarithm))
             covariates.add(part)
-            kept = np.minimum(panel.sizes, reach_back(panel.grid, recipe.lookback, recipe.horizon))
-            tails.append(panel.select(np.arange(len(kept)), panel.sizes - kept, panel.sizes, 0))
+            tails.append(last_values(panel, reach_back(panel.grid, recipe.lookback, recipe.horizon)))
             begins.append(series)
             held.append(out)
             series, windows = series + len(panel.ids), windows + len(part.y)

@@ -16,18 +16,19 @@ from gatedcells.forecast import forecaster_files
 from gatedcells.forecast.answers import forecast_frame
 from gatedcells.forecast.calendar import check_country
 from gatedcells.forecast.cells import CELLS
+from gatedcells.forecast.continuing import come_true, continued, last_values
 from gatedcells.forecast.direct import DirectRecipe
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fitting import check, fit_store, too_few
-from gatedcells.forecast.frames import Names, Style, give_back, read_frame
+from gatedcells.forecast.frames import Names, Style, give_back
 from gatedcells.forecast.future import future_stamps, with_future
 from gatedcells.forecast.grid import Grid
-from gatedcells.forecast.panel import Panel, build_panel
+from gatedcells.forecast.panel import Panel
 from gatedcells.forecast.panel_inputs import seasons_of
 from gatedcells.forecast.panel_model import Fit, PanelModel
 from gatedcells.forecast.panel_report import FramePolicy, FrameReport, warn_of_levels
 from gatedcells.forecast.panel_store import InMemory, ParquetFolder, Store
-from gatedcells.forecast.rolling import cross_validated, laid_out, threads_set
+from gatedcells.forecast.rolling import cross_validated, laid_out, laid_out_as, steps_ahead, threads_set
 from gatedcells.forecast.training import Interrupted
 
 _LONGEST_LOOKBACK = 336
@@ -186,7 +187,7 @@ class Forecaster:
             ForecastError: ``h`` is more than the horizon, or ``future`` lacks steps.
         """
         model = self._fitted()
-        h = self._steps(h, model.recipe.horizon)
+        h = steps_ahead(h, model.recipe.horizon)
         panel, style = self._panel_to_forecast(frame)
         panel = with_future(panel, future, self._names, style, h, model.recipe.horizon)
         every = np.arange(len(panel.ids))
@@ -194,13 +195,32 @@ class Forecaster:
             found = model.forecast(panel, every, panel.sizes)
         return forecast_frame(model, self._names, panel, style, every, panel.sizes, found[:, :h])
 
+    def update(self, frame: Any) -> "Forecaster":
+        """Go on to values that have come since: `predict` goes on from their end, and the intervals of every
+        series become wider or narrower by how many of them lay outside. The network stays as it is.
+
+        Args:
+            frame: with the columns of the frame fitted on: the new rows alone, or those before them as well.
+
+        Raises:
+            NotFitted: not fitted yet.
+            ForecastError: a frame that cannot be used, or one that begins long after the values known.
+        """
+        model = self._fitted()
+        given, style = self._panel_to_forecast(frame)
+        panel = continued(self._context, given)
+        with threads_set(self.threads):
+            model.follow(panel, *come_true(self._context, panel, model.recipe.horizon))
+        self._context, self._style = last_values(panel, model.reach), style
+        return self
+
     def make_future_dataframe(self, h: int | None = None, *, frame: Any = None) -> Any:
         """The series and stamps that `predict` would forecast, to fill in what is known of them.
 
         Args:
             h, frame: as of `predict`.
         """
-        h = self._steps(h, self._fitted().recipe.horizon)
+        h = steps_ahead(h, self._fitted().recipe.horizon)
         panel, style = self._panel_to_forecast(frame)
         series, stamps = future_stamps(panel, style, h)
         columns = {self._names.id_col: [panel.ids[at] for at in series], self._names.time_col: stamps}
@@ -226,7 +246,7 @@ class Forecaster:
         Raises:
             ForecastError: a series is too short for so many windows.
         """
-        return cross_validated(self, frame, n_windows, step_size, self._steps(h, int(self.horizon)), refit)
+        return cross_validated(self, frame, n_windows, step_size, steps_ahead(h, int(self.horizon)), refit)
 
     def save(self, folder: str | Path) -> Path:
         """Write the fitted forecaster as safetensors and JSON, and the values it goes on from.
@@ -268,14 +288,8 @@ class Forecaster:
         if twice:
             raise ForecastError(f"columns are named twice: {', '.join(sorted(twice))}")
         check(self._recipe(None), self._how())
-        names = Names(
-            self.id_col,
-            self.time_col,
-            self.target_col,
-            tuple(self.known),
-            tuple(self.past),
-            tuple(self.static),
-        )
+        beside = (tuple(columns) for columns in (self.known, self.past, self.static))
+        names = Names(self.id_col, self.time_col, self.target_col, *beside)
         return FramePolicy(self.on_gap, self.on_duplicate, self.on_outlier), names
 
     def _recipe(self, grid: Grid | None) -> DirectRecipe:
@@ -299,26 +313,11 @@ class Forecaster:
             raise NotFitted("this forecaster is not fitted yet: call fit(frame), or Forecaster.load(folder)")
         return self.model_
 
-    def _steps(self, h: int | None, horizon: int) -> int:
-        if h is None:
-            return horizon
-        if not 1 <= h <= horizon:
-            raise ForecastError(
-                f"h is {h}; this forecaster forecasts from 1 to {horizon} steps (fit one with"
-                f" horizon={h} for more)"
-            )
-        return int(h)
-
     def _panel_to_forecast(self, frame: Any) -> tuple[Panel, Style]:
         if frame is None:
             return self._context, self._style
-        names, model = self._names, self.model_
-        rows = read_frame(frame, names, covariates=(*names.known, *names.past))
-        panel, report = build_panel(
-            rows, names, model.grid, FramePolicy(self.on_gap, self.on_duplicate, "keep")
-        )
-        report.warn()
-        return panel, rows.style
+        policy = FramePolicy(self.on_gap, self.on_duplicate)
+        return laid_out_as(self.model_, self._names, policy, frame)
 
 
 _PARAMETERS = {

@@ -5,9 +5,12 @@
     FOLDER/forecaster.json            parameters, series, grid, report; the digest of the other file
     FOLDER/forecaster.safetensors     weights, scales, margins, and the values that forecasts go on from
 
-Nothing in it is executed when it is read, and nothing is believed before the tensors bear it out.
+Written over, the tensors come to lie in ``forecaster-again.safetensors``, and so back and forth: whatever
+stops the writing, ``forecaster.json`` names a file that is whole. Nothing in it is executed when it is
+read, and nothing is believed before the tensors bear it out.
 """
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gatedcells.forecast.conformal import Margins
+from gatedcells.forecast.conformal import WIDEST, Margins
 from gatedcells.forecast.covariates import Covariates
 from gatedcells.forecast.data import Clock
 from gatedcells.forecast.direct import DirectForecaster, DirectRecipe, Sizes
@@ -32,7 +35,8 @@ from gatedcells.forecast.panel_report import FrameReport
 from gatedcells.forecast.scaling import SeriesScales
 
 FORMAT = 1
-_JSON, _TENSORS = "forecaster.json", "forecaster.safetensors"
+_JSON = "forecaster.json"
+_TENSORS = ("forecaster.safetensors", "forecaster-again.safetensors")
 _LARGEST = 1_000_000
 _FAR = 1e30
 _BLANKS = ("y", "known", "past")  # of the context; may have blanks
@@ -60,20 +64,26 @@ def write(folder: Path, saved: Saved) -> None:
         ForecastError: it holds something else, or cannot be written.
     """
     check_folder(folder)
+    before: str | None = None
+    if (folder / _JSON).exists():
+        with suppress(ForecastError):  # a damaged one is written over
+            before = _tensors_named(read_json(folder / _JSON))
+    path = folder / _TENSORS[before == _TENSORS[0]]
     model, context = saved.model, saved.context
     static = {name: [_plain(value) for value in values] for name, values in context.static.items()}
     tensors = {f"network.{name}": value for name, value in model.network.network.state_dict().items()}
     numbers = {f"scales.{name}": getattr(model.scales, name) for name in ("level", "spread", "change")}
-    numbers |= {"margins.pooled": model.margins.pooled, "margins.own": model.margins.own}
+    numbers |= {f"margins.{name}": getattr(model.margins, name) for name in ("pooled", "own", "widths")}
     numbers |= {"context.first": context.first, "context.offsets": context.offsets}
     for name in _BLANKS:
         values = getattr(context, name)
         numbers |= {f"context.{name}": np.nan_to_num(values), f"context.{name}_has": np.isfinite(values)}
     tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in numbers.items()}
-    write_tensors(folder / _TENSORS, tensors)
+    write_tensors(path, tensors)
     content = {
         "format": FORMAT,
-        "tensors_sha256": sha256_of(folder / _TENSORS),
+        "tensors": path.name,
+        "tensors_sha256": sha256_of(path),
         "parameters": {name: list(v) if isinstance(v, tuple) else v for name, v in saved.parameters.items()},
         "recipe": asdict(model.recipe),
         "sizes": model.network.sizes._asdict(),
@@ -91,6 +101,14 @@ def write(folder: Path, saved: Saved) -> None:
         "train_seconds": saved.train_seconds,
     }
     write_json(folder / _JSON, content)
+    if before is not None:
+        (folder / before).unlink(missing_ok=True)
+
+
+def _tensors_named(content: Any) -> str:
+    """The file that a folder's JSON goes with; of what is none, the first name."""
+    found = content.get("tensors") if isinstance(content, dict) else None
+    return found if found in _TENSORS else _TENSORS[0]
 
 
 def check_folder(folder: Path) -> None:
@@ -119,9 +137,10 @@ def read(folder: Path, defaults: dict[str, Any]) -> Saved:
         raise ForecastError(
             f"{path}: is of format {found!r}; this version of gatedcells reads format {FORMAT}"
         )
-    if (folder / _TENSORS).is_file() and sha256_of(folder / _TENSORS) != content.get("tensors_sha256"):
+    beside = folder / _tensors_named(content)
+    if beside.is_file() and sha256_of(beside) != content.get("tensors_sha256"):
         raise ForecastError(f"{folder}: its two files were not written together")
-    tensors, _ = read_tensors(folder / _TENSORS)
+    tensors, _ = read_tensors(beside)
     try:
         if set(content["parameters"]) != set(defaults):
             raise ValueError(
@@ -174,11 +193,15 @@ def _saved(content: dict[str, Any], tensors: dict[str, Tensor], defaults: dict[s
     )
     if (scales.spread <= 0).any() or (scales.change <= 0).any():
         raise ValueError("a spread that is not positive")
+    tensors.setdefault("margins.widths", torch.ones(many, levels, dtype=torch.float64))  # added later
     margins = Margins(
         _array(tensors, "margins.pooled", (levels, horizon)),
         _array(tensors, "margins.own", (many, levels, horizon)),
         int(content["windows"]),
-    )  # fmt: skip
+        _array(tensors, "margins.widths", (many, levels)),
+    )
+    if not ((margins.widths >= 1 / WIDEST) & (margins.widths <= WIDEST)).all():
+        raise ValueError("widths of intervals that no values can have taught")
     model = PanelModel(network, fit, grid, ids, scales, covariates, margins)
     context = _context(content["context"], tensors, grid, names)
     model.inputs(context)  # the series are those of the model

@@ -112,6 +112,8 @@ def read_frame(
         y = _numbers(_column(table, names.target_col, "target_col"), names.target_col) if target else None
         fixed = {name: _static(table[name]) for name in (names.static if static else ())}
         return Rows(ids, codes, stamps, y, beside, fixed, style, np.arange(len(table)))
+    if static and names.static:
+        raise ForecastError("static covariates need a long frame: a wide one has no column for each series")
     return _wide(table, names, target, stamps, beside, style)
 
 
@@ -120,8 +122,6 @@ def _wide(
 ) -> Rows:
     other = {names.time_col, *names.known, *names.past, *names.static}
     series = sorted(name for name in table.columns if name not in other)
-    if names.static:
-        raise ForecastError("static covariates need a long frame: a wide one has no column for each series")
     if not target:
         series = [""]  # covariates of all series alike
     if not series:

@@ -66,6 +66,10 @@ def fit(file: Path, out: Path, **options: Any) -> None:
 @click.option(
     "--future", type=click.Path(path_type=Path), metavar="FILE", help="Known columns of steps to come."
 )
+@click.option(
+    "--update", is_flag=True,
+    help="FILE is what has come since: keep it in FOLDER, with intervals as wide as it teaches.",
+)  # fmt: skip
 @click.option("--h", type=click.IntRange(1), help="Steps ahead. [the horizon]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write it, CSV or Parquet.")
 def apply(folder: Path, **options: Any) -> None:
@@ -108,9 +112,17 @@ def _apply(folder: Path, options: dict[str, Any]) -> None:
 
     out = options["out"]
     parquet = out is not None and out.suffix.lower() in (".parquet", ".pq")
+    frame = options["data"]
+    if options["update"] and frame is None:
+        raise ForecastError("--update keeps what has come since: give it as --data FILE")
     forecaster = Forecaster.load(folder)
     with _said_in_a_line():
-        found = forecaster.predict(options["h"], frame=options["data"], future=options["future"])
+        if options["update"]:
+            forecaster.update(frame)
+            frame = None
+        found = forecaster.predict(options["h"], frame=frame, future=options["future"])
+    if options["update"]:
+        forecaster.save(folder)
     if out is not None:
         with written_beside(out) as beside:
             if not parquet:

@@ -123,6 +123,36 @@ class PanelModel:
         inputs, numbers = self.inputs(panel)
         found, last = self.network.quantiles(inputs, series, origins, progress)
         moved = self.margins.move(found, numbers[series], self.pairs, self.recipe.quantiles.index(0.5))
+        return self._in_their_units(inputs, series, moved, last)
+
+    def follow(
+        self, panel: Panel, series: IntArray, origins: IntArray, came: IntArray, progress: Any = None
+    ) -> npt.NDArray[np.float64]:
+        """Forecast windows that have come true, each with intervals as wide as those of its series that had
+        ended before it taught, and keep what all of them taught; else as `forecast`.
+
+        Args:
+            panel, series, origins, progress: as of `forecast`.
+            came: ``[W]`` values since the window of the series before.
+
+        Raises:
+            ForecastError: a series that the network was not trained on has no width of its own.
+        """
+        inputs, numbers = self.inputs(panel)
+        strange = series[numbers[series] < 0]
+        if len(strange):
+            raise ForecastError(f"{shown(panel.ids[strange[0]])} is not one of the series it was fitted on")
+        found, last = self.network.quantiles(inputs, series, origins, progress)
+        actual, known = inputs.targets(series, origins[None])
+        moved, self.margins = self.margins.follow(
+            found, np.where(known[0], actual[0], np.nan), numbers[series], origins, came,
+            self.fit.level, self.pairs, self.recipe.quantiles.index(0.5),
+        )  # fmt: skip
+        return self._in_their_units(inputs, series, moved, last)
+
+    def _in_their_units(
+        self, inputs: PanelInputs, series: IntArray, moved: FloatArray, last: FloatArray
+    ) -> npt.NDArray[np.float64]:
         x = last[:, None, None] + moved * inputs.scales.spread[series][:, None, None]
         return np.exp(x) if self.scales.log else x
 

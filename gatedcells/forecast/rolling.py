@@ -65,6 +65,34 @@ def laid_out(forecaster: Fitting, frame: Any) -> tuple[Panel, Style, FrameReport
     return panel, rows.style, report
 
 
+def laid_out_as(model: PanelModel, names: Names, policy: FramePolicy, frame: Any) -> tuple[Panel, Style]:
+    """A frame on the grid of a fitted model.
+
+    Raises:
+        ForecastError: as the parts say.
+    """
+    rows = read_frame(frame, names, covariates=(*names.known, *names.past))
+    panel, report = build_panel(rows, names, model.grid, policy)
+    report.warn()
+    return panel, rows.style
+
+
+def steps_ahead(h: int | None, horizon: int) -> int:
+    """``h``, or all of the horizon.
+
+    Raises:
+        ForecastError: it is more than that.
+    """
+    if h is None:
+        return horizon
+    if not 1 <= h <= horizon:
+        raise ForecastError(
+            f"h is {h}; this forecaster forecasts from 1 to {horizon} steps (fit one with"
+            f" horizon={h} for more)"
+        )
+    return int(h)
+
+
 def cross_validated(
     forecaster: Fitting, frame: Any, n_windows: int, step_size: int | None, h: int, refit: bool
 ) -> Any:

@@ -1,0 +1,95 @@
+"""Going on to values that have come since a forecaster was fitted."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from gatedcells.forecast.data import FloatArray, IntArray, shown
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.panel import Panel
+
+_LONGEST_PAUSE = 10_000  # steps without values between what was known and what came
+
+
+def last_values(panel: Panel, reach: int) -> Panel:
+    """The last ``reach`` values of every series, or a few more: each begins with a value that is known."""
+    seen = np.where(np.isnan(panel.y), -1, np.arange(len(panel.y)))
+    begins = panel.sizes - np.minimum(panel.sizes, reach)
+    begins = np.maximum.accumulate(seen)[panel.offsets[:-1] + begins] - panel.offsets[:-1]
+    return panel.select(np.arange(len(begins)), begins, panel.sizes, 0)
+
+
+def continued(before: Panel, after: Panel) -> Panel:
+    """The series of ``before``, and those that ``after`` alone has, up to where either knows them; where
+    both do, ``after`` is believed.
+
+    Raises:
+        ForecastError: the values of a series that came lie far from those that were known.
+    """
+    number = {one: at for at, one in enumerate(after.ids)}
+    parts: list[list[tuple[Panel, int]]] = [
+        [(before, at), *([(after, number[one])] if one in number else [])]
+        for at, one in enumerate(before.ids)
+    ]
+    parts += [[(after, at)] for at, one in enumerate(after.ids) if one not in set(before.ids)]
+    first = np.array([min(int(panel.first[at]) for panel, at in own) for own in parts], dtype=np.int64)
+    end = np.array([max(_end(panel, at) for panel, at in own) for own in parts], dtype=np.int64)
+    for own, whole in zip(parts, end - first, strict=True):
+        if whole > sum(int(panel.sizes[at]) for panel, at in own) + _LONGEST_PAUSE:
+            (panel, at), (other, there) = own
+            ended, began = panel.grid.wall_stamps(
+                np.array([_end(panel, at) - 1, other.first[there]], dtype=np.int64)
+            )
+            raise ForecastError(
+                f"{shown(panel.ids[at])} was known until {ended}, and the values given begin at {began};"
+                f" expected at most {_LONGEST_PAUSE:,} steps between them (is a stamp mistyped?)"
+            )
+    offsets = np.concatenate([[0], np.cumsum(end - first)]).astype(np.int64)
+    last = [own[-1] for own in parts]
+    return Panel(
+        grid=before.grid,
+        ids=tuple(panel.ids[at] for panel, at in last),
+        first=first,
+        offsets=offsets,
+        y=_laid("y", parts, first, offsets),
+        known=_laid("known", parts, first, offsets),
+        ahead=0,
+        past=_laid("past", parts, first, offsets),
+        static={
+            name: np.array([panel.static[name][at] for panel, at in last], dtype=values.dtype)
+            for name, values in before.static.items()
+        },
+    )
+
+
+def come_true(before: Panel, panel: Panel, horizon: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Windows of a whole horizon that have ended since each series of ``before`` did, evenly spaced and at
+    most a horizon apart: the numbers of their series in ``panel``, their local positions, and how many
+    values had come since the window before."""
+    ended = {one: _end(before, at) for at, one in enumerate(before.ids)}
+    series, origins, came = (list[int]() for _ in range(3))
+    for at, one in enumerate(panel.ids):
+        begin, end = ended.get(one, _end(panel, at)), _end(panel, at)
+        ends = np.linspace(begin, end, -(-(end - begin) // horizon) + 1).astype(np.int64)
+        for last, now in pairwise(ends.tolist()):
+            if now - horizon > panel.first[at]:
+                series.append(at)
+                origins.append(now - horizon - int(panel.first[at]))
+                came.append(now - last)
+    return np.array(series, dtype=np.int64), np.array(origins, dtype=np.int64), np.array(came, dtype=np.int64)
+
+
+def _end(panel: Panel, at: int) -> int:
+    return int(panel.first[at] + panel.sizes[at])
+
+
+def _laid(name: str, parts: list[list[tuple[Panel, int]]], first: IntArray, offsets: IntArray) -> FloatArray:
+    like: Any = getattr(parts[0][0][0], name)
+    values = np.full((int(offsets[-1]), *like.shape[1:]), np.nan)
+    for own, start, offset in zip(parts, first, offsets, strict=False):
+        for panel, at in own:
+            given = getattr(panel, name)[panel.offsets[at] : panel.offsets[at + 1]]
+            where = values[offset + int(panel.first[at] - start) :][: len(given)]
+            where[...] = np.where(np.isnan(given), where, given)
+    return values
