@@ -166,8 +166,8 @@ class FastForecaster:
         errors, logs = self._errors(regions, progress)
         found: list[FloatArray] = []
         for column, region in enumerate(regions):
-            past = errors.before(errors.row(region.series.first_hour) + region.test)
-            correction = neighbours.correction(past)[:, column]
+            rows = errors.row(region.series.first_hour) + region.test
+            correction = neighbours.correction(errors, rows)[:, column]
             found.append(np.exp(logs[column][region.test - len(region.load_mw)] + correction))
         return found
 

@@ -13,7 +13,7 @@ from gatedcells.forecast.data import FloatArray, IntArray, LoadSeries
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import WARMUP_HOURS, FastForecaster, table_of
 from gatedcells.forecast.features import FeatureTable, level_columns
-from gatedcells.forecast.neighbours import LAGS_HOURS
+from gatedcells.forecast.neighbours import LAGS_HOURS, SAME_HOURS
 from gatedcells.forecast.windows import fill_from_the_past
 
 _CALENDAR_HOURS = 24 * 28  # made at once; a block of it costs as much as a single hour
@@ -81,26 +81,27 @@ class Stream:
         """Read the history: the logarithms that later steps look back to, and the state."""
         recipe, scales = self._forecaster.recipe, self._forecaster.scales
         network = self._forecaster.network.eval()
-        self._kept = max(24, *recipe.lags_hours) + 2
-        # a ring with each number twice, so that any hour back is one column
-        self._logs = np.zeros((len(self._series), 2 * self._kept))
-        self._at = self._kept  # one past the newest, from kept to 2 · kept
-        self._errors = np.full((len(self._series), max(LAGS_HOURS)), np.nan)  # the newest last
+        many = len(self._series)
+        logs = np.zeros((many, max(24, *recipe.lags_hours) + 2))
+        told = 0 if self.neighbours is None else max(*LAGS_HOURS, *SAME_HOURS)
+        errors = np.full((many, max(told, 1)), np.nan)
         changes: list[torch.Tensor] = []
         states: list[Any] = []
         for row, one in enumerate(self._series):
             load = fill_from_the_past(one.load_mw, np.isfinite(one.load_mw), one.source)
-            last = np.log(load[-self._kept :])
-            self._logs[row, self._kept - len(last) : self._kept] = last
-            first = max(len(load) - WARMUP_HOURS, 0)
+            last = np.log(load[-logs.shape[1] :])
+            logs[row, -len(last) :] = last
+            first = max(len(load) - WARMUP_HOURS - told, 0)
             table = table_of(recipe, scales, one, load, first, len(load) + 1)
             change, state = network(table.inputs(torch.arange(len(load) + 1 - first)[:, None]))
             changes.append(change[-1])
-            told = min(len(change) - 1, max(LAGS_HOURS))
-            expected = change[-1 - told : -1, 0].double().numpy() * scales[one.region].change
-            errors = np.diff(np.log(load[-told - 1 :])) - expected
-            self._errors[row, -told:] = np.where(np.isfinite(one.load_mw[-told:]), errors, np.nan)
+            known = min(max(len(load) - WARMUP_HOURS, 0), told)
+            if known:
+                expected = change[-1 - known : -1, 0].double().numpy() * scales[one.region].change
+                error = np.diff(np.log(load[-known - 1 :])) - expected
+                errors[row, -known:] = np.where(np.isfinite(one.load_mw[-known:]), error, np.nan)
             states.append(state)
+        self._logs, self._errors = _Recent(logs), _Recent(errors)
         self._change = torch.cat(changes)
         self._state = _joined(states)
 
@@ -138,12 +139,11 @@ class Stream:
         unknown = np.isnan(loads)
         if unknown.any():
             # as a hole in a file: y[t-1] · y[t-24] / y[t-25]
-            last, same, before = self._log_at(np.array([1, 24, 25])).T
+            last, same, before = self._logs.back(np.array([1, 24, 25])).T
             guess = np.exp(last + same - before)
             loads = np.where(unknown, guess, loads)
-        self._errors = np.roll(self._errors, -1, axis=1)
-        self._errors[:, -1] = np.where(unknown, np.nan, np.log(loads) - self._log_forecast())
-        self._push(np.log(loads))
+        self._errors.push(np.where(unknown, np.nan, np.log(loads) - self._log_forecast()))
+        self._logs.push(np.log(loads))
         self._made += 1
         self.next_hour = self.next_hour + pd.Timedelta(hours=1)
         x = self._inputs()
@@ -153,27 +153,17 @@ class Stream:
 
     def _log_forecast(self) -> FloatArray:
         """The network's own, ``[R]``."""
-        return self._logs[:, self._at - 1] + self._change.double().numpy() * self._scale["change"]
+        return self._logs.back(np.array([1]))[:, 0] + self._change.double().numpy() * self._scale["change"]
 
     def _correction(self) -> FloatArray | float:
         """What the errors of the last hours add to it, ``[R]``."""
         if self.neighbours is None:
             return 0.0
         theirs = [self.regions.index(name) for name in self.neighbours.regions]
-        past = self._errors[theirs][:, [-lag for lag in LAGS_HOURS]].T
+        past, same = (self._errors.back(np.array(hours))[theirs].T for hours in (LAGS_HOURS, SAME_HOURS))
         found = np.empty(len(self.regions))
-        found[theirs] = self.neighbours.correction(past)
+        found[theirs] = self.neighbours.correction_after(past, same)
         return found
-
-    def _push(self, logs: FloatArray) -> None:
-        if self._at == 2 * self._kept:
-            self._at = self._kept
-        self._logs[:, self._at] = logs
-        self._logs[:, self._at - self._kept] = logs
-        self._at += 1
-
-    def _log_at(self, hours_back: IntArray) -> FloatArray:
-        return self._logs[:, self._at - hours_back]
 
     def _inputs(self) -> torch.Tensor:
         """Inputs of the step that forecasts `next_hour`, ``[R, I]``."""
@@ -181,7 +171,7 @@ class Stream:
         if hour >= _CALENDAR_HOURS:
             self._calendar_from, hour = self._made, 0
             self._calendar = self._calendars(self._made)
-        levels = level_columns(self._log_at, self._all, self._forecaster.recipe.lags_hours, **self._scale)
+        levels = level_columns(self._logs.back, self._all, self._forecaster.recipe.lags_hours, **self._scale)
         return torch.cat([torch.from_numpy(levels), self._calendar[hour]], dim=-1)
 
     def _all(self, hours_back: IntArray) -> npt.NDArray[np.bool_]:
@@ -205,6 +195,32 @@ class Stream:
             )
             blocks.append(table.inputs(torch.arange(len(starts))))
         return torch.stack(blocks, dim=1)
+
+
+class _Recent:
+    """The numbers of the last hours, of each series: a ring that holds each twice, so that any hour back is
+    one column.
+
+    Args:
+        last: ``[R, hours]``, the newest last.
+    """
+
+    def __init__(self, last: FloatArray) -> None:
+        self.hours = last.shape[1]
+        self._twice = np.concatenate([last, last], axis=1)
+        self._at = self.hours  # one past the newest, from hours to 2 · hours
+
+    def push(self, numbers: FloatArray) -> None:
+        """Take the next hour's, ``[R]``."""
+        if self._at == 2 * self.hours:
+            self._at = self.hours
+        self._twice[:, self._at] = numbers
+        self._twice[:, self._at - self.hours] = numbers
+        self._at += 1
+
+    def back(self, hours: IntArray) -> FloatArray:
+        """``[R, k]``: those of ``[k]`` hours back, 1 the newest."""
+        return self._twice[:, self._at - hours]
 
 
 def _joined(states: Sequence[Any]) -> Any:

@@ -10,7 +10,7 @@ import torch
 
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import BestRecipe, FastForecaster, FastRecipe, FastTask
-from gatedcells.forecast.neighbours import LAGS_HOURS, Errors, Neighbours
+from gatedcells.forecast.neighbours import DAYS, LAGS_HOURS, Errors, Neighbours
 from gatedcells.forecast.networks import ChangeNetwork
 from gatedcells.forecast.runs import Config, RunFolder
 from gatedcells.forecast.scaling import LogScale
@@ -40,7 +40,7 @@ def test_an_error_that_follows_another_regions_is_found_and_taken_off():
     weight[1, 0, 0] = 0
     assert np.abs(weight).max() < 0.05
     rows = np.arange(TRAIN, HOURS)
-    left = errors.log_error[rows] - neighbours.correction(errors.before(rows))
+    left = errors.log_error[rows] - neighbours.correction(errors, rows)
     before, after = np.abs(errors.log_error[rows]).mean(axis=0), np.abs(left).mean(axis=0)
     assert after[1] < 0.9 * before[1]
     np.testing.assert_allclose(after[[0, 2]], before[[0, 2]], rtol=0.01)
@@ -60,10 +60,43 @@ def test_nothing_after_a_regions_training_part_is_looked_at():
 def test_an_hour_that_nobody_knows_and_a_far_error_weigh_little():
     neighbours = fitted(errors_that_follow())
     nothing = np.full((len(LAGS_HOURS), 3), np.nan)
-    assert (neighbours.correction(nothing) == 0).all()
+    never = np.full((DAYS, 3), np.nan)
+    assert (neighbours.correction_after(nothing, never) == 0).all()
     far = nothing.copy()
     far[0, 0] = 3.0  # twenty times the load
-    assert abs(neighbours.correction(far)[1]) <= 6 * neighbours.usual[1]
+    assert abs(neighbours.correction_after(far, never)[1]) <= 6 * neighbours.usual[1]
+    assert neighbours.correction_after(far, never)[1] != 0
+
+
+def test_a_habit_that_drifts_is_found_and_taken_off():
+    """A errs more and more in the hours from six to nine, B does not."""
+    hour = np.arange(HOURS) % 24
+    table = np.random.default_rng(4).laplace(size=(HOURS, 2)) * 0.01
+    table[:, 0] += np.where((hour >= 6) & (hour < 9), np.linspace(-0.05, 0.05, HOURS), 0.0)
+    errors, ends = Errors(("A", "B"), START, table), [TRAIN] * 2
+    neighbours = Neighbours.fit(errors, ends)
+    assert neighbours.lasting[0] > 0.5
+    rows = np.arange(TRAIN, HOURS)
+    left = np.abs(table[rows] - neighbours.correction(errors, rows))
+    morning = (hour[rows] >= 6) & (hour[rows] < 9)
+    assert left[morning, 0].mean() < 0.5 * np.abs(table[rows][morning, 0]).mean()
+    np.testing.assert_allclose(left[:, 1].mean(), np.abs(table[rows, 1]).mean(), rtol=0.02)
+
+
+def test_the_correction_of_many_hours_is_that_of_each():
+    errors = errors_that_follow()
+    errors.log_error[np.random.default_rng(1).random(errors.log_error.shape) < 0.1] = np.nan
+    neighbours = replace(fitted(errors), lasting=np.array([0.5, -0.3, 0.7]))
+    rows = np.array([0, 5, 700, 24 * DAYS, 5999])
+    found = neighbours.correction(errors, rows)
+    padded = np.concatenate([np.full((24 * DAYS, 3), np.nan), errors.log_error])
+    for row, one in zip(rows + 24 * DAYS, found, strict=True):
+        past = np.stack([padded[row - lag] for lag in LAGS_HOURS])
+        days = np.stack([padded[row - 24 * day] for day in range(1, DAYS + 1)])
+        np.testing.assert_allclose(neighbours.correction_after(past, days), one, rtol=1e-12, atol=1e-18)
+    changed = replace(errors, log_error=errors.log_error.copy())
+    changed.log_error[700:] = 9.0  # nothing of an hour or after it is looked at
+    np.testing.assert_array_equal(neighbours.correction(changed, rows[:3]), found[:3])
 
 
 def test_regions_that_never_met_or_were_never_forecast_have_no_weights():
@@ -97,6 +130,7 @@ def trained(regions, cell="gru", precision="float32"):
 def test_following_the_load_adds_what_forecasting_the_test_part_adds(small_regions, cell):
     forecaster = trained(small_regions, cell)
     assert np.abs(forecaster.neighbours.weights).max() > 0
+    assert (forecaster.neighbours.lasting != 0).all()
     hours = 40
     whole, _ = together(small_regions, hours)
     cut = [
@@ -160,6 +194,9 @@ def spoiled(content, **change):
         (lambda c: spoiled(c, usual=[1.0, -1.0]), "usual errors above 0"),
         (lambda c: spoiled(c, usual=[1.0, float("nan")]), "NaN is no number"),
         (lambda c: spoiled(c, weights=[[1.0]]), "weights of shape"),
+        (lambda c: spoiled(c, days=7), "expected errors of 56 days"),
+        (lambda c: spoiled(c, lasting=[0.1]), "a weight of them for each region"),
+        (lambda c: spoiled(c, lasting=[0.1, 1e999]), "NaN|Infinity"),
         (lambda c: spoiled(c, regions=["DOM", "AEP"]), "is of DOM, AEP; expected AEP, DOM"),
     ],
 )
@@ -170,6 +207,17 @@ def test_neighbours_of_something_else_are_refused(saved, spoil, message):
     with pytest.raises(ForecastError, match=message) as caught:
         run.forecaster(run.config(), "gru")
     assert "neighbours.json" in str(caught.value)
+
+
+def test_runs_of_before_know_nothing_of_days(saved, small_regions):
+    run, forecaster = saved
+    path = run.path / "gru" / "neighbours.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({name: content[name] for name in content if name not in ("days", "lasting")}))
+    back, _ = run.forecaster(run.config(), "gru")
+    forecaster.neighbours = replace(forecaster.neighbours, lasting=np.zeros(2))
+    found, expected = (f.forecast_test(small_regions, lambda _: None) for f in (back, forecaster))
+    assert all((a == b).all() for a, b in zip(found, expected, strict=True))
 
 
 def test_a_recurrence_in_bfloat16_keeps_its_weights_and_forecasts_in_float32(small_regions):
