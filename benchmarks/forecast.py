@@ -18,7 +18,8 @@ from benchmarks.records import append
 from gatedcells.forecast.baselines import baselines
 from gatedcells.forecast.data import Clock
 from gatedcells.forecast.evaluate import Result, score_baselines, scored
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.metrics import Scores
 from gatedcells.forecast.runs import RunFolder
 from gatedcells.forecast.sources import locate

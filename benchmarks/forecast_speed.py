@@ -15,7 +15,8 @@ import gatedcells
 from benchmarks.records import append
 from benchmarks.timing import quantiles
 from gatedcells.forecast.data import Clock
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.sources import locate
 from gatedcells.forecast.training import train
 from gatedcells.forecast.windows import Region, prepare

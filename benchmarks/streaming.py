@@ -14,7 +14,8 @@ import torch
 
 from benchmarks.records import append
 from benchmarks.timing import interleaved, quantiles
-from gatedcells.forecast.fast import FastForecaster, FastRecipe, table_of
+from gatedcells.forecast.fast import FastForecaster, table_of
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.features import FeatureTable
 from gatedcells.forecast.scaling import LogScale
 from gatedcells.forecast.simulate import simulate_regions

@@ -62,7 +62,7 @@ def _backtest(options: dict[str, Any]) -> None:
     from gatedcells.forecast.backtest import Plan
     from gatedcells.forecast.backtest_run import run
     from gatedcells.forecast.calendar import check_country
-    from gatedcells.forecast.fast import FastRecipe
+    from gatedcells.forecast.fast_recipe import FastRecipe
     from gatedcells.forecast.pipeline import read_data
     from gatedcells.forecast.training import Interrupted
 

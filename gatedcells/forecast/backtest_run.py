@@ -15,7 +15,8 @@ from gatedcells.forecast.backtest import Fold, Plan, folds
 from gatedcells.forecast.baselines import baselines
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored
-from gatedcells.forecast.fast import FastForecaster, FastRecipe, FastTask
+from gatedcells.forecast.fast import FastForecaster, FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.files import read_json, write_json
 from gatedcells.forecast.policy import DEFAULT, Policy
 from gatedcells.forecast.progress import progress_bar, train_shown

@@ -66,7 +66,7 @@ _OF_LOAD = ("hidden_size", "tz", "stamp", "trees", "on_gap", "on_outlier")
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Chunks or windows a step. [fast: 96, article: 1024]"
 )
-@click.option("--steps", type=click.IntRange(1), help="fast, best: optimizer steps. [700, 4000]")
+@click.option("--steps", type=click.IntRange(1), help="fast, best: optimizer steps. [700, 3800]")
 @click.option(
     "--holidays", metavar="COUNTRY", help="fast, best: whose public holidays are inputs, or none. [US]"
 )

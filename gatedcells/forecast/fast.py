@@ -8,7 +8,6 @@ relative error; AdamW with warm-up and cosine decay.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from gatedcells.forecast.cells import State
 from gatedcells.forecast.data import FloatArray, LoadSeries
 from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.features import FeatureTable, feature_table, input_names, input_size
 from gatedcells.forecast.neighbours import Errors, Neighbours
 from gatedcells.forecast.networks import change_network
@@ -29,66 +29,6 @@ from gatedcells.forecast.windows import Region
 
 WARMUP_HOURS = 336  # before a stretch that is forecast, while the state forgets that it started at zero
 _SPAN_HOURS = 720  # of the test part that are forecast side by side
-
-
-@dataclass(frozen=True)
-class FastRecipe:
-    """Settings of the fast recipe; the defaults train for about half a minute on one core.
-
-    Attributes:
-        cell: ``"gru"`` or ``"lstm"``.
-        hidden_size: H.
-        steps: optimizer steps.
-        chunk_hours: T, hours that a training chunk runs over.
-        batch_size: B, chunks a step.
-        burn_in_hours: first hours of a chunk that are not supervised, while the state warms up from zero.
-        lags_hours: how far back, besides the last hour, a step sees directly.
-        learning_rate, weight_decay, warmup_steps, clip_norm: of AdamW.
-        holidays: country whose public holidays are inputs, or ``"none"``.
-        members: networks trained side by side, each on batches of its own; the forecast is their mean.
-        precision: ``"float32"`` or ``"bfloat16"``, of the recurrence: its products and what it keeps for the
-            backward pass. Weights, their updates, inputs and forecasts are float32 in either.
-        neighbours: whether what all regions' errors of the last hours say of the next is added, see
-            `gatedcells.forecast.neighbours`.
-        loss_in: ``"percent"``, in which a region that is hard to forecast counts for more, or
-            ``"usual errors"`` of each region (its day-and-week ratio's), as the likelihood would have it.
-    """
-
-    cell: str = "gru"
-    hidden_size: int = 64
-    steps: int = 700
-    chunk_hours: int = 96
-    batch_size: int = 96
-    burn_in_hours: int = 12
-    lags_hours: tuple[int, ...] = (2, 12, 24, 48, 72, 96, 120, 144, 168, 336)
-    learning_rate: float = 2e-2
-    weight_decay: float = 0.1
-    warmup_steps: int = 100
-    clip_norm: float = 1.0
-    holidays: str = "US"
-    members: int = 1
-    precision: str = "float32"
-    neighbours: bool = False
-    loss_in: str = "percent"
-
-    @property
-    def hours_needed(self) -> int:
-        """How far back the inputs of a forecast reach."""
-        return max(self.lags_hours, default=1) + 2
-
-
-@dataclass(frozen=True)
-class BestRecipe(FastRecipe):
-    """More of everything: units, steps, six networks instead of one, and the regions' errors of the last
-    hours; for two cores and a quarter of an hour."""
-
-    hidden_size: int = 160
-    steps: int = 4000
-    members: int = 6
-    weight_decay: float = 0.2
-    precision: str = "bfloat16"
-    neighbours: bool = True
-    loss_in: str = "usual errors"
 
 
 def table_of(
@@ -130,6 +70,7 @@ class FastForecaster:
             recipe.hidden_size,
             recipe.members,
             recipe.precision,
+            recipe.head_size,
         )
 
     def forecast_test(self, regions: Sequence[Region], progress: Callable[[int], None]) -> list[FloatArray]:

@@ -12,13 +12,16 @@ from gatedcells.forecast.networks import PRECISIONS
 from gatedcells.forecast.weighting import LOSSES
 
 # settings that runs of before do not have, and what these did
-_ADDED: dict[str, Any] = {"members": 1, "precision": "float32", "neighbours": False, "loss_in": "percent"}
+_ADDED: dict[str, Any] = {
+    "members": 1, "precision": "float32", "neighbours": False, "loss_in": "percent", "head_size": 0,
+}  # fmt: skip
 _LARGEST_SEED = 2**63 - 1
 _MOST_THREADS = 1024
 _MANY = 1_000_000_000
 _WHOLE = {
     "hidden_size": (1, 4096), "first_size": (1, 4096), "second_size": (1, 4096), "layers": (1, 16),
-    "members": (1, 64), "steps": (1, _MANY), "epochs": (1, _MANY), "warmup_steps": (1, _MANY),
+    "members": (1, 64), "head_size": (0, 4096),
+    "steps": (1, _MANY), "epochs": (1, _MANY), "warmup_steps": (1, _MANY),
     "burn_in_hours": (0, 100_000), "lags_hours": (1, 100_000), "chunk_hours": (1, 100_000),
     "lookback_hours": (1, 100_000), "lookback_days": (1, 100_000),
 }  # fmt: skip
@@ -77,7 +80,8 @@ def _check_whole(name: str, value: Any) -> None:
 
 
 def _kept(recipe: Any) -> int:
-    units = getattr(recipe, "hidden_size", 0) * getattr(recipe, "layers", 1) * getattr(recipe, "members", 1)
+    units = getattr(recipe, "hidden_size", 0) * getattr(recipe, "layers", 1) + getattr(recipe, "head_size", 0)
+    units *= getattr(recipe, "members", 1)
     units += getattr(recipe, "first_size", 0) + getattr(recipe, "second_size", 0)
     lengths = ("chunk_hours", "lookback_hours", "lookback_days")
     return units * recipe.batch_size * max(getattr(recipe, name, 1) for name in lengths)

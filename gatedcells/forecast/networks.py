@@ -1,10 +1,12 @@
 """The fast recipe's networks: one, or several whose forecasts are averaged."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from gatedcells.forecast.cells import State, recurrent_layer
 from gatedcells.forecast.errors import ForecastError
@@ -13,16 +15,25 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 class ChangeNetwork(nn.Module):
-    """``change[p] = linear([rnn(x)[p], x[p]])``: the change in log load, in units of the region's spread of
-    changes."""
+    """``change[p] = w z + b + v relu(U z + c)`` with ``z = [rnn(x)[p], x[p]]``: the change in log load, in
+    units of the region's spread of changes. Without units in the head it is the first two terms."""
 
-    def __init__(self, cell: str, inputs: int, hidden_size: int, precision: str = "float32") -> None:
+    def __init__(
+        self, cell: str, inputs: int, hidden_size: int, precision: str = "float32", head_size: int = 0
+    ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
             raise ForecastError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         self._bfloat16 = precision == "bfloat16"
         self.rnn = recurrent_layer(cell, inputs, hidden_size)
         self.head = nn.Linear(hidden_size + inputs, 1)
+        self.bent = self.out = None
+        if head_size:
+            self.bent, self.out = (
+                nn.Linear(hidden_size + inputs, head_size),
+                nn.Linear(head_size, 1, bias=False),
+            )
+            nn.init.zeros_(self.out.weight)  # starts as the straight line
 
     @property
     def first(self) -> "ChangeNetwork":
@@ -38,13 +49,18 @@ class ChangeNetwork(nn.Module):
         return self._headed(self.rnn.step, x, state)
 
     def _headed(self, recur: Callable[..., Any], x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        if self._bfloat16:
-            with torch.autocast(x.device.type, torch.bfloat16):
-                hidden, state = recur(x, state)
-            hidden = hidden.to(x.dtype)
-        else:
+        with self._precision(x):
             hidden, state = recur(x, state)
-        return self.head(torch.cat([hidden, x], dim=-1)).squeeze(-1), state
+        read = torch.cat([hidden.to(x.dtype), x], dim=-1)
+        change = self.head(read)
+        if self.bent is not None and self.out is not None:
+            with self._precision(x):
+                bent = self.bent(read)
+            change = change + self.out(relu(bent.to(x.dtype)))
+        return change.squeeze(-1), state
+
+    def _precision(self, x: Tensor) -> torch.autocast | nullcontext[None]:
+        return torch.autocast(x.device.type, torch.bfloat16) if self._bfloat16 else nullcontext()
 
 
 class ChangeEnsemble(nn.Module):
@@ -81,9 +97,8 @@ class ChangeEnsemble(nn.Module):
 
 
 def change_network(
-    cell: str, inputs: int, hidden_size: int, members: int, precision: str
+    cell: str, inputs: int, hidden_size: int, members: int, precision: str, head_size: int
 ) -> ChangeNetwork | ChangeEnsemble:
     """A network, or several."""
-    if members == 1:
-        return ChangeNetwork(cell, inputs, hidden_size, precision)
-    return ChangeEnsemble([ChangeNetwork(cell, inputs, hidden_size, precision) for _ in range(members)])
+    made = [ChangeNetwork(cell, inputs, hidden_size, precision, head_size) for _ in range(members)]
+    return made[0] if members == 1 else ChangeEnsemble(made)

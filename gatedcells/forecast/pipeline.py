@@ -20,7 +20,8 @@ from gatedcells.forecast.bitcoin import BitcoinRecipe
 from gatedcells.forecast.data import Clock
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored, with_intervals
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.files import write_json, written_beside
 from gatedcells.forecast.intervals import Calibrator
 from gatedcells.forecast.page.findings import Findings, shown

@@ -27,7 +27,8 @@ from gatedcells.forecast.article import ArticleForecaster, ArticleRecipe
 from gatedcells.forecast.bitcoin import BitcoinRecipe, PriceForecaster
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import BestRecipe, FastForecaster, FastRecipe
+from gatedcells.forecast.fast import FastForecaster
+from gatedcells.forecast.fast_recipe import BestRecipe, FastRecipe
 from gatedcells.forecast.files import parse_json, read_json, read_tensors, size_of, write_json, write_tensors
 from gatedcells.forecast.intervals import Calibrator
 from gatedcells.forecast.limits import check_recipe, check_run, read_data, read_recipe, read_texts

@@ -13,7 +13,8 @@ import torch
 
 from gatedcells.forecast.data import FloatArray
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import FastRecipe, table_of
+from gatedcells.forecast.fast import table_of
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.scaling import LogScale
 from gatedcells.forecast.windows import Region
 

@@ -12,7 +12,8 @@ from gatedcells.cli import main
 from gatedcells.forecast.backtest import Plan, ends_of, folds
 from gatedcells.forecast.data import Clock, read_folder
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.training import train
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from gatedcells.forecast.article import ArticleRecipe, ArticleTask
 from gatedcells.forecast.bitcoin import BitcoinRecipe, PriceTask
 from gatedcells.forecast.distributed import Share
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from tests.forecast.test_bitcoin import walk
 
 pytestmark = pytest.mark.skipif(
@@ -69,7 +70,8 @@ import json, sys
 from pathlib import Path
 from gatedcells.forecast.data import read_folder
 from gatedcells.forecast.distributed import joined
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.training import train
 from gatedcells.forecast.windows import prepare
 

@@ -8,7 +8,8 @@ import torch
 
 from gatedcells.forecast.article import ArticleForecaster, ArticleRecipe
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import FastForecaster, FastRecipe
+from gatedcells.forecast.fast import FastForecaster
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.scaling import LogScale, MinMax
 
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from gatedcells.cli import main
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.files import read_json, read_tensors
 from gatedcells.forecast.prediction import predict_file
 from gatedcells.forecast.runs import RunFolder

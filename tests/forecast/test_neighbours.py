@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import BestRecipe, FastForecaster, FastRecipe, FastTask
+from gatedcells.forecast.fast import FastForecaster
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.neighbours import DAYS, LAGS_HOURS, Errors, Neighbours
-from gatedcells.forecast.networks import ChangeNetwork
 from gatedcells.forecast.runs import Config, RunFolder
 from gatedcells.forecast.scaling import LogScale
 from gatedcells.forecast.stream import Stream
@@ -218,31 +218,3 @@ def test_runs_of_before_know_nothing_of_days(saved, small_regions):
     forecaster.neighbours = replace(forecaster.neighbours, lasting=np.zeros(2))
     found, expected = (f.forecast_test(small_regions, lambda _: None) for f in (back, forecaster))
     assert all((a == b).all() for a, b in zip(found, expected, strict=True))
-
-
-def test_a_recurrence_in_bfloat16_keeps_its_weights_and_forecasts_in_float32(small_regions):
-    torch.manual_seed(1)
-    half, full = (ChangeNetwork("gru", 9, 8, precision) for precision in ("bfloat16", "float32"))
-    full.load_state_dict(half.state_dict())
-    x = torch.randn(20, 3, 9)
-    (found, state), (expected, _) = half(x), full(x)
-    assert found.dtype == torch.float32
-    assert state.dtype == torch.bfloat16
-    assert all(p.dtype == torch.float32 for p in half.parameters())
-    assert 0 < (found - expected).abs().max() < 2**-5  # 8 states, 2^-7 off, by at most 1/4
-    step, _ = half.step(x[0], state)
-    assert step.dtype == torch.float32
-    found.square().mean().backward()
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in half.parameters())
-    with pytest.raises(ForecastError, match="precision must be one of float32, bfloat16, got 'int8'"):
-        ChangeNetwork("gru", 9, 8, "int8")
-
-
-def test_the_best_recipe_trains_several_such_networks(small_regions):
-    recipe = BestRecipe(hidden_size=6, steps=2, chunk_hours=48, batch_size=2)
-    task = FastTask(recipe, small_regions)
-    forecaster = task.forecaster()
-    loss = task.loss(forecaster.network.train(), 0, torch.Generator().manual_seed(0))
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert recipe.neighbours

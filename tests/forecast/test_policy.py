@@ -12,7 +12,8 @@ from gatedcells.cli import main
 from gatedcells.forecast.backtest import Plan, folds
 from gatedcells.forecast.data import read_file
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.flaws import REMEDIES
 from gatedcells.forecast.policy import DEFAULT, ON_GAP, ON_OUTLIER, Policy
 from gatedcells.forecast.windows import LOOKBACK, prepare

@@ -5,7 +5,8 @@ import torch
 
 from gatedcells.forecast.data import read_folder
 from gatedcells.forecast.evaluate import scored
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.training import train
 from gatedcells.forecast.windows import prepare
 

@@ -8,7 +8,8 @@ import torch
 
 from gatedcells.forecast.article import ArticleRecipe, ArticleTask
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.runs import Config, RunFolder
 
 DATA = {"kind": "files", "place": "x", "sha256": {}, "tz": "UTC", "stamp": "ending"}
@@ -40,11 +41,12 @@ def test_settings_and_forecasters_come_back_as_saved(tmp_path, small_regions, co
     assert all((a == b).all() for a, b in zip(found, expected, strict=True))
 
 
-def test_a_run_from_before_there_were_members_is_read_as_what_it_was(tmp_path):
+@pytest.mark.parametrize("setting", ["members", "head_size"])
+def test_a_run_from_before_there_was_a_setting_is_read_as_what_it_was(tmp_path, setting):
     run = RunFolder(tmp_path / "run")
     run.create(FAST)
     content = json.loads((run.path / "config.json").read_text())
-    del content["recipe"]["members"]
+    del content["recipe"][setting]
     (run.path / "config.json").write_text(json.dumps(content))
     assert run.config() == FAST
 

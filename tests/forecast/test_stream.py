@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import WARMUP_HOURS, FastForecaster, FastRecipe, table_of
+from gatedcells.forecast.fast import WARMUP_HOURS, FastForecaster, table_of
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.scaling import LogScale
 from gatedcells.forecast.stream import _CALENDAR_HOURS, Stream
 

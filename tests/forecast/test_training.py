@@ -10,7 +10,8 @@ import torch
 from gatedcells.forecast.article import ArticleRecipe, ArticleTask
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import scored
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.files import read_tensors, write_tensors
 from gatedcells.forecast.training import Interrupted, train
 

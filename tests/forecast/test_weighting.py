@@ -8,7 +8,8 @@ import torch
 
 from gatedcells.forecast.baselines import DayWeekRatio
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.weighting import region_weights
 
 

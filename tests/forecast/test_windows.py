@@ -10,7 +10,8 @@ from gatedcells.forecast.article import ArticleRecipe, ArticleTask, columns
 from gatedcells.forecast.calendar import holiday_flags, local_starts
 from gatedcells.forecast.data import read_file
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import FastRecipe, FastTask
+from gatedcells.forecast.fast import FastTask
+from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.features import feature_table, input_size
 from gatedcells.forecast.flaws import spike_mask
 from gatedcells.forecast.policy import Policy
