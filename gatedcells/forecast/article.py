@@ -182,9 +182,7 @@ class ArticleTask:
         self.recipe, self._seed = recipe, seed
         self.scales = {r.name: MinMax.fit(self._fitted_on(r)) for r in regions}
         table = torch.cat([scaled_columns(self.scales[r.name], r.series, r.load_mw) for r in regions])
-        # every window of every region, as one view: nothing is copied before a batch is drawn
-        self._windows = table.unfold(0, recipe.lookback_hours, 1)
-        self._load = table[:, _LOAD]
+        self._table = table
         offsets = np.concatenate([[0], np.cumsum([len(r.load_mw) for r in regions])[:-1]])
         targets = [r.train[r.usable[r.train]] + o for r, o in zip(regions, offsets, strict=True)]
         self._targets = torch.from_numpy(np.concatenate(targets))
@@ -197,6 +195,10 @@ class ArticleTask:
         self.steps = self._batches * recipe.epochs
         self.clip_norm: float | None = None
         self._shuffled: tuple[int, Tensor] | None = None
+
+    def to(self, device: torch.device) -> None:
+        """Keep what batches are made of on a device."""
+        self._table = self._table.to(device)
 
     def _fitted_on(self, region: Region) -> FloatArray:
         every = columns(region.series, region.load_mw)
@@ -219,9 +221,11 @@ class ArticleTask:
         epoch, within = divmod(step, self._batches)
         order = self._order(epoch)[within * self._batch : (within + 1) * self._batch]
         targets = self._targets[order]
-        own = share.part(targets)
-        windows = self._windows[own - self.recipe.lookback_hours].transpose(1, 2)
-        error = torch.nn.functional.mse_loss(network(windows), self._load[own], reduction="sum")
+        own = share.part(targets).to(self._table.device)
+        lookback = self.recipe.lookback_hours
+        # every window of every region, as one view: nothing is copied before a batch is drawn
+        windows = self._table.unfold(0, lookback, 1)[own - lookback].transpose(1, 2)
+        error = torch.nn.functional.mse_loss(network(windows), self._table[own, _LOAD], reduction="sum")
         return error * share.of / len(targets)
 
     def _order(self, epoch: int) -> Tensor:

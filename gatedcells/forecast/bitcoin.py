@@ -124,6 +124,10 @@ class PriceTask:
         self.steps = self._batches * recipe.epochs
         self.steps_per_epoch: float = self._batches
 
+    def to(self, device: torch.device) -> None:
+        """Keep what batches are made of on a device."""
+        self._windows, self._targets = self._windows.to(device), self._targets.to(device)
+
     def forecaster(self) -> PriceForecaster:
         """A new, untrained one."""
         return PriceForecaster(self.recipe, self.scales)
@@ -143,7 +147,7 @@ class PriceTask:
             len(self._targets), generator=torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         )
         chosen = order[within * self.recipe.batch_size : (within + 1) * self.recipe.batch_size]
-        own = share.part(chosen)
+        own = share.part(chosen).to(self._targets.device)
         error = nn.functional.mse_loss(network(self._windows[own]), self._targets[own], reduction="sum")
         return error * share.of / len(chosen)
 

@@ -12,7 +12,7 @@ from gatedcells.forecast.calendar import check_country
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
 from gatedcells.forecast.data import EASTERN, Clock
-from gatedcells.forecast.distributed import share
+from gatedcells.forecast.distributed import DEVICES, device, share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.networks import PRECISIONS
 from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy, check
@@ -25,7 +25,7 @@ _OPTIONS_OF = {
     "bitcoin": ("epochs", "dropout"),
 }
 # nothing that the bitcoin recipe has
-_OF_LOAD = ("hidden_size", "tz", "stamp", "trees", "on_gap", "on_outlier")
+_OF_LOAD = ("hidden_size", "tz", "stamp", "trees", "on_gap", "on_outlier", "device")
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -108,24 +108,20 @@ _OF_LOAD = ("hidden_size", "tz", "stamp", "trees", "on_gap", "on_outlier")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
 @click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
 @click.option(
-    "--stamp",
-    type=click.Choice(["ending", "beginning"]),
-    default="ending",
-    show_default=True,
+    "--stamp", type=click.Choice(["ending", "beginning"]), default="ending", show_default=True,
     help="Whether a stamp is the end of its hour (PJM) or the start.",
+)  # fmt: skip
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="To train on; not bitcoin."
 )
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
+    "--out", type=click.Path(path_type=Path), metavar="DIR",
     help="Run folder to make. [forecast-runs/<date>-<time>]",
-)
+)  # fmt: skip
 @click.option(
-    "--resume",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
+    "--resume", type=click.Path(path_type=Path), metavar="RUN",
     help="Go on with an interrupted run; its settings are in its folder.",
-)
+)  # fmt: skip
 @click.pass_context
 def forecast(context: click.Context, **options: Any) -> None:
     """Forecast the next hour of electric load: train a GRU and an LSTM, score both on the last tenth of
@@ -229,10 +225,11 @@ def _run(context: click.Context, options: dict[str, Any]) -> None:
         if name == "bitcoin":
             _run_bitcoin(options, console)
             return
+        device(options["device"])  # is there, before anything is read
         source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
         config = new_config(
             name, recipe, _cells(options), options["seed"], options["threads"], source.to_json(),
-            _policy(options),
+            _policy(options), options["device"],
         )  # fmt: skip
         for series in source.series:
             check(series, config.policy)  # before there is a folder

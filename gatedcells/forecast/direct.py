@@ -191,6 +191,12 @@ class DirectTask:
         self.clip_norm: float | None = recipe.clip_norm
         self.steps_per_epoch: float = max(chunks.windows / recipe.windows_a_step, 1.0)
         self._quantiles = torch.tensor(recipe.quantiles)
+        self._device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> None:
+        """Batches are made on the CPU and moved to a device."""
+        self._device = device
+        self._quantiles = self._quantiles.to(device)
 
     def forecaster(self) -> DirectForecaster:
         """A new, untrained one."""
@@ -217,9 +223,10 @@ class DirectTask:
         mine = share.part(torch.arange(len(series))).numpy()
         series, steps, late = series[mine], steps[:, mine], late[:, mine]
         target, known = inputs.targets(series, late)
-        found = _run(network, inputs.batch(series, steps, len(late)))
-        lost = pinball(self._quantiles, found, torch.from_numpy(target.astype(np.float32))).mean(-1)
-        return (lost * torch.from_numpy(known)).sum() * share.of / counted
+        found = _run(network, inputs.batch(series, steps, len(late)).to(self._device))
+        actual = torch.from_numpy(target.astype(np.float32)).to(self._device)
+        lost = pinball(self._quantiles, found, actual).mean(-1)
+        return (lost * torch.from_numpy(known).to(self._device)).sum() * share.of / counted
 
     def _drawn(self, inputs: PanelInputs, generator: torch.Generator) -> tuple[IntArray, IntArray]:
         """Chunks ``[B]`` from anywhere in the series, each with the horizon behind it where the series is

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gatedcells.forecast.errors import ForecastError
 
+DEVICES = ("cpu", "cuda")
 _MINUTES = 30  # that a process waits for the others: one of them scores while they wait
 
 
@@ -51,12 +52,36 @@ def joined() -> Generator[Share]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    # each for tensors where they are: counts and errors lie on the CPU also where networks do not
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=_MINUTES))
     try:
         yield share()
     finally:
         dist.destroy_process_group()
+
+
+def device(name: str) -> torch.device:
+    """The device that this process computes on; of several processes on a host each has a GPU of its own.
+
+    Args:
+        name: ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ForecastError: there is none, or none for this process.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    if name not in DEVICES:
+        raise ForecastError(f"device must be one of {', '.join(DEVICES)}, got {name!r}")
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    there = torch.cuda.device_count()
+    if number >= there:
+        raise ForecastError(
+            f"device 'cuda': process {number} of this host needs a GPU, and torch {torch.__version__} sees"
+            f" {there}; 'cpu' trains here"
+        )
+    return torch.device("cuda", number)
 
 
 def as_first_says(value: bool) -> bool:

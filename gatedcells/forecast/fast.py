@@ -225,6 +225,12 @@ class FastTask:
         supervised = recipe.batch_size * (recipe.chunk_hours - recipe.burn_in_hours)
         self.steps_per_epoch: float = sum(len(r.train) for r in regions) / supervised
 
+    def to(self, device: torch.device) -> None:
+        """Keep what batches are made of on a device."""
+        self._table = self._table.to(device)
+        self._change, self._scale = self._change.to(device), self._scale.to(device)
+        self._weight, self._usable = self._weight.to(device), self._usable.to(device)
+
     def forecaster(self) -> FastForecaster:
         """A new, untrained one."""
         return FastForecaster(self.recipe, self.scales)
@@ -247,6 +253,7 @@ class FastTask:
         drawn = recipe.members * recipe.batch_size
         chosen = torch.randint(len(self._starts), (drawn,), generator=generator)
         every = self._starts[chosen] + torch.arange(recipe.chunk_hours)[:, None]  # [T, members · B]
+        every = every.to(self._change.device)  # drawn on the CPU: the same batches on every device
         rows = torch.cat([share.part(own.T).T for own in every.split(recipe.batch_size, dim=1)], dim=1)
         change, _ = network(self._table.inputs(rows))
         supervised = rows[recipe.burn_in_hours :]

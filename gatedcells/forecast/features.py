@@ -80,6 +80,11 @@ class FeatureTable:
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.numbers, self.codes, self.region
 
+    def to(self, device: torch.device) -> "FeatureTable":
+        """The same on a device."""
+        numbers, codes, region = (part.to(device) for part in self._parts)
+        return replace(self, numbers=numbers, codes=codes, region=region)
+
     def inputs(self, rows: Tensor) -> Tensor:
         """``rows`` of any shape to inputs ``[*rows.shape, input_size]``."""
         codes = self.codes[rows].long()

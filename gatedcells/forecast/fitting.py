@@ -71,7 +71,7 @@ def fit_panel(
 
 def fit_store(
     store: Store, grid: Grid, recipe: DirectRecipe, fit: Fit, console: Console, *, name: str,
-    checkpoint: Path | None = None,
+    checkpoint: Path | None = None, device: str = "cpu",
 ) -> Fitted:  # fmt: skip
     """Train and calibrate.
 
@@ -80,7 +80,7 @@ def fit_store(
         grid: of its series.
         recipe, fit: how.
         console: shows the bar, where it is a terminal.
-        name: what the bar calls it; checkpoint: file to go on from, if there is one.
+        name: what the bar calls it; checkpoint: file to go on from, if there is one; device: to train on.
 
     Raises:
         ForecastError: settings or series that do not fit.
@@ -107,7 +107,9 @@ def fit_store(
 
     chunks = StoreChunks(store, inputs, seen.windows, recipe.windows_a_step, recipe.steps, fit.seed)
     task = DirectTask(recipe, sizes, chunks)
-    model.network, done = train_shown(task, name, console, seed=fit.seed, checkpoint=checkpoint)
+    model.network, done = train_shown(
+        task, name, console, seed=fit.seed, checkpoint=checkpoint, device=device
+    )
     model.margins = _calibrated(model, store, seen, console)
     return Fitted(model, done, context)
 

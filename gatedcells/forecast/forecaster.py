@@ -67,7 +67,7 @@ class Forecaster:
         identity: whether the network tells series apart; without, it forecasts also series it was not fitted
             on.
         seed: of everything random; threads: of torch, None for its own choice. Same seed, threads and
-            machine: the same forecasts.
+            machine: the same forecasts. device: ``"cpu"`` or ``"cuda"``, to train on.
         id_col, time_col, target_col: names of the columns. A frame without ``id_col`` is wide: each column
             that is neither the time nor a covariate is a series.
         verbose: whether training shows a bar.
@@ -86,7 +86,8 @@ class Forecaster:
         holidays: str | None = None, freq: str | None = None, tz: str | None = None, stamp: str = "beginning",
         scaling: str = "auto", on_gap: str = "fill", on_duplicate: str = "raise", on_outlier: str = "keep",
         calibration: float = 0.1, identity: bool = True, seed: int = 0, threads: int | None = None,
-        id_col: str = "unique_id", time_col: str = "ds", target_col: str = "y", verbose: bool = False,
+        device: str = "cpu", id_col: str = "unique_id", time_col: str = "ds", target_col: str = "y",
+        verbose: bool = False,
     ) -> None:  # fmt: skip
         self.cell, self.horizon, self.lookback, self.hidden_size = cell, horizon, lookback, hidden_size
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
@@ -94,7 +95,8 @@ class Forecaster:
         self.known, self.past, self.static, self.holidays = known, past, static, holidays
         self.freq, self.tz, self.stamp, self.scaling = freq, tz, stamp, scaling
         self.on_gap, self.on_duplicate, self.on_outlier = on_gap, on_duplicate, on_outlier
-        self.calibration, self.identity, self.seed, self.threads = calibration, identity, seed, threads
+        self.calibration, self.identity = calibration, identity
+        self.seed, self.threads, self.device = seed, threads, device
         self.id_col, self.time_col, self.target_col, self.verbose = id_col, time_col, target_col, verbose
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -160,7 +162,7 @@ class Forecaster:
             try:
                 fitted = fit_store(
                     store, grid, self._recipe(grid), self._how(), console,
-                    name=f"{self.cell.upper()} training", checkpoint=checkpoint,
+                    name=f"{self.cell.upper()} training", checkpoint=checkpoint, device=self.device,
                 )  # fmt: skip
             except Interrupted:
                 raise KeyboardInterrupt from None

@@ -37,6 +37,7 @@ from gatedcells.forecast.scaling import SeriesScales
 FORMAT = 1
 _JSON = "forecaster.json"
 _TENSORS = ("forecaster.safetensors", "forecaster-again.safetensors")
+_ADDED = {"device": "cpu"}  # parameters that folders of before do not have
 _LARGEST = 1_000_000
 _FAR = 1e30
 _BLANKS = ("y", "known", "past")  # of the context; may have blanks
@@ -142,10 +143,9 @@ def read(folder: Path, defaults: dict[str, Any]) -> Saved:
         raise ForecastError(f"{folder}: its two files were not written together")
     tensors, _ = read_tensors(beside)
     try:
-        if set(content["parameters"]) != set(defaults):
-            raise ValueError(
-                f"parameters {sorted(set(content['parameters']) ^ set(defaults))} are unknown or missing"
-            )
+        given = content["parameters"] = _ADDED | content["parameters"]
+        if set(given) != set(defaults):
+            raise ValueError(f"parameters {sorted(set(given) ^ set(defaults))} are unknown or missing")
         return _saved(content, tensors, defaults)
     except (
         KeyError,

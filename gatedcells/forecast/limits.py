@@ -8,6 +8,7 @@ from typing import Any
 from gatedcells.forecast.calendar import check_country
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.data import Clock
+from gatedcells.forecast.distributed import DEVICES
 from gatedcells.forecast.networks import PRECISIONS
 from gatedcells.forecast.weighting import LOSSES
 
@@ -129,6 +130,17 @@ def check_run(seed: Any, threads: Any) -> None:
     for name, value, low, high in (("seed", seed, 0, _LARGEST_SEED), ("threads", threads, 1, _MOST_THREADS)):
         if type(value) is not int or not low <= value <= high:
             raise ValueError(f"{name} is {value!r}; expected a whole number from {low} to {high}")
+
+
+def read_device(name: Any) -> str:
+    """What networks are trained on.
+
+    Raises:
+        ValueError: no such device.
+    """
+    if name not in DEVICES:
+        raise ValueError(f"device is {name!r}; expected one of {', '.join(DEVICES)}")
+    return name
 
 
 def read_data(content: Any, recipe_name: str) -> dict[str, Any]:

@@ -97,6 +97,10 @@ class Batch:
     ahead: Tensor
     lags: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(*(part.to(device) for part in (self.x, self.series, self.ahead, self.lags)))
+
 
 class PanelInputs:
     """A panel with what turns its values into inputs.

@@ -120,6 +120,7 @@ def new_config(
     threads: int | None,
     data: dict[str, Any],
     policy: Policy = DEFAULT,
+    device: str = "cpu",
 ) -> Config:
     """The settings of a run that starts now."""
     versions = {
@@ -129,7 +130,7 @@ def new_config(
         "commit": commit(),
     }
     threads = threads or torch.get_num_threads()
-    return Config(recipe_name, recipe, cells, seed, threads, data, versions, policy)
+    return Config(recipe_name, recipe, cells, seed, threads, data, versions, policy, device)
 
 
 def regions_of(config: Config, source: Source) -> list[Region]:
@@ -183,7 +184,9 @@ def _train(run: RunFolder, config: Config, cell: str, regions: Sequence[Region],
     if first:
         run.save_scales(task.scales)
     name = f"{cell.upper()} training"
-    forecaster, done = train_shown(task, name, console, seed=config.seed, checkpoint=run.checkpoint(cell))
+    forecaster, done = train_shown(
+        task, name, console, seed=config.seed, checkpoint=run.checkpoint(cell), device=config.device
+    )
     if not first:
         return
     started = time.perf_counter()

@@ -58,8 +58,9 @@ def stop_on_interrupt() -> Generator[threading.Event]:
 
 
 def train_shown(
-    task: training.Task, name: str, console: Console, *, seed: int, checkpoint: Path | None
-) -> tuple[Any, training.Progress]:
+    task: training.Task, name: str, console: Console, *, seed: int, checkpoint: Path | None,
+    device: str = "cpu",
+) -> tuple[Any, training.Progress]:  # fmt: skip
     """`gatedcells.forecast.training.train` with a bar, stopped by Ctrl-C.
 
     Raises:
@@ -71,4 +72,6 @@ def train_shown(
         def show(now: training.Progress) -> None:
             progress.update(bar, completed=now.step, epoch=now.epoch, loss=now.loss)
 
-        return training.train(task, seed=seed, checkpoint=checkpoint, on_step=show, should_stop=stop.is_set)
+        return training.train(
+            task, seed=seed, checkpoint=checkpoint, on_step=show, should_stop=stop.is_set, device=device
+        )

@@ -31,7 +31,14 @@ from gatedcells.forecast.fast import FastForecaster
 from gatedcells.forecast.fast_recipe import BestRecipe, FastRecipe
 from gatedcells.forecast.files import parse_json, read_json, read_tensors, size_of, write_json, write_tensors
 from gatedcells.forecast.intervals import Calibrator
-from gatedcells.forecast.limits import check_recipe, check_run, read_data, read_recipe, read_texts
+from gatedcells.forecast.limits import (
+    check_recipe,
+    check_run,
+    read_data,
+    read_device,
+    read_recipe,
+    read_texts,
+)
 from gatedcells.forecast.neighbours import Neighbours
 from gatedcells.forecast.policy import DEFAULT, Policy
 from gatedcells.forecast.scaling import LogScale, MinMax
@@ -59,6 +66,7 @@ class Config:
         data: as `gatedcells.forecast.sources.Source.to_json` gives it; of prices the file and its digest.
         versions: of gatedcells, torch and Python, and the commit where it is known.
         policy: what is made of holes and spikes in load files.
+        device: that networks are trained on.
     """
 
     recipe_name: str
@@ -69,6 +77,7 @@ class Config:
     data: dict[str, Any]
     versions: dict[str, str]
     policy: Policy = DEFAULT
+    device: str = "cpu"
 
     @property
     def as_published(self) -> bool:
@@ -160,7 +169,7 @@ class RunFolder:
             return Config(
                 recipe_name, recipe, tuple(dict.fromkeys(cells)), content["seed"], content["threads"],
                 read_data(content["data"], recipe_name), read_texts("versions", content["versions"]),
-                _policy(recipe, content),
+                _policy(recipe, content), read_device(content.get("device", "cpu")),
             )  # fmt: skip
         except ForecastError as error:
             raise ForecastError(f"{path}: {error}") from error

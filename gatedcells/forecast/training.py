@@ -36,6 +36,10 @@ class Task(Protocol):
     steps_per_epoch: float
     clip_norm: float | None
 
+    def to(self, device: torch.device) -> None:
+        """Make batches on a device."""
+        ...
+
     def forecaster(self) -> Any:
         """A new, untrained forecaster."""
         ...
@@ -81,6 +85,7 @@ def train(
     checkpoint: Path | None = None,
     on_step: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    device: str = "cpu",
 ) -> tuple[Any, Progress]:
     """Train a forecaster; go on from ``checkpoint`` if that file exists, and keep it up to date.
 
@@ -91,18 +96,22 @@ def train(
             at the end.
         on_step: told after each step.
         should_stop: asked before each step.
+        device: ``"cpu"`` or ``"cuda"``, to train on; batches and first weights are the same on both.
 
     Returns:
-        the trained forecaster and where it stands.
+        the trained forecaster, on the CPU, and where it stands.
 
     Raises:
         Interrupted: ``should_stop`` said so.
-        ForecastError: the checkpoint belongs to another training, or the loss is no longer a number.
+        ForecastError: the checkpoint belongs to another training, the loss is no longer a number, or there
+            is no such device.
     """
-    with torch.random.fork_rng(devices=[]):
+    place = distributed.device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(seed)
         forecaster = task.forecaster()
-        network = forecaster.network
+        network = forecaster.network.to(place)
+        task.to(place)
         optimizer = task.optimizer(list(network.parameters()))
         progress = Progress(0, task.steps, 0.0, float("nan"), 0.0)
         if checkpoint is not None and checkpoint.exists():
@@ -139,6 +148,7 @@ def train(
                 saved = now
             on_step(progress)
         _save(checkpoint, network, optimizer, progress, seed)
+    network.to("cpu")
     return forecaster, progress
 
 
