@@ -200,6 +200,15 @@ class ArticleTask:
         """Keep what batches are made of on a device."""
         self._table = self._table.to(device)
 
+    @property
+    def _windows(self) -> Tensor:
+        """Every window of every region, as one view: nothing is copied before a batch is drawn."""
+        return self._table.unfold(0, self.recipe.lookback_hours, 1)
+
+    @property
+    def _load(self) -> Tensor:
+        return self._table[:, _LOAD]
+
     def _fitted_on(self, region: Region) -> FloatArray:
         every = columns(region.series, region.load_mw)
         return every if self.recipe.scaled_on == "all" else every[: region.train_end]
@@ -222,10 +231,8 @@ class ArticleTask:
         order = self._order(epoch)[within * self._batch : (within + 1) * self._batch]
         targets = self._targets[order]
         own = share.part(targets).to(self._table.device)
-        lookback = self.recipe.lookback_hours
-        # every window of every region, as one view: nothing is copied before a batch is drawn
-        windows = self._table.unfold(0, lookback, 1)[own - lookback].transpose(1, 2)
-        error = torch.nn.functional.mse_loss(network(windows), self._table[own, _LOAD], reduction="sum")
+        windows = self._windows[own - self.recipe.lookback_hours].transpose(1, 2)
+        error = torch.nn.functional.mse_loss(network(windows), self._load[own], reduction="sum")
         return error * share.of / len(targets)
 
     def _order(self, epoch: int) -> Tensor:

@@ -4,6 +4,7 @@ Every process draws the same batch and computes its share of it, so the loss is 
 same batch, up to the order of sums. The first process alone writes and prints.
 """
 
+import importlib
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -54,6 +55,9 @@ def joined() -> Generator[Share]:
         return
     # each for tensors where they are: counts and errors lie on the CPU also where networks do not
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # DDP imports it, and functions there take the group of that moment as a default: it would never go, and a
+    # thread of it that wants the interpreter while that ends aborts the process
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group(backend, timeout=timedelta(minutes=_MINUTES))
     try:
         yield share()

@@ -151,6 +151,20 @@ def test_when_one_is_killed_the_job_ends_and_goes_on_from_its_last_step(small_fo
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have no names to read here")
+def test_no_thread_of_the_engine_is_left_to_disturb_the_end_of_a_process(small_folder, tmp_path):
+    names = (
+        "import os\n"
+        "names = [Path(f'/proc/self/task/{t}/comm').read_text() for t in os.listdir('/proc/self/task')]\n"
+        "if share.first:\n"
+        "    print('left:', [name.strip() for name in names if 'gloo' in name])\n"
+    )
+    (tmp_path / "curve.py").write_text(CURVE + names)
+    done = torchrun(small_folder, "x.json", cwd=tmp_path, script=("curve.py",))
+    assert done.returncode == 0, done.stderr
+    assert "left: []" in done.stdout
+
+
 def test_processes_that_see_different_folders_are_told_so(small_folder, tmp_path):
     script = (
         "import os, sys\n"
