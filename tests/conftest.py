@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+# here alone: a second browser in a process would find the first one's loop running
+from tests.support.browser import browser as browser
+
 # before anything imports Triton: where there is no GPU its kernels run in its interpreter
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -49,12 +52,7 @@ def data_root() -> Path:
     return Path(root)
 
 
-# minutes each: at the end one process would still be at them while the other had nothing left
-_LONGEST = ("test_triton_launch.py", "test_triton.py")
-
-
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="no CUDA device")
         for item in items:

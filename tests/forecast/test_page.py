@@ -22,7 +22,6 @@ from gatedcells.forecast.page.gates import typical_days
 from gatedcells.forecast.page.markup import as_html, element, table
 from gatedcells.forecast.runs import RunFolder
 from gatedcells.forecast.windows import prepare
-from tests.support.browser import browser as browser
 from tests.support.browser import opened
 from tests.support.load_files import eastern_stamps, made_up_load, write_file
 

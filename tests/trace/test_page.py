@@ -11,7 +11,6 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import gatedcells
 from gatedcells.reference import gru, lstm
-from tests.support.browser import browser as browser
 from tests.support.browser import opened
 
 F64 = torch.float64
