@@ -18,6 +18,7 @@ from gatedcells.forecast.evaluate import Result, score_baselines, scored
 from gatedcells.forecast.fast import FastForecaster, FastTask
 from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.files import read_json, write_json
+from gatedcells.forecast.limits import ADDED
 from gatedcells.forecast.policy import DEFAULT, Policy
 from gatedcells.forecast.progress import progress_bar, train_shown
 from gatedcells.forecast.sources import Source
@@ -99,8 +100,13 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _of_before(settings: Any) -> Any:
-    """Settings of a backtest from before there were policies, with what it did."""
-    return {"policy": asdict(DEFAULT)} | settings if isinstance(settings, dict) else settings
+    """Settings of a backtest from before there were some of them, with what it did."""
+    if not isinstance(settings, dict):
+        return settings
+    recipe = settings.get("recipe")
+    if isinstance(recipe, dict):
+        settings = settings | {"recipe": ADDED | recipe}
+    return {"policy": asdict(DEFAULT)} | settings
 
 
 def _train(

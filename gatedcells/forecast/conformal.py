@@ -9,7 +9,8 @@ is promised to be only as far as the errors to come are like those held out.
 They seldom stay so for years. As windows come true, `Margins.follow` makes the intervals of their series
 wider or narrower until as many values lie outside as should (proportional control: Gibbs & Candès 2021,
 arXiv:2106.00170; Angelopoulos, Candès & Tibshirani 2023, arXiv:2307.16895). Over n horizons of a series the
-share outside is the asked one to within ``|log width| / (n · ADAPTS)``, whatever the errors are.
+share outside is the asked one to within ``|log width| / (n · ADAPTS)``, whatever the errors are, as long as
+the width stays within `WIDEST`.
 """
 
 import math

@@ -27,12 +27,11 @@ def continued(before: Panel, after: Panel) -> Panel:
     Raises:
         ForecastError: the values of a series that came lie far from those that were known.
     """
-    number = {one: at for at, one in enumerate(after.ids)}
-    parts: list[list[tuple[Panel, int]]] = [
-        [(before, at), *([(after, number[one])] if one in number else [])]
-        for at, one in enumerate(before.ids)
-    ]
-    parts += [[(after, at)] for at, one in enumerate(after.ids) if one not in set(before.ids)]
+    by_name: dict[Any, list[tuple[Panel, int]]] = {}
+    for panel in (before, after):
+        for at, one in enumerate(panel.ids):
+            by_name.setdefault(one, []).append((panel, at))
+    parts = list(by_name.values())
     first = np.array([min(int(panel.first[at]) for panel, at in own) for own in parts], dtype=np.int64)
     end = np.array([max(_end(panel, at) for panel, at in own) for own in parts], dtype=np.int64)
     for own, whole in zip(parts, end - first, strict=True):
@@ -87,7 +86,7 @@ def _end(panel: Panel, at: int) -> int:
 def _laid(name: str, parts: list[list[tuple[Panel, int]]], first: IntArray, offsets: IntArray) -> FloatArray:
     like: Any = getattr(parts[0][0][0], name)
     values = np.full((int(offsets[-1]), *like.shape[1:]), np.nan)
-    for own, start, offset in zip(parts, first, offsets, strict=False):
+    for own, start, offset in zip(parts, first, offsets[:-1], strict=True):
         for panel, at in own:
             given = getattr(panel, name)[panel.offsets[at] : panel.offsets[at + 1]]
             where = values[offset + int(panel.first[at] - start) :][: len(given)]

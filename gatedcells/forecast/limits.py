@@ -13,7 +13,7 @@ from gatedcells.forecast.networks import PRECISIONS
 from gatedcells.forecast.weighting import LOSSES
 
 # settings that runs of before do not have, and what these did
-_ADDED: dict[str, Any] = {
+ADDED: dict[str, Any] = {
     "members": 1, "precision": "float32", "neighbours": False, "loss_in": "percent", "head_size": 0,
 }  # fmt: skip
 _LARGEST_SEED = 2**63 - 1
@@ -101,7 +101,7 @@ def read_recipe(kind: type[Any], content: Any) -> Any:
     """
     default = kind()
     known = {field.name for field in fields(kind)}
-    content = {name: value for name, value in _ADDED.items() if name in known} | content
+    content = {name: value for name, value in ADDED.items() if name in known} | content
     if set(content) != known:
         raise ValueError(f"settings {sorted(set(content) ^ known)} are unknown or missing")
     checked: dict[str, Any] = {}

@@ -109,6 +109,17 @@ def test_the_command_scores_each_fold_and_goes_on_where_it_was(small_folder, tmp
     assert "is no backtest" in run(*options[:-1], tmp_path / "used", status=2)
 
 
+def test_a_backtest_from_before_some_settings_goes_on(small_folder, tmp_path):
+    options = ("--data", small_folder, "--folds", 1, "--span", 60, "--steps", 3, "--hidden-size", 4,
+               "--threads", 1, "--out", tmp_path / "out")  # fmt: skip
+    text = run(*options)
+    path = tmp_path / "out" / "settings.json"
+    settings = json.loads(path.read_text())
+    del settings["policy"], settings["recipe"]["head_size"], settings["recipe"]["members"]
+    path.write_text(json.dumps(settings))
+    assert run(*options) == text
+
+
 def test_without_refitting_one_network_forecasts_all_folds(small_folder, tmp_path):
     options = (
         "--data",
