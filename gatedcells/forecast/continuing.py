@@ -1,5 +1,6 @@
 """Going on to values that have come since a forecaster was fitted."""
 
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
@@ -62,11 +63,14 @@ def continued(before: Panel, after: Panel) -> Panel:
     )
 
 
-def come_true(before: Panel, panel: Panel, horizon: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Windows of a whole horizon that have ended since each series of ``before`` did, evenly spaced and at
-    most a horizon apart: the numbers of their series in ``panel``, their local positions, and how many
-    values had come since the window before."""
-    ended = {one: _end(before, at) for at, one in enumerate(before.ids)}
+def come_true(
+    before: Panel, panel: Panel, horizon: int, ids: Collection[Any]
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Windows of a whole horizon that have ended since each series of ``before`` that is among ``ids`` did,
+    evenly spaced and at most a horizon apart: the numbers of their series in ``panel``, their local
+    positions, and how many values had come since the window before."""
+    wanted = set(ids)
+    ended = {one: _end(before, at) for at, one in enumerate(before.ids) if one in wanted}
     series, origins, came = (list[int]() for _ in range(3))
     for at, one in enumerate(panel.ids):
         begin, end = ended.get(one, _end(panel, at)), _end(panel, at)

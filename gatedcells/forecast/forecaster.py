@@ -212,7 +212,7 @@ class Forecaster:
         given, style = self._panel_to_forecast(frame)
         panel = continued(self._context, given)
         with threads_set(self.threads):
-            model.follow(panel, *come_true(self._context, panel, model.recipe.horizon))
+            model.follow(panel, *come_true(self._context, panel, model.recipe.horizon, model.ids))
         self._context, self._style = last_values(panel, model.reach), style
         return self
 

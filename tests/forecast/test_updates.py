@@ -165,6 +165,11 @@ def test_a_series_of_its_own_and_one_that_had_no_news(whole, known):
     assert found["a"] == found["new"] == whole[whole.unique_id == "a"].ds.max() + pd.Timedelta("1h")
     assert found["b"] == known[known.unique_id == "b"].ds.max() + pd.Timedelta("1h")
     assert (one.model_.margins.widths[1] == 1).all()
+    # those of its own are followed from now on, the new one goes on with the width of all
+    taught = one.model_.margins.widths.copy()
+    one.update(pd.concat([only, new]).assign(ds=lambda frame: frame.ds + (only.ds.max() - only.ds.min()) * 2))
+    assert (one.model_.margins.widths[0] != taught[0]).any()
+    assert one.predict().groupby("unique_id").ds.min()["new"] > found["new"]
 
 
 def test_a_refused_update_changes_nothing(folder, whole, known):
