@@ -34,12 +34,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--run", type=Path, help="append the scores of a finished run folder instead")
     parser.add_argument("--day-ahead", type=Path, help="append the scores of a finished day-ahead folder")
+    parser.add_argument("--backtest", type=Path, nargs="+", help="append the scores of finished backtests")
     options = parser.parse_args()
     if options.run is not None:
         print(append("forecast-runs", _rows_of(options.run)))
         return
     if options.day_ahead is not None:
         print(append("day-ahead", _rows_of_day(options.day_ahead)))
+        return
+    if options.backtest:
+        print(append("backtest", [row for folder in options.backtest for row in _rows_of_backtest(folder)]))
         return
     torch.set_num_threads(options.threads)
     source = locate(None, Clock())
@@ -102,6 +106,28 @@ def _rows_of_day(run: Path) -> list[dict[str, object]]:
             row[kind] = round(found["intervals"]["mean"][kind], 4) if network else ""
         rows.append(row)
         print(row)
+    return rows
+
+
+def _rows_of_backtest(folder: Path) -> list[dict[str, object]]:
+    """Scores of a backtest's folds, mean of the regions, a row for each model."""
+    found = json.loads((folder / "backtest.json").read_text())
+    settings = found["settings"]
+    kind, window = settings["data"]["kind"], settings["plan"]["window_hours"] or ""
+    if kind != "pjm":
+        raise SystemExit(f"{folder}: the published files are needed, this is of {kind} data")
+    rows: list[dict[str, object]] = []
+    for fold in found["folds"]:
+        for name, smape in fold["smape"].items():
+            network = name == settings["recipe"]["cell"].upper()
+            rows.append({
+                "model": name, "steps": settings["recipe"]["steps"] if network else "",
+                "seed": settings["seed"] if network else "", "origin": fold["origin"],
+                "window_hours": window, "regions": len(fold["by_region"][name]),
+                "train_hours": fold["train_hours"], "test_hours": fold["test_hours"],
+                "smape": round(smape, 4), "mase": round(fold["mase"][name], 4),
+            })  # fmt: skip
+            print(rows[-1])
     return rows
 
 

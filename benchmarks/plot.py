@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from benchmarks.tables import newest
+from benchmarks.table_rows import newest
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 COLOURS = {"gatedcells": "#1b6ca8", "torch": "#d95f0e", "onnxruntime": "#7a7a7a"}

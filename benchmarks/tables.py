@@ -6,122 +6,23 @@ Each table is made from the newest file of its kind.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import geometric_mean, mean
+from statistics import geometric_mean
 
-from benchmarks.records import RESULTS
+from benchmarks.forecast_tables import FORECAST
+from benchmarks.table_rows import Row, newest, table
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLACE = re.compile(r"(<!-- rows: ([\w-]+) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
 
-Row = dict[str, str]
-
-
-def newest(name: str, **kind: str) -> tuple[Path, list[Row]]:
-    """The newest file of rows called ``name``, and its rows of a ``kind`` that the last commit that measured
-    this kind made.
-
-    Raises:
-        FileNotFoundError: nothing of that name was measured yet.
-    """
-    files = sorted(path for path in RESULTS.glob("*.csv") if re.search(rf"-{name}$", path.stem))
-    if not files:
-        raise FileNotFoundError(f"no rows called {name!r} in {RESULTS}")
-    with files[-1].open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if kind.items() <= row.items()]
-    return files[-1], [row for row in rows if row["commit"] == rows[-1]["commit"]]
-
 
 def fill(text: str) -> str:
     """``text`` with every marked table made anew."""
     return PLACE.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}", text)
-
-
-def _table(columns: list[str], rows: list[list[str]], source: Path, about: Row) -> str:
-    """Text is left aligned in the first column, numbers right in the others."""
-    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    device = f"{about['device']}; torch {about['torch']}; {about['date']}, commit {about['commit']}"
-    return "\n".join([*lines, "", f"{device}; `benchmarks/results/{source.name}`."])
-
-
-def _forecast(long: bool) -> str:
-    source, rows = newest("forecast")
-    lines: list[tuple[float, list[str]]] = []
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["model"], row["steps"]), []).append(row)
-    # the default number of steps is the one that ran with several seeds
-    default = max(groups, key=lambda key: len(groups[key]))[1]
-    for (model, steps), group in groups.items():
-        if not long and steps not in ("", default):
-            continue
-        smape = [float(row["smape"]) for row in group]
-        cells = [
-            model + (f", {steps} steps" if steps else ""),
-            f"{mean(smape):.3f}" + (f" ({min(smape):.3f} to {max(smape):.3f})" if len(smape) > 1 else ""),
-            f"{mean(float(row['mase']) for row in group):.3f}",
-            f"{mean(float(row['mae_mw']) for row in group):.0f}",
-        ]
-        if long:
-            cells.append(f"{mean(float(row['rmse_mw']) for row in group):.0f}")
-        cells.append(f"{mean(float(row['fit_s']) for row in group):.1f}")
-        lines.append((mean(smape), cells))
-    columns = ["", "sMAPE %", "MASE", "MAE, MW", *(["RMSE, MW"] if long else []), "seconds to fit"]
-    return _table(columns, [cells for _, cells in sorted(lines, reverse=True)], source, rows[0])
-
-
-def _forecast_runs() -> str:
-    source, rows = newest("forecast-runs")
-    names = ("smape", "mase", "mae_mw", "rmse_mw", "fit_s")
-    digits = (3, 3, 0, 0, 0)
-    lines = [
-        [row["model"], *(f"{float(row[name]):.{n}f}" for name, n in zip(names, digits, strict=True))]
-        for row in sorted(rows, key=lambda row: -float(row["smape"]))
-    ]
-    columns = ["", "sMAPE %", "MASE", "MAE, MW", "RMSE, MW", "seconds to fit"]
-    return _table(columns, lines, source, rows[0])
-
-
-def _day_ahead() -> str:
-    source, rows = newest("day-ahead")
-    steps = [name.removeprefix("smape_") for name in rows[0] if name.startswith("smape_")]
-    lines = [
-        [
-            f"{row['model']}, {row['steps']} steps" if row["steps"] else row["model"],
-            *(f"{float(row[f'smape_{step}']):.2f}" for step in steps),
-            f"{float(row['mase_mean']):.3f}",
-            *(f"{100 * float(row[f'coverage_{one}']):.1f}" if row["pinball"] else "" for one in (80, 95)),
-            f"{float(row['fit_s']):.0f}",
-        ]
-        for row in sorted(rows, key=lambda row: -float(row["smape_mean"]))
-    ]
-    ahead = [f"{step} h" if step != "mean" else "all hours" for step in steps]
-    columns = ["sMAPE %", *ahead, "MASE", "inside 80%", "inside 95%", "seconds to fit"]
-    return _table(columns, lines, source, rows[0])
-
-
-def _fleet() -> str:
-    source, rows = newest("fleet")
-    lines = [
-        [f"{row['series']} series of {row['hours']} hours, horizon {row['horizon']}", row["files"],
-         row["steps"], f"{float(row['epochs']):g}", f"{float(row['fit_s']):.0f}", row["peak_rss_mib"]]
-        for row in rows
-    ]  # fmt: skip
-    columns = [
-        "",
-        "files",
-        "training steps",
-        "passes",
-        f"seconds, {rows[0]['threads']} thread(s)",
-        "MiB of memory at the peak",
-    ]
-    return _table(columns, lines, source, rows[0])
 
 
 Shape = tuple[str, ...]
@@ -162,7 +63,7 @@ def _cells(op: str, mode: str) -> str:
             cells += [f"{float(ours['p50_ms']):.3g}", f"{100 * float(ours['of_peak_gflops']):.0f}%"]
             cells += ["".join(f"{r:.2f}" for r in _ratios(by_who, threads, peer)) for peer in peers]
         lines.append(cells)
-    return _table(columns, lines, source, about)
+    return table(columns, lines, source, about)
 
 
 def _cells_in_short() -> str:
@@ -178,7 +79,7 @@ def _cells_in_short() -> str:
             lines.append(cells)
     names = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
     columns = ["", *(f"{names[peer]}, {n} thread{'s' * (n != '1')}" for n in ("1", "2") for peer in PEERS)]
-    return _table(columns, lines, source, about)
+    return table(columns, lines, source, about)
 
 
 def _bfloat16() -> str:
@@ -198,7 +99,7 @@ def _bfloat16() -> str:
     columns = ["T, B, I, H"]
     for threads in ("1 thread", "2 threads"):
         columns += [f"ms, {threads}", "float32", "torch's bfloat16"]
-    return _table(columns, lines, source, about)
+    return table(columns, lines, source, about)
 
 
 def _memory() -> str:
@@ -207,18 +108,7 @@ def _memory() -> str:
         [f"{row['op'].upper()}, {row['who']}", row["peak_mb"], f"{float(row['p50_ms']):.0f}"] for row in rows
     ]
     shape = ", ".join(rows[0][key] for key in "TBIH")
-    return _table([f"a training step of {shape}", "MB at the peak", "ms"], lines, source, rows[0])
-
-
-def _forecast_speed() -> str:
-    source, rows = newest("forecast-speed")
-    ours = {row["cell"]: float(row["p50_ms"]) for row in rows if row["who"].endswith("cpu")}
-    lines = [
-        [f"{row['cell'].upper()}, {row['who']}", f"{float(row['p50_ms']) / 1e3:.2f}",
-         f"{float(row['p50_ms']) / ours[row['cell']]:.2f}"]
-        for row in rows
-    ]  # fmt: skip
-    return _table([f"{rows[0]['steps']} steps of training", "seconds", "over ours"], lines, source, rows[0])
+    return table([f"a training step of {shape}", "MB at the peak", "ms"], lines, source, rows[0])
 
 
 def _converted() -> str:
@@ -238,20 +128,7 @@ def _converted() -> str:
     columns = ["ms"]
     for t in threads:
         columns += [f"torch, {t} thread{'s' * (t != '1')}", "converted", "torch / converted"]
-    return _table(columns, lines, source, rows[0])
-
-
-def _streaming() -> str:
-    source, rows = newest("streaming")
-    lines = [
-        [
-            f"{row['cell'].upper()}, {row['what']}",
-            *(f"{1e3 * float(row[p]):.0f}" for p in ("p20_ms", "p50_ms", "p80_ms")),
-        ]
-        for row in rows
-    ]
-    columns = [f"{rows[0]['series']} series, H = {rows[0]['H']}", "us, p20", "p50", "p80"]
-    return _table(columns, lines, source, rows[0])
+    return table(columns, lines, source, rows[0])
 
 
 def _compile() -> str:
@@ -260,7 +137,7 @@ def _compile() -> str:
     for row in rows:
         table.setdefault((row["way"], row["op"]), {})[row["T"]] = f"{float(row['p50_ms']) / 1e3:.1f} s"
     steps = sorted({row["T"] for row in rows}, key=int)
-    return _table(
+    return table(
         ["", *(f"T = {T}" for T in steps)],
         [[f"{op}, {way}", *(cells.get(T, "") for T in steps)] for (way, op), cells in table.items()],
         source,
@@ -272,7 +149,7 @@ def _overhead() -> str:
     source, rows = newest("triton-overhead")
     lines = [[row["what"], f"{1e3 * float(row['p50_ms']):.0f}"] for row in rows]
     shape = ", ".join(rows[0][key] for key in "TBIH")
-    return _table([f"T, B, I, H = {shape}", "us on the host"], lines, source, rows[0])
+    return table([f"T, B, I, H = {shape}", "us on the host"], lines, source, rows[0])
 
 
 def _ahead_of_time(name: str) -> str:
@@ -287,15 +164,11 @@ def _ahead_of_time(name: str) -> str:
     columns = ["cell, H up to, kernel, tile"]
     for direction in ("forward", "backward"):
         columns += [f"registers, {direction}", "bytes spilled", "KB shared"]
-    return _table(columns, [[entry, *cells] for entry, cells in lines.items()], source, rows[0])
+    return table(columns, [[entry, *cells] for entry, cells in lines.items()], source, rows[0])
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "forecast": lambda: _forecast(long=False),
-    "forecast-long": lambda: _forecast(long=True),
-    "forecast-runs": _forecast_runs,
-    "day-ahead": _day_ahead,
-    "fleet": _fleet,
+    **FORECAST,
     "cells": _cells_in_short,
     **{
         f"cells-{op}-{mode}": partial(_cells, op, mode)
@@ -304,9 +177,7 @@ TABLES: dict[str, Callable[[], str]] = {
     },
     "bfloat16": _bfloat16,
     "memory": _memory,
-    "forecast-speed": _forecast_speed,
     "converted": _converted,
-    "streaming": _streaming,
     "compile-time": _compile,
     "triton-overhead": _overhead,
     "ahead-of-time": partial(_ahead_of_time, r"triton-3\.6\.0-ahead-of-time"),

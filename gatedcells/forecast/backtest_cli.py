@@ -39,6 +39,10 @@ from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy
     show_default=True,
     help="As for forecast.",
 )
+@click.option(
+    "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
+    help="Also fit LightGBM with so many trees at every date. [not at all]",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
 @click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
@@ -76,9 +80,19 @@ def _backtest(options: dict[str, Any]) -> None:
     policy = Policy(options["on_gap"], options["on_outlier"])
     if options["threads"] is not None:
         torch.set_num_threads(options["threads"])
+    trees = None
+    if options["trees"] is not None:
+        from gatedcells.forecast.trees import PooledTrees
+
+        if not plan.refit:
+            raise ForecastError("--lightgbm fits at every date: leave out --no-refit")
+        threads = options["threads"] or torch.get_num_threads()
+        trees = PooledTrees(
+            options["trees"], threads=threads, seed=options["seed"], holidays=options["holidays"]
+        )
     source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
     try:
-        run(options["out"], source, plan, recipe, options["seed"], console, policy)
+        run(options["out"], source, plan, recipe, options["seed"], console, policy, trees)
     except (Interrupted, KeyboardInterrupt):
         click.echo("Stopped. The same command goes on.", err=True)
         raise SystemExit(INTERRUPTED) from None

@@ -22,6 +22,7 @@ from gatedcells.forecast.limits import ADDED
 from gatedcells.forecast.policy import DEFAULT, Policy
 from gatedcells.forecast.progress import progress_bar, train_shown
 from gatedcells.forecast.sources import Source
+from gatedcells.forecast.trees import PooledTrees
 
 
 def run(
@@ -32,8 +33,10 @@ def run(
     seed: int,
     console: Console,
     policy: Policy = DEFAULT,
+    trees: PooledTrees | None = None,
 ) -> dict[str, list[float]]:
-    """Train, forecast and score every fold that the folder does not hold yet; print and write the rest.
+    """Train, forecast and score every fold that the folder does not hold yet; print and write the rest; with
+    ``trees``, theirs beside.
 
     Returns:
         for each model its mean sMAPE over the regions, a fold each.
@@ -43,7 +46,7 @@ def run(
         gatedcells.forecast.training.Interrupted: Ctrl-C; the same command goes on.
     """
     cut = folds(source.series, plan, policy, recipe.hours_needed)
-    settings = _settings(source, plan, recipe, seed, policy)
+    settings = _settings(source, plan, recipe, seed, policy) | {"trees": trees.trees if trees else None}
     _begin(folder, settings)
     found: list[dict[str, Any]] = []
     forecaster: FastForecaster | None = None
@@ -56,7 +59,7 @@ def run(
             # without refitting all folds are forecast by the network of the first
             trained_on = fold if plan.refit else cut[0]
             forecaster = _train(folder, number if plan.refit else 0, trained_on, recipe, seed, console)
-        found.append(_scored(fold, forecaster, recipe, console))
+        found.append(_scored(fold, forecaster, recipe, console, trees))
         write_json(path, found[-1])
     if len({tuple(one["smape"]) for one in found}) > 1:
         raise ForecastError(f"{folder}: its folds are scores of different forecasters")
@@ -106,7 +109,7 @@ def _of_before(settings: Any) -> Any:
     recipe = settings.get("recipe")
     if isinstance(recipe, dict):
         settings = settings | {"recipe": ADDED | recipe}
-    return {"policy": asdict(DEFAULT)} | settings
+    return {"policy": asdict(DEFAULT), "trees": None} | settings
 
 
 def _train(
@@ -119,13 +122,20 @@ def _train(
     return forecaster
 
 
-def _scored(fold: Fold, forecaster: FastForecaster, recipe: FastRecipe, console: Console) -> dict[str, Any]:
+def _scored(
+    fold: Fold, forecaster: FastForecaster, recipe: FastRecipe, console: Console, trees: PooledTrees | None
+) -> dict[str, Any]:
     known = [region for region in fold.regions if region.name in forecaster.scales]
     with progress_bar(console) as progress, torch.no_grad():
         bar = progress.add_task("forecasting", total=sum(len(region.test) for region in known))
         forecasts = forecaster.forecast_test(known, lambda hours: progress.advance(bar, hours))
     results: list[Result] = [scored(recipe.cell.upper(), known, forecasts)]
     results += score_baselines(known, baselines(recipe.holidays), lambda _: None)
+    if trees is not None:
+        with progress_bar(console) as progress:
+            bar = progress.add_task("LightGBM", total=trees.trees)
+            forecasts = trees.forecast(known, lambda done: progress.update(bar, completed=done))
+        results.append(scored(trees.name, known, forecasts))
     return {
         "origin": fold.origin.isoformat(),
         "train_hours": sum(len(region.train) for region in known),

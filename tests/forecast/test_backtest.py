@@ -12,9 +12,11 @@ from gatedcells.cli import main
 from gatedcells.forecast.backtest import Plan, ends_of, folds
 from gatedcells.forecast.data import Clock, read_folder
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.evaluate import scored
 from gatedcells.forecast.fast import FastTask
 from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.training import train
+from gatedcells.forecast.trees import PooledTrees
 
 
 @pytest.fixture
@@ -109,13 +111,33 @@ def test_the_command_scores_each_fold_and_goes_on_where_it_was(small_folder, tmp
     assert "is no backtest" in run(*options[:-1], tmp_path / "used", status=2)
 
 
+def test_boosted_trees_are_fitted_at_each_date(small_folder, tmp_path):
+    pytest.importorskip("lightgbm")
+    out = tmp_path / "out"
+    plain = ("--data", small_folder, "--folds", 2, "--span", 60, "--steps", 3, "--hidden-size", 4,
+             "--threads", 1, "--out", out)  # fmt: skip
+    options = (*plain, "--lightgbm", 3)
+    text = run(*options)
+    found = json.loads((out / "backtest.json").read_text())["folds"]
+    regions = read_folder(small_folder, Clock())
+    for fold, one in zip(folds(regions, Plan(folds=2, span_hours=60)), found, strict=True):
+        expected = PooledTrees(3).forecast(fold.regions, lambda _: None)
+        scores = scored("x", fold.regions, expected)
+        assert one["smape"]["LightGBM, 3 trees"] == pytest.approx(scores.mean.smape, rel=1e-12)
+    assert f"{found[1]['smape']['LightGBM, 3 trees']:.3f}" in text
+    assert run(*options) == text
+    assert "other settings or data" in run(*plain, status=2)
+    assert "leave out --no-refit" in run(*options, "--no-refit", status=2)
+
+
 def test_a_backtest_from_before_some_settings_goes_on(small_folder, tmp_path):
     options = ("--data", small_folder, "--folds", 1, "--span", 60, "--steps", 3, "--hidden-size", 4,
                "--threads", 1, "--out", tmp_path / "out")  # fmt: skip
     text = run(*options)
     path = tmp_path / "out" / "settings.json"
     settings = json.loads(path.read_text())
-    del settings["policy"], settings["recipe"]["head_size"], settings["recipe"]["members"]
+    del settings["policy"], settings["trees"]
+    del settings["recipe"]["head_size"], settings["recipe"]["members"]
     path.write_text(json.dumps(settings))
     assert run(*options) == text
 
