@@ -95,7 +95,7 @@ def _rows_of_day(run: Path) -> list[dict[str, object]]:
     for name, model in found["models"].items():
         mean = model["mean"]
         network = name == parameters["cell"].upper()
-        steps, seed = (parameters["steps"], parameters["seed"]) if network else ("", "")
+        steps, seed = (found.get("steps", parameters["steps"]), parameters["seed"]) if network else ("", "")
         row: dict[str, object] = {
             "model": name, "steps": steps, "seed": seed, "threads_of_run": parameters["threads"] or "",
             "fit_s": round(found["train_seconds"].get(name, 0.0), 2), "places": found["places"],
@@ -121,7 +121,8 @@ def _rows_of_backtest(folder: Path) -> list[dict[str, object]]:
         for name, smape in fold["smape"].items():
             network = name == settings["recipe"]["cell"].upper()
             rows.append({
-                "model": name, "steps": settings["recipe"]["steps"] if network else "",
+                "model": name, "steps": fold["recipe"]["steps"] if network else "",
+                "batch_size": fold["recipe"]["batch_size"] if network else "",
                 "seed": settings["seed"] if network else "", "origin": fold["origin"],
                 "window_hours": window, "regions": len(fold["by_region"][name]),
                 "train_hours": fold["train_hours"], "test_hours": fold["test_hours"],

@@ -26,7 +26,11 @@ from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy
     help="Train anew at every date, or at the first one alone.",
 )  # fmt: skip
 @click.option("--cell", type=click.Choice(CELLS), default="gru", show_default=True, help="Which network.")
-@click.option("--steps", type=click.IntRange(1), default=700, show_default=True, help="Optimizer steps.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Optimizer steps. [700, with few hours fewer and of smaller batches]",
+)
 @click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
 @click.option("--holidays", metavar="COUNTRY", default="US", show_default=True, help="Inputs, or none.")
 @click.option(
@@ -73,7 +77,7 @@ def _backtest(options: dict[str, Any]) -> None:
     console = plain_console()
     check_country(options["holidays"])
     names = ("cell", "hidden_size", "steps", "holidays")
-    recipe = FastRecipe(**{name: options[name] for name in names})
+    recipe = FastRecipe(**{name: options[name] for name in names if options[name] is not None})
     plan = Plan(
         options["folds"], options["span"], options["window"], _moment(options["end"]), options["refit"]
     )
@@ -92,7 +96,8 @@ def _backtest(options: dict[str, Any]) -> None:
         )
     source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
     try:
-        run(options["out"], source, plan, recipe, options["seed"], console, policy, trees)
+        fewer = options["steps"] is None
+        run(options["out"], source, plan, recipe, options["seed"], console, policy, trees, fewer=fewer)
     except (Interrupted, KeyboardInterrupt):
         click.echo("Stopped. The same command goes on.", err=True)
         raise SystemExit(INTERRUPTED) from None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ from gatedcells.forecast.backtest import Fold, Plan, folds
 from gatedcells.forecast.baselines import baselines
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored
-from gatedcells.forecast.fast import FastForecaster, FastTask
-from gatedcells.forecast.fast_recipe import FastRecipe
+from gatedcells.forecast.fast import FastForecaster, FastTask, suited
+from gatedcells.forecast.fast_recipe import FastRecipe, told
 from gatedcells.forecast.files import read_json, write_json
 from gatedcells.forecast.limits import ADDED
 from gatedcells.forecast.policy import DEFAULT, Policy
 from gatedcells.forecast.progress import progress_bar, train_shown
 from gatedcells.forecast.sources import Source
 from gatedcells.forecast.trees import PooledTrees
+
+_AS_GIVEN = "no"  # neither steps nor season suited to the training part
+_CHANGED = ("steps", "batch_size", "season")  # by `FastRecipe.suited`
 
 
 def run(
@@ -34,9 +37,11 @@ def run(
     console: Console,
     policy: Policy = DEFAULT,
     trees: PooledTrees | None = None,
+    *,
+    fewer: bool = False,
 ) -> dict[str, list[float]]:
     """Train, forecast and score every fold that the folder does not hold yet; print and write the rest; with
-    ``trees``, theirs beside.
+    ``trees``, theirs beside; ``fewer`` as for `FastRecipe.suited`, at each date.
 
     Returns:
         for each model its mean sMAPE over the regions, a fold each.
@@ -46,8 +51,10 @@ def run(
         gatedcells.forecast.training.Interrupted: Ctrl-C; the same command goes on.
     """
     cut = folds(source.series, plan, policy, recipe.hours_needed)
-    settings = _settings(source, plan, recipe, seed, policy) | {"trees": trees.trees if trees else None}
-    _begin(folder, settings)
+    settings = _settings(source, plan, recipe, seed, policy) | {
+        "trees": trees.trees if trees else None, "suited": "steps and season" if fewer else "season",
+    }  # fmt: skip
+    settings = _begin(folder, settings)
     found: list[dict[str, Any]] = []
     forecaster: FastForecaster | None = None
     for number, fold in enumerate(cut):
@@ -58,13 +65,17 @@ def run(
         if forecaster is None or plan.refit:
             # without refitting all folds are forecast by the network of the first
             trained_on = fold if plan.refit else cut[0]
-            forecaster = _train(folder, number if plan.refit else 0, trained_on, recipe, seed, console)
-        found.append(_scored(fold, forecaster, recipe, console, trees))
+            mine = recipe
+            if settings["suited"] != _AS_GIVEN:
+                mine = suited(recipe, trained_on.regions, fewer=fewer)
+            forecaster = _train(folder, number if plan.refit else 0, trained_on, mine, seed, console)
+        found.append(_scored(fold, forecaster, console, trees))
         write_json(path, found[-1])
     if len({tuple(one["smape"]) for one in found}) > 1:
         raise ForecastError(f"{folder}: its folds are scores of different forecasters")
     console.print(_table(found))
     _left_out(cut, console)
+    _changed(found, recipe, console)
     write_json(folder / "backtest.json", {"settings": settings, "folds": found})
     return {name: [one["smape"][name] for one in found] for name in found[0]["smape"]}
 
@@ -80,6 +91,10 @@ def _checked(path: Path, origin: str) -> dict[str, Any]:
         if content["origin"] != origin or type(content["test_hours"]) is not int or not content["smape"]:
             raise ValueError(f"origin {content['origin']!r}, expected {origin!r}")
         content["smape"] = {str(name): float(value) for name, value in content["smape"].items()}
+        changed = content.get("recipe", {})
+        if any(name not in _CHANGED or type(value) not in (int, bool) for name, value in changed.items()):
+            raise ValueError(f"recipe {changed!r}")
+        content["recipe"] = changed
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ForecastError(f"{path}: not a fold of this backtest ({error!r})") from error
     return content
@@ -92,14 +107,21 @@ def _settings(source: Source, plan: Plan, recipe: FastRecipe, seed: int, policy:
     return json.loads(json.dumps(settings))  # as it will be read
 
 
-def _begin(folder: Path, settings: dict[str, Any]) -> None:
+def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that hold: where the folder was begun before recipes were suited to short data, they are
+    not."""
     path = folder / "settings.json"
     if not path.exists():
         if folder.exists() and any(folder.iterdir()):
             raise ForecastError(f"{folder}: exists already and is no backtest; choose another folder")
         write_json(path, settings)
-    elif _of_before(read_json(path)) != settings:
+        return settings
+    before = _of_before(read_json(path))
+    if isinstance(before, dict) and before["suited"] == _AS_GIVEN:
+        settings = settings | {"suited": _AS_GIVEN}
+    if before != settings:
         raise ForecastError(f"{folder}: holds a backtest with other settings or data; choose another folder")
+    return settings
 
 
 def _of_before(settings: Any) -> Any:
@@ -109,7 +131,7 @@ def _of_before(settings: Any) -> Any:
     recipe = settings.get("recipe")
     if isinstance(recipe, dict):
         settings = settings | {"recipe": ADDED | recipe}
-    return {"policy": asdict(DEFAULT), "trees": None} | settings
+    return {"policy": asdict(DEFAULT), "trees": None, "suited": _AS_GIVEN} | settings
 
 
 def _train(
@@ -123,8 +145,9 @@ def _train(
 
 
 def _scored(
-    fold: Fold, forecaster: FastForecaster, recipe: FastRecipe, console: Console, trees: PooledTrees | None
+    fold: Fold, forecaster: FastForecaster, console: Console, trees: PooledTrees | None
 ) -> dict[str, Any]:
+    recipe = forecaster.recipe
     known = [region for region in fold.regions if region.name in forecaster.scales]
     with progress_bar(console) as progress, torch.no_grad():
         bar = progress.add_task("forecasting", total=sum(len(region.test) for region in known))
@@ -140,6 +163,7 @@ def _scored(
         "origin": fold.origin.isoformat(),
         "train_hours": sum(len(region.train) for region in known),
         "test_hours": sum(len(region.test) for region in known),
+        "recipe": {name: getattr(recipe, name) for name in _CHANGED},
         "smape": {result.name: result.mean.smape for result in results},
         "mase": {result.name: result.mean.mase for result in results},
         "by_region": {
@@ -166,3 +190,10 @@ def _left_out(cut: Sequence[Fold], console: Console) -> None:
     for fold in cut:
         for name, why in fold.left_out.items():
             console.print(f"{fold.origin:%Y-%m-%d}: without {name}, {why}", style="dim", soft_wrap=True)
+
+
+def _changed(found: Sequence[dict[str, Any]], recipe: FastRecipe, console: Console) -> None:
+    for one in found:
+        changed = replace(recipe, **one["recipe"])
+        if changed != recipe:
+            console.print(f"{one['origin'][:10]}: {told(recipe, changed)}", style="dim", soft_wrap=True)

@@ -13,6 +13,7 @@ from gatedcells.forecast.errors import ForecastError
 _HOUR = pd.Timedelta(hours=1)
 _DAY = pd.Timedelta(days=1)
 _YEAR_DAYS = 365.25
+SEASON_HOURS = 365 * 24  # to learn what a season does takes all of a year
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,11 @@ class Calendar:
             np.asarray(stamps.day_of_year, dtype=np.int64),
         )
 
-    def season(self) -> npt.NDArray[np.float32]:
-        """``[n, 2]``: sine and cosine of the day of the year."""
+    def season(self, known: bool = True) -> npt.NDArray[np.float32]:
+        """``[n, 2]``: sine and cosine of the day of the year; zeros where it is not ``known``, as less than a
+        year was trained on: what a network makes of days that it never saw is no season."""
+        if not known:
+            return np.zeros((len(self.day_of_year), 2), dtype=np.float32)
         angle = 2 * np.pi * (self.day_of_year - 1) / _YEAR_DAYS
         return np.stack([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
 

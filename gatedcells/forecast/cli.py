@@ -202,7 +202,7 @@ def _run(context: click.Context, options: dict[str, Any]) -> None:
     import torch
 
     from gatedcells.forecast.page import NAME
-    from gatedcells.forecast.pipeline import data_of, execute, new_config, read_data
+    from gatedcells.forecast.pipeline import data_of, execute, new_config, read_data, recipe_for
     from gatedcells.forecast.training import Interrupted
 
     console = plain_console()
@@ -227,12 +227,15 @@ def _run(context: click.Context, options: dict[str, Any]) -> None:
             return
         device(options["device"])  # is there, before anything is read
         source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
-        config = new_config(
-            name, recipe, _cells(options), options["seed"], options["threads"], source.to_json(),
-            _policy(options), options["device"],
-        )  # fmt: skip
+        policy = _policy(options)
         for series in source.series:
-            check(series, config.policy)  # before there is a folder
+            check(series, policy)  # before there is a folder
+        fewer = options["steps"] is None and options["batch_size"] is None
+        recipe = recipe_for(recipe, source, policy, console, fewer=fewer)
+        config = new_config(
+            name, recipe, _cells(options), options["seed"], options["threads"], source.to_json(), policy,
+            options["device"],
+        )  # fmt: skip
         run = _new_folder(options, config)
     try:
         execute(run, config, source, console, trees)

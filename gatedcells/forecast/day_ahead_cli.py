@@ -17,10 +17,10 @@ from gatedcells.forecast.data import EASTERN, Clock
     "--every", type=click.Choice(["1", "2", "3", "4", "6", "8", "12", "24"]), default="24", show_default=True,
     help="Forecast from each local hour that this divides; 24: from midnight.",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Optimizer steps.")
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps. [2000, with few hours fewer]")
 @click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
 @click.option("--lookback", type=click.IntRange(2, 24 * 28), default=96, show_default=True, help="Hours.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Chunks a step.")
+@click.option("--batch-size", type=click.IntRange(1), help="Chunks a step. [32, with few hours fewer]")
 @click.option("--holidays", metavar="COUNTRY", default="US", show_default=True, help="Inputs, or none.")
 @click.option(
     "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",

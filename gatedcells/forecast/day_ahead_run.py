@@ -33,6 +33,7 @@ from gatedcells.forecast.sources import Source
 from gatedcells.forecast.windows import prepare
 
 _STEPS = (1, 6, 12, 24)
+_USUAL = (2000, 32)  # optimizer steps and chunks a step, of many regions
 _SEASONS = {"same hour last week": 168, "same hour yesterday": 24}
 
 
@@ -62,6 +63,8 @@ def run(
     panel, ends = panel_of(regions), train_ends(regions)
     horizon = int(forecaster.horizon)
     places = Places.of(panel, ends, horizon, every)
+    if _begun_before(folder) and forecaster.steps is None and forecaster.batch_size is None:
+        forecaster.set_params(steps=_USUAL[0], batch_size=_USUAL[1])  # as it began
     settings = {"forecaster": forecaster.get_params(), "every": every, "data": source.to_json()}
     _begin(folder, json.loads(json.dumps(settings)))
     if (folder / "forecaster" / "forecaster.json").exists():
@@ -69,9 +72,10 @@ def run(
     else:
         known = panel.select(np.arange(len(panel.ids)), np.zeros_like(ends), ends, 0)
         report = FrameReport(len(panel.ids), int(np.isfinite(known.y).sum()), panel.grid.freq)
-        forecaster.fit_laid_out(known, Style(), report, folder / "checkpoint.safetensors", console)
+        checkpoint = folder / "checkpoint.safetensors"
+        forecaster.fit_laid_out(known, Style(), report, checkpoint, console, usual=_USUAL)
         forecaster.save(folder / "forecaster")
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
     model = forecaster.model_
     name = model.recipe.cell.upper()
     with progress_bar(console) as progress:
@@ -97,6 +101,8 @@ def run(
         "settings": settings,
         "data": source.kind,
         "places": len(places.series),
+        "steps": model.recipe.steps,
+        "batch_size": model.recipe.batch_size,
         "models": {one: scores(panel, ends, places, values, steps) for one, values in forecasts.items()},
         "intervals": interval_scores(model, panel, places, quantiles),
         "train_seconds": seconds,
@@ -105,6 +111,14 @@ def run(
     write_json(folder / "day_ahead.json", found)
     _show(found, name, [str(one) for one in panel.ids], source, console)
     return found
+
+
+def _begun_before(folder: Path) -> bool:
+    """Whether the folder's settings are from before few data took fewer steps, when 2000 were the default."""
+    path = folder / "settings.json"
+    settings = read_json(path) if path.exists() else None
+    given = settings.get("forecaster") if isinstance(settings, dict) else None
+    return isinstance(given, dict) and (given.get("steps"), given.get("batch_size")) == _USUAL
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
@@ -172,8 +186,10 @@ def _show(found: dict[str, Any], name: str, regions: Sequence[str], source: Sour
         ]
         table.add_row(region, *own, *beside)
     console.print(table)
+    trained = (
+        f"{found['steps']} steps of {found['batch_size']} chunks in {found['train_seconds'][name]:.0f} s"
+    )
     console.print(
-        f"{name}: {found['train_seconds'][name]:.0f} s of training; {found['places']:,} places, each"
-        " forecasting all hours ahead at once",
+        f"{name}: {trained}\n{found['places']:,} places, each forecasting all hours ahead at once",
         soft_wrap=True,
     )

@@ -7,7 +7,7 @@ pinball loss.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,10 +20,12 @@ from gatedcells.forecast.data import FloatArray, IntArray
 from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.panel_inputs import Batch, PanelInputs
+from gatedcells.forecast.passes import within_passes
 from gatedcells.forecast.training import warm_cosine
 
 _IDENTITY = 8  # numbers that stand for a series
 _WINDOWS = 256  # forecast side by side
+_MOST_PASSES, _LEAST_BATCH, _FEWEST_STEPS = 8, 4, 100  # over short series
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,14 @@ class DirectRecipe:
     def windows_a_step(self) -> int:
         """How many places an optimizer step forecasts from."""
         return self.batch_size * (self.lookback - self.first_trained)
+
+    def suited(self, windows: int) -> "DirectRecipe":
+        """With smaller batches and fewer steps where there are few places to forecast from."""
+        steps, batch_size = within_passes(
+            self.steps, self.batch_size, chunks=windows / (self.lookback - self.first_trained),
+            most_passes=_MOST_PASSES, least_batch=_LEAST_BATCH, fewest_steps=_FEWEST_STEPS,
+        )  # fmt: skip
+        return replace(self, steps=steps, batch_size=batch_size)
 
 
 class Sizes(NamedTuple):

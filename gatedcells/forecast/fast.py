@@ -31,6 +31,12 @@ WARMUP_HOURS = 336  # before a stretch that is forecast, while the state forgets
 _SPAN_HOURS = 720  # of the test part that are forecast side by side
 
 
+def suited(recipe: FastRecipe, regions: Sequence[Region], *, fewer: bool) -> FastRecipe:
+    """The recipe for regions to train on; ``fewer`` as for `FastRecipe.suited`."""
+    hours, longest = sum(len(r.train) for r in regions), max(r.train_end for r in regions)
+    return recipe.suited(hours, longest, fewer=fewer)
+
+
 def table_of(
     recipe: FastRecipe,
     scales: dict[str, LogScale],
@@ -47,6 +53,7 @@ def table_of(
         np.arange(first, end),
         lags_hours=recipe.lags_hours,
         country=recipe.holidays,
+        season=recipe.season,
         region=list(scales).index(series.region),
         regions=len(scales),
     )

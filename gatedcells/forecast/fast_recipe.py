@@ -1,6 +1,12 @@
 """Settings of the fast recipe, and of the best."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from gatedcells.forecast.calendar import SEASON_HOURS
+from gatedcells.forecast.passes import within_passes
+
+_LEAST_BATCH, _FEWEST_STEPS = 16, 150
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,10 @@ class FastRecipe:
         loss_in: ``"percent"``, in which a region that is hard to forecast counts for more, or
             ``"usual errors"`` of each region (its day-and-week ratio's), as the likelihood would have it.
         head_size: units of the head's hidden layer, beside its straight line; 0 for none.
+        season: whether the day of the year is an input; the input is zero where it is not.
     """
+
+    most_passes: ClassVar[float] = 24  # over the training part, where it is short
 
     cell: str = "gru"
     hidden_size: int = 64
@@ -44,6 +53,24 @@ class FastRecipe:
     neighbours: bool = False
     loss_in: str = "percent"
     head_size: int = 0
+    season: bool = True
+
+    def suited(self, hours: int, longest_hours: int, *, fewer: bool) -> "FastRecipe":
+        """The recipe for so many data.
+
+        Args:
+            hours: to train on, in all regions; longest_hours: of the region that has most. Where that is less
+                than a year, the season is no input.
+            fewer: whether a short training part takes smaller batches and fewer steps, else both as given.
+        """
+        suited = replace(self, season=self.season and longest_hours >= SEASON_HOURS)
+        if not fewer:
+            return suited
+        steps, batch_size = within_passes(
+            self.steps, self.batch_size, chunks=hours / (self.chunk_hours - self.burn_in_hours),
+            most_passes=self.most_passes, least_batch=_LEAST_BATCH, fewest_steps=_FEWEST_STEPS,
+        )  # fmt: skip
+        return replace(suited, steps=steps, batch_size=batch_size)
 
     @property
     def hours_needed(self) -> int:
@@ -51,10 +78,25 @@ class FastRecipe:
         return max(self.lags_hours, default=1) + 2
 
 
+def told(usual: FastRecipe, recipe: FastRecipe) -> str:
+    """What `FastRecipe.suited` made of a recipe, in words."""
+    parts: list[str] = []
+    if (recipe.steps, recipe.batch_size) != (usual.steps, usual.batch_size):
+        parts.append(
+            f"{recipe.steps} steps of {recipe.batch_size} chunks, not {usual.steps} of {usual.batch_size}:"
+            " more passes would learn so few hours by heart (--steps asks for a number)"
+        )
+    if recipe.season != usual.season:
+        parts.append("the season is no input, as no region has a year to train on")
+    return "; ".join(parts).capitalize() + "."
+
+
 @dataclass(frozen=True)
 class BestRecipe(FastRecipe):
     """More of everything: units, steps, hours in a chunk, six networks instead of one, and what past errors
     say; for two cores and a quarter of an hour."""
+
+    most_passes: ClassVar[float] = 32
 
     hidden_size: int = 160
     steps: int = 3800

@@ -102,6 +102,7 @@ def feature_table(
     *,
     lags_hours: Sequence[int],
     country: str,
+    season: bool,
     region: int,
     regions: int,
 ) -> FeatureTable:
@@ -113,7 +114,7 @@ def feature_table(
         scale: of the region.
         steps: positions to forecast, in order, each at most ``n``.
         lags_hours: how far back a step sees directly.
-        country: whose holidays.
+        country: whose holidays; season: whether the day of the year is an input.
         region, regions: this region's number, and how many there are.
     """
     beyond = max(int(steps[-1]) + 1 - len(series.load_mw), 0)
@@ -122,7 +123,7 @@ def feature_table(
     numbers = np.concatenate(
         [
             _levels(np.log(load_mw), scale, steps, lags_hours),
-            calendar.season(),
+            calendar.season(season),
             holiday_flags(starts, country),
         ],
         axis=1,

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from gatedcells.forecast.calendar import SEASON_HOURS
 from gatedcells.forecast.conformal import Margins, level_pairs
 from gatedcells.forecast.continuing import last_values
 from gatedcells.forecast.covariates import CovariateMoments
 from gatedcells.forecast.data import IntArray
 from gatedcells.forecast.direct import DirectForecaster, DirectRecipe, DirectTask, Sizes
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.grid import Grid
+from gatedcells.forecast.grid import HOUR_S, Grid
 from gatedcells.forecast.panel import Panel, outliers
 from gatedcells.forecast.panel_inputs import PanelInputs, input_sizes, reach_back
 from gatedcells.forecast.panel_model import Fit, PanelModel, in_units
@@ -71,7 +72,7 @@ def fit_panel(
 
 def fit_store(
     store: Store, grid: Grid, recipe: DirectRecipe, fit: Fit, console: Console, *, name: str,
-    checkpoint: Path | None = None, device: str = "cpu",
+    checkpoint: Path | None = None, device: str = "cpu", fewer: bool = False,
 ) -> Fitted:  # fmt: skip
     """Train and calibrate.
 
@@ -81,6 +82,7 @@ def fit_store(
         recipe, fit: how.
         console: shows the bar, where it is a terminal.
         name: what the bar calls it; checkpoint: file to go on from, if there is one; device: to train on.
+        fewer: whether few values take smaller batches and fewer steps than the recipe has.
 
     Raises:
         ForecastError: settings or series that do not fit.
@@ -88,6 +90,8 @@ def fit_store(
     """
     check(recipe, fit)
     seen = _surveyed(store, recipe, fit, console)
+    recipe = recipe.suited(seen.windows) if fewer else recipe
+    fit = replace(fit, season=fit.season and seen.longest * grid.step_s >= SEASON_HOURS * HOUR_S)
     context = joined(seen.tails)
     covariates = seen.covariates.fitted()
     sizes = Sizes(
@@ -120,12 +124,13 @@ class _Survey:
 
     Attributes:
         begins: ``[parts]`` the number of each one's first series.
-        windows: steps to train on, in all; held: ``[S]`` steps held out.
+        windows: steps to train on, in all; longest: of one series; held: ``[S]`` steps held out.
         scales: of all series; covariates: of all parts; tails: their ends.
     """
 
     begins: list[int]
     windows: int
+    longest: int
     held: IntArray
     scales: SeriesScales
     covariates: CovariateMoments
@@ -139,7 +144,7 @@ def _surveyed(store: Store, recipe: DirectRecipe, fit: Fit, console: Console) ->
     # in logarithms as long as every value is positive, and plain in case one will not be
     scales: dict[bool, list[SeriesScales]] = {True: [], False: []}
     log = fit.scaling != "standard"
-    windows = series = 0
+    windows = series = longest = 0
     with progress_bar(console) as progress:
         bar = progress.add_task("reading", total=len(store), visible=len(store) > 1)
         for number in range(len(store)):
@@ -155,8 +160,10 @@ def _surveyed(store: Store, recipe: DirectRecipe, fit: Fit, console: Console) ->
             begins.append(series)
             held.append(out)
             series, windows = series + len(panel.ids), windows + len(part.y)
+            longest = max(longest, int(part.sizes.max()))
             progress.advance(bar)
-    return _Survey(begins, windows, np.concatenate(held), SeriesScales.joined(scales[log]), covariates, tails)
+    scaled = SeriesScales.joined(scales[log])
+    return _Survey(begins, windows, longest, np.concatenate(held), scaled, covariates, tails)
 
 
 def _training_part(panel: Panel, recipe: DirectRecipe, fit: Fit) -> tuple[Panel, IntArray]:

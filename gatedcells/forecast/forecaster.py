@@ -24,14 +24,14 @@ from gatedcells.forecast.frames import Names, Style, give_back
 from gatedcells.forecast.future import future_stamps, with_future
 from gatedcells.forecast.grid import Grid
 from gatedcells.forecast.panel import Panel
-from gatedcells.forecast.panel_inputs import seasons_of
+from gatedcells.forecast.panel_inputs import usual_lookback
 from gatedcells.forecast.panel_model import Fit, PanelModel
 from gatedcells.forecast.panel_report import FramePolicy, FrameReport, warn_of_levels
 from gatedcells.forecast.panel_store import InMemory, ParquetFolder, Store
 from gatedcells.forecast.rolling import cross_validated, laid_out, laid_out_as, steps_ahead, threads_set
 from gatedcells.forecast.training import Interrupted
 
-_LONGEST_LOOKBACK = 336
+USUAL = (1000, 16)  # steps, and chunks a step
 
 
 class NotFitted(ForecastError):
@@ -47,7 +47,9 @@ class Forecaster:
         lookback: steps that the recurrent layer reads before a forecast (beyond them it sees the seasons
             before, each on its own); None for twice the shorter season, or four horizons if that is more,
             336 at most.
-        hidden_size: units of the recurrent layer; steps, batch_size, learning_rate: of the training.
+        hidden_size: units of the recurrent layer; learning_rate: of the training.
+        steps, batch_size: of the training; None for 1000 and 16. If both are None, few values take smaller
+            batches and fewer steps, so as to pass over them eight times (``model_.recipe`` says how many).
         quantiles: that the network forecasts, in rising order, 0.5 among them: the median is the point
             forecast.
         level: intervals to give, in %; each between two of the quantiles.
@@ -80,7 +82,7 @@ class Forecaster:
 
     def __init__(
         self, cell: str = "gru", horizon: int = 24, *, lookback: int | None = None, hidden_size: int = 64,
-        steps: int = 1000, batch_size: int = 16, learning_rate: float = 1e-2,
+        steps: int | None = None, batch_size: int | None = None, learning_rate: float = 1e-2,
         quantiles: Sequence[float] = (0.025, 0.1, 0.5, 0.9, 0.975), level: Sequence[float] = (80, 95),
         known: Sequence[str] = (), past: Sequence[str] = (), static: Sequence[str] = (),
         holidays: str | None = None, freq: str | None = None, tz: str | None = None, stamp: str = "beginning",
@@ -112,17 +114,14 @@ class Forecaster:
         for name in changed:
             if name not in _PARAMETERS:
                 raise ForecastError(f"no parameter is called {name!r}; there are {', '.join(_PARAMETERS)}")
-        for name, value in changed.items():
-            setattr(self, name, value)
+        vars(self).update(changed)
         return self
 
     def __repr__(self) -> str:
-        said = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if value != _PARAMETERS[name].default
-        ]
-        return f"Forecaster({', '.join(said)})"
+        given = {
+            name: value for name, value in self.get_params().items() if value != _PARAMETERS[name].default
+        }
+        return f"Forecaster({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     def fit(self, frame: Any, *, checkpoint: str | Path | None = None) -> "Forecaster":
         """Train on a frame, or on the CSV or Parquet file of a path, or on a folder of Parquet files.
@@ -140,7 +139,7 @@ class Forecaster:
         if isinstance(frame, (str, Path)) and Path(frame).is_dir():
             policy, names = self.checked()
             files = ParquetFolder(Path(frame), names, policy, freq=self.freq, tz=self.tz, stamp=self.stamp)
-            self._fit_store(files, files.grid, path, None)
+            self._fit_store(files, files.grid, path, None, USUAL)
             self._style, self.report_ = files.style, files.report
         else:
             self.fit_laid_out(*laid_out(self, frame), path)
@@ -149,20 +148,25 @@ class Forecaster:
 
     def fit_laid_out(
         self, panel: Panel, style: Style, report: FrameReport, checkpoint: Path | None = None,
-        console: Console | None = None,
+        console: Console | None = None, *, usual: tuple[int, int] = USUAL,
     ) -> None:  # fmt: skip
-        """Train on a panel that is laid out already; ``console`` shows the bar instead of one of its own."""
-        self._fit_store(InMemory(panel), panel.grid, checkpoint, console)
+        """Train on a panel that is laid out already; ``console`` shows the bar instead of one of its own, and
+        ``usual`` are steps and batch size where the parameters name none."""
+        self._fit_store(InMemory(panel), panel.grid, checkpoint, console, usual)
         self._style, self.report_ = style, report
 
-    def _fit_store(self, store: Store, grid: Grid, checkpoint: Path | None, console: Console | None) -> None:
+    def _fit_store(
+        self, store: Store, grid: Grid, checkpoint: Path | None, console: Console | None,
+        usual: tuple[int, int],
+    ) -> None:  # fmt: skip
         _, names = self.checked()
         console = console or Console(quiet=not self.verbose)
         with threads_set(self.threads):
             try:
                 fitted = fit_store(
-                    store, grid, self._recipe(grid), self._how(), console,
+                    store, grid, self._recipe(grid, usual), self._how(), console,
                     name=f"{self.cell.upper()} training", checkpoint=checkpoint, device=self.device,
+                    fewer=self.steps is None and self.batch_size is None,
                 )  # fmt: skip
             except Interrupted:
                 raise KeyboardInterrupt from None
@@ -294,13 +298,14 @@ class Forecaster:
         names = Names(self.id_col, self.time_col, self.target_col, *beside)
         return FramePolicy(self.on_gap, self.on_duplicate, self.on_outlier), names
 
-    def _recipe(self, grid: Grid | None) -> DirectRecipe:
-        season = 1 if grid is None else seasons_of(grid)[0]
-        usual = min(max(2 * season, 4 * int(self.horizon)), _LONGEST_LOOKBACK)
+    def _recipe(self, grid: Grid | None, usual: tuple[int, int] = USUAL) -> DirectRecipe:
+        horizon = int(self.horizon)
         return DirectRecipe(
-            cell=self.cell, horizon=int(self.horizon), lookback=int(self.lookback or usual),
+            cell=self.cell, horizon=horizon, lookback=int(self.lookback or usual_lookback(grid, horizon)),
             quantiles=tuple(float(q) for q in self.quantiles), hidden_size=int(self.hidden_size),
-            steps=int(self.steps), batch_size=int(self.batch_size), learning_rate=float(self.learning_rate),
+            steps=int(usual[0] if self.steps is None else self.steps),
+            batch_size=int(usual[1] if self.batch_size is None else self.batch_size),
+            learning_rate=float(self.learning_rate),
         )  # fmt: skip
 
     def _how(self) -> Fit:
@@ -322,8 +327,4 @@ class Forecaster:
         return laid_out_as(self.model_, self._names, policy, frame)
 
 
-_PARAMETERS = {
-    name: parameter
-    for name, parameter in inspect.signature(Forecaster.__init__).parameters.items()
-    if name != "self"
-}
+_PARAMETERS = dict(inspect.signature(Forecaster).parameters)

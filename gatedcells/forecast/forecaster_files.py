@@ -161,7 +161,7 @@ def read(folder: Path, defaults: dict[str, Any]) -> Saved:
 
 
 def _saved(content: dict[str, Any], tensors: dict[str, Tensor], defaults: dict[str, Any]) -> Saved:
-    recipe, fit = _filled(DirectRecipe, content["recipe"]), _filled(Fit, content["fit"])
+    recipe, fit = _filled(DirectRecipe, content["recipe"]), _filled(Fit, {"season": True} | content["fit"])
     names, style = _filled(Names, content["names"]), _filled(Style, content["style"])
     if style.kind not in KINDS or style.unit not in _UNITS:
         raise ValueError(f"frames of {style.kind!r} with stamps in {style.unit!r}")
@@ -305,7 +305,7 @@ def _parameter(name: str, value: Any, like: Any) -> Any:
         value, fine = listed, all(isinstance(one, (str, int, float)) for one in listed)
     elif like is None:
         fine = value is None or isinstance(value, str)
-        if name in ("lookback", "threads"):
+        if name in ("lookback", "threads", "steps", "batch_size"):
             fine = value is None or (type(value) is int and 0 < value <= _LARGEST)
     elif isinstance(like, float):
         fine = number

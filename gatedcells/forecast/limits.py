@@ -15,6 +15,7 @@ from gatedcells.forecast.weighting import LOSSES
 # settings that runs of before do not have, and what these did
 ADDED: dict[str, Any] = {
     "members": 1, "precision": "float32", "neighbours": False, "loss_in": "percent", "head_size": 0,
+    "season": True,
 }  # fmt: skip
 _LARGEST_SEED = 2**63 - 1
 _MOST_THREADS = 1024

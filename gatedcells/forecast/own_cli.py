@@ -34,7 +34,11 @@ _SHOWN = 30  # rows of a forecast
     "--lookback", type=click.IntRange(2, 100_000), help="Steps read before a forecast. [by the season]"
 )
 @click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=1000, show_default=True, help="Optimizer steps.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Optimizer steps. [1000, with few values fewer and of smaller batches]",
+)
 @click.option("--freq", help="Frequency, as 15min, h or D. [as the stamps say]")
 @click.option("--tz", help="Time zone of stamps without one. [UTC]")
 @click.option(
@@ -96,8 +100,10 @@ def _fit(file: Path, out: Path, options: dict[str, Any]) -> None:
         raise SystemExit(INTERRUPTED) from None
     for line in forecaster.report_.lines():
         console.print(line, soft_wrap=True)
+    recipe = forecaster.model_.recipe
     console.print(
-        f"{options['cell'].upper()}: {forecaster.train_seconds_:.1f} s of training, pinball loss"
+        f"{options['cell'].upper()}: {recipe.steps} steps of {recipe.batch_size} chunks in"
+        f" {forecaster.train_seconds_:.1f} s, pinball loss"
         f" {forecaster.loss_:.4f} in spreads, {forecaster.model_.margins.windows:,} windows calibrate the"
         " intervals",
         soft_wrap=True,

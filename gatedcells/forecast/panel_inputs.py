@@ -24,6 +24,7 @@ from gatedcells.forecast.scaling import SeriesScales
 
 _WEEK_S, _YEAR_S = 7 * DAY_S, 364 * DAY_S  # 52 weeks: the same weekday
 _MULTIPLES = 6  # of the shorter season that a step looks back
+_LONGEST_LOOKBACK = 336
 
 
 def seasons_of(grid: Grid) -> tuple[int, ...]:
@@ -42,6 +43,12 @@ def lags_of(seasons: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(lag for lag in lags if lag > 1))
 
 
+def usual_lookback(grid: Grid | None, horizon: int) -> int:
+    """Twice the shorter season, or four horizons if that is more, 336 at most."""
+    season = 1 if grid is None else seasons_of(grid)[0]
+    return min(max(2 * season, 4 * horizon), _LONGEST_LOOKBACK)
+
+
 def fill_gaps(x: FloatArray, offsets: IntArray, season: int) -> FloatArray:
     """Values of series without holes: what is missing is the value before it, moved as the series moved a
     season ago (``x[t-1] + x[t-m] − x[t-m-1]``; in logarithms what `windows.fill_from_the_past` does)."""
@@ -54,12 +61,15 @@ def fill_gaps(x: FloatArray, offsets: IntArray, season: int) -> FloatArray:
     return filled
 
 
-def calendar_inputs(grid: Grid, positions: IntArray, country: str) -> npt.NDArray[np.float32]:
+def calendar_inputs(
+    grid: Grid, positions: IntArray, country: str, season: bool = True
+) -> npt.NDArray[np.float32]:
     """``[n, F]``: within the day (where steps are shorter than one) the hour and, below an hour, the time on
-    its circle; the weekday; the season; of days the place in the month; public holidays."""
+    its circle; the weekday; the season, zero if it is not known; of days the place in the month; public
+    holidays."""
     starts = grid.local_starts(positions)
     calendar = Calendar.of(starts)
-    parts: list[Any] = [np.eye(7, dtype=np.float32)[calendar.weekday], calendar.season()]
+    parts: list[Any] = [np.eye(7, dtype=np.float32)[calendar.weekday], calendar.season(season)]
     if grid.step_s < DAY_S:
         parts.insert(0, np.eye(24, dtype=np.float32)[calendar.hour])
     else:
@@ -112,14 +122,14 @@ class PanelInputs:
         scales: of its series.
         numbers: ``[S]`` the number of each series in the network.
         covariates: as fitted.
-        country: whose holidays, or ``"none"``.
+        country: whose holidays, or ``"none"``; season: whether the day of the year is an input.
         horizon: H.
         reach: how many steps before a series' first value a stretch may begin.
     """
 
     def __init__(
         self, panel: Panel, x: FloatArray, scales: SeriesScales, numbers: IntArray, covariates: Covariates,
-        *, country: str, horizon: int, reach: int,
+        *, country: str, season: bool, horizon: int, reach: int,
     ) -> None:  # fmt: skip
         self.panel, self.x, self.scales, self.horizon = panel, x, scales, horizon
         self.seasons = seasons_of(panel.grid)
@@ -127,7 +137,7 @@ class PanelInputs:
         self._numbers = numbers
         self._first = int(panel.first.min()) - reach
         end = int((panel.first + panel.sizes).max()) + horizon
-        self._calendar = calendar_inputs(panel.grid, np.arange(self._first, end), country)
+        self._calendar = calendar_inputs(panel.grid, np.arange(self._first, end), country, season)
         known = panel.known.shape[1]
         self._known = covariates.scaled(panel.known, 0)
         self._past = covariates.scaled(panel.past, known)

@@ -34,6 +34,7 @@ class Fit:
         calibration: share of every series, at its end, that is held out to calibrate intervals; 0 for none.
         repair: whether outliers of the part trained on count as missing.
         seed: of everything random.
+        season: whether the day of the year is an input: where any series has a year to train on.
     """
 
     level: tuple[float, ...] = (80.0, 95.0)
@@ -43,6 +44,7 @@ class Fit:
     calibration: float = 0.1
     repair: bool = False
     seed: int = 0
+    season: bool = True
 
 
 @dataclass
@@ -106,8 +108,8 @@ class PanelModel:
     def inputs_of(self, panel: Panel, x: FloatArray, scales: SeriesScales, numbers: IntArray) -> PanelInputs:
         """What the network reads of a panel with values ``x``, as of `PanelInputs`."""
         return PanelInputs(
-            panel, x, scales, numbers, self.covariates,
-            country=self.fit.country, horizon=self.recipe.horizon, reach=self.recipe.lookback,
+            panel, x, scales, numbers, self.covariates, country=self.fit.country, season=self.fit.season,
+            horizon=self.recipe.horizon, reach=self.recipe.lookback,
         )  # fmt: skip
 
     def forecast(

@@ -20,8 +20,8 @@ from gatedcells.forecast.bitcoin import BitcoinRecipe
 from gatedcells.forecast.data import Clock
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored, with_intervals
-from gatedcells.forecast.fast import FastTask
-from gatedcells.forecast.fast_recipe import FastRecipe
+from gatedcells.forecast.fast import FastTask, suited
+from gatedcells.forecast.fast_recipe import FastRecipe, told
 from gatedcells.forecast.files import write_json, written_beside
 from gatedcells.forecast.intervals import Calibrator
 from gatedcells.forecast.page.findings import Findings, shown
@@ -131,6 +131,21 @@ def new_config(
     }
     threads = threads or torch.get_num_threads()
     return Config(recipe_name, recipe, cells, seed, threads, data, versions, policy, device)
+
+
+def recipe_for(recipe: Any, source: Source, policy: Policy, console: Console, *, fewer: bool) -> Any:
+    """The recipe for these data, see `FastRecipe.suited`; a line says what became of it.
+
+    Raises:
+        ForecastError: a series is too short, or the policy refuses it.
+    """
+    if not isinstance(recipe, FastRecipe):
+        return recipe
+    regions = prepare(source.series, LOOKBACK, policy, recipe.hours_needed)
+    found = suited(recipe, regions, fewer=fewer)
+    if found != recipe:
+        console.print(told(recipe, found), style="yellow", soft_wrap=True)
+    return found
 
 
 def regions_of(config: Config, source: Source) -> list[Region]:

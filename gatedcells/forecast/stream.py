@@ -185,9 +185,10 @@ class Stream:
         for row, one in enumerate(self._series):
             starts = local_starts(one, first + _CALENDAR_HOURS)[len(one.load_mw) + first :]
             calendar = Calendar.of(starts)
-            flags = holiday_flags(starts, self._forecaster.recipe.holidays)
+            recipe = self._forecaster.recipe
+            flags = holiday_flags(starts, recipe.holidays)
             table = FeatureTable(
-                torch.from_numpy(np.concatenate([calendar.season(), flags], axis=1)),
+                torch.from_numpy(np.concatenate([calendar.season(recipe.season), flags], axis=1)),
                 torch.from_numpy(np.stack([calendar.hour, calendar.weekday], axis=1).astype(np.uint8)),
                 self._region[row].expand(len(starts)),
                 len(self._forecaster.scales),

@@ -13,7 +13,7 @@ import torch
 
 from gatedcells.forecast.data import FloatArray
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import table_of
+from gatedcells.forecast.fast import suited, table_of
 from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.scaling import LogScale
 from gatedcells.forecast.windows import Region
@@ -71,7 +71,8 @@ class PooledTrees:
             progress: told the number of each tree.
         """
         scales = {region.name: LogScale.fit(region.load_mw[: region.train_end]) for region in regions}
-        columns = [self._columns(region, scales) for region in regions]
+        recipe = suited(self._recipe, regions, fewer=False)
+        columns = [_columns(recipe, region, scales) for region in regions]
         train = [region.train[region.usable[region.train]] for region in regions]
         changes = [
             np.diff(np.log(region.load_mw), prepend=np.log(region.load_mw[0])) / scales[region.name].change
@@ -99,7 +100,10 @@ class PooledTrees:
             found.append(np.exp(before + change * scales[region.name].change))
         return found
 
-    def _columns(self, region: Region, scales: dict[str, LogScale]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """``[n, C]``: the network's numbers, the hour and weekday as numbers, and the region's number."""
-        table = table_of(self._recipe, scales, region.series, region.load_mw, 0, len(region.load_mw))
-        return torch.cat([table.numbers, table.codes.float(), table.region[:, None].float()], dim=1).numpy()
+
+def _columns(
+    recipe: FastRecipe, region: Region, scales: dict[str, LogScale]
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """``[n, C]``: the network's numbers, the hour and weekday as numbers, and the region's number."""
+    table = table_of(recipe, scales, region.series, region.load_mw, 0, len(region.load_mw))
+    return torch.cat([table.numbers, table.codes.float(), table.region[:, None].float()], dim=1).numpy()

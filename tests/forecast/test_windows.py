@@ -87,10 +87,9 @@ def test_what_comes_later_changes_nothing_that_came_before(tmp_path_factory, cha
     filled = [fill_from_the_past(s.load_mw, np.isfinite(s.load_mw), "x") for s in both]
     assert np.array_equal(filled[0][:change_at], filled[1][:change_at])
     scale = LogScale(6.0, 0.2, 0.05)
+    options = {"lags_hours": (24, 48), "country": "US", "season": True}
     tables = [
-        feature_table(
-            s, y, scale, np.arange(change_at + 1), lags_hours=(24, 48), country="US", region=0, regions=1
-        )
+        feature_table(s, y, scale, np.arange(change_at + 1), region=0, regions=1, **options)
         for s, y in zip(both, filled, strict=True)
     ]
     # the step that forecasts the first changed hour still knows nothing of it
@@ -138,8 +137,9 @@ def test_features_are_what_their_names_say(series):
     scale = LogScale.fit(region.load_mw[: region.train_end])
     steps = np.array([30, 500, 899])
     table = feature_table(
-        series, region.load_mw, scale, steps, lags_hours=(24, 168), country="US", region=1, regions=3
-    )
+        series, region.load_mw, scale, steps, lags_hours=(24, 168), country="US", season=True, region=1,
+        regions=3,
+    )  # fmt: skip
     x = table.inputs(torch.arange(3)).double().numpy()
     assert x.shape == (3, input_size((24, 168), 3))
     logs = np.log(region.load_mw)
