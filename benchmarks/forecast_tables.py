@@ -108,17 +108,23 @@ def _streaming() -> str:
 
 def _backtest() -> str:
     source, rows = newest("backtest")
-    kinds = list(dict.fromkeys((row["origin"], row["window_hours"]) for row in rows))
-    lines: dict[str, list[str]] = {}
-    for row in rows:
-        name = f"{row['model']}, {row['steps']} steps" if row["steps"] else row["model"]
-        lines.setdefault(name, []).append(f"{float(row['smape']):.3f}")
     columns = ["sMAPE %"]
-    for origin, window in kinds:
-        before = f"the {int(window) // 24} days" if window else "all"
-        columns.append(f"trained on {before} before {origin[:10]}")
+    for origin, window in dict.fromkeys((row["origin"], row["window_hours"]) for row in rows):
+        days = f"the {int(window) // 24} days" if window else "all hours"
+        columns.append(f"{days} before {origin[:10]}")
+    lines: dict[str, list[str]] = {}
+    steps: dict[str, list[str]] = {}
+    for row in rows:
+        lines.setdefault(row["model"], []).append(f"{float(row['smape']):.3f}")
+        if row["steps"]:
+            steps.setdefault(row["model"], []).append(row["steps"])
     order = sorted(lines.items(), key=lambda line: -float(line[1][0]))
-    return table(columns, [[name, *cells] for name, cells in order], source, rows[0])
+    cells = [[_with_steps(name, steps.get(name)), *numbers] for name, numbers in order]
+    return table(columns, cells, source, rows[0])
+
+
+def _with_steps(name: str, steps: list[str] | None) -> str:
+    return name if steps is None else f"{name}, {', '.join(steps)} steps"
 
 
 FORECAST: dict[str, Callable[[], str]] = {

@@ -15,6 +15,7 @@ COLOURS = {"gatedcells": "#1b6ca8", "torch": "#d95f0e", "onnxruntime": "#7a7a7a"
 def main() -> None:
     """Draw every figure anew."""
     print(roofline())
+    print(history())
 
 
 def roofline() -> Path:
@@ -54,6 +55,33 @@ def roofline() -> Path:
     )  # fmt: skip
     FIGURES.mkdir(exist_ok=True)
     path = FIGURES / "cpu_roofline.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def history() -> Path:
+    """The error of a year's forecasts over the days that were trained on, per forecaster."""
+    _, rows = newest("backtest")
+    days: list[float] = []
+    colours = {"GRU": "#1b6ca8", "LightGBM": "#d95f0e", "ridge": "#7a7a7a", "day-and-week ratio": "black"}
+    plt.switch_backend("agg")
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, colour in colours.items():
+        found = [row for row in rows if row["model"].startswith(name)]
+        days = [float(row["train_hours"]) / float(row["regions"]) / 24 for row in found]
+        style = "--" if name == "day-and-week ratio" else "o-"
+        axis.plot(days, [float(row["smape"]) for row in found], style, color=colour, label=found[0]["model"])
+    axis.set(xscale="log", xlabel="days trained on, mean of the regions", ylabel="sMAPE %, next hour")
+    axis.set_xticks(days, [f"{day:,.0f}" for day in days])
+    axis.minorticks_off()
+    axis.legend(frameon=False)
+    about = rows[0]
+    figure.suptitle(
+        f"the year from {about['origin'][:10]}, {about['regions']} regions; {about['device']},"
+        f" torch {about['torch']}, {about['date']}, commit {about['commit']}", fontsize=8,
+    )  # fmt: skip
+    path = FIGURES / "history.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path

@@ -133,13 +133,13 @@ def _converted() -> str:
 
 def _compile() -> str:
     source, rows = newest("compile-time")
-    table: dict[tuple[str, str], dict[str, str]] = {}
+    times: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
-        table.setdefault((row["way"], row["op"]), {})[row["T"]] = f"{float(row['p50_ms']) / 1e3:.1f} s"
+        times.setdefault((row["way"], row["op"]), {})[row["T"]] = f"{float(row['p50_ms']) / 1e3:.1f} s"
     steps = sorted({row["T"] for row in rows}, key=int)
     return table(
         ["", *(f"T = {T}" for T in steps)],
-        [[f"{op}, {way}", *(cells.get(T, "") for T in steps)] for (way, op), cells in table.items()],
+        [[f"{op}, {way}", *(cells.get(T, "") for T in steps)] for (way, op), cells in times.items()],
         source,
         rows[0],
     )
