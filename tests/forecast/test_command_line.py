@@ -287,3 +287,9 @@ def test_help_lists_every_command_and_doctor_answers():
     assert kernels_run or ("cpu        cannot run" in result.output and "reference  CHOSEN" in result.output)
     assert "CPU kernels" in result.output
     assert gatedcells("--version").output.startswith("gatedcells, version 0.")
+
+
+def test_the_package_is_the_command_of_its_interpreter():
+    done = subprocess.run([sys.executable, "-m", "gatedcells", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: gatedcells [OPTIONS] COMMAND")
