@@ -9,7 +9,6 @@ from torch import Tensor
 from gatedcells import _ops
 from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
-    has_few,
     kernel_cannot_differentiate,
     rows,
     save,
@@ -22,6 +21,7 @@ from gatedcells.validation import check_gru, check_rows, check_shape
 from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
 _DIFFERENTIABLE = 6  # input, hidden, weight_ih, weight_hh, bias_ih, bias_hh
+_FEW_ROWS = 256
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -76,8 +76,8 @@ def gradients(
     H = previous.shape[-1]
     d_rows = rows(d_gates)  # [T*B, 4H]: n (input half), r, z, n (hidden half)
     d_x, d_h = d_rows[:, : 3 * H], d_rows[:, H:]
-    # d_x has the candidate first, the weights have it last: of few rows they are turned, else the weights
-    few = has_few(d_rows)
+    # d_x has the candidate first, the weights have it last: what is less is turned, the rows or (twice) those
+    few = not torch.compiler.is_compiling() and len(d_rows) < max(2 * input.shape[-1], _FEW_ROWS)
     if few:
         d_x = d_x.roll(-H, 1)
     grads: list[Tensor | None] = [None] * _DIFFERENTIABLE

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from gatedcells_kernels.tape import Keep
 
+_HANDFUL, _WIDE = 8, 128  # columns
+_MANY_ROWS = 256
+
 
 def kernel_cannot_differentiate(keep: int) -> bool:
     """Whether a backward call must go through the reference: it is itself to be differentiated
@@ -74,23 +77,20 @@ def rows(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0] * x.shape[1], math.prod(x.shape[2:]))
 
 
-def has_few(x: Tensor) -> bool:
-    """Whether ``[n, ...]`` has so few rows that what is done to weights costs more than the products."""
-    return not torch.compiler.is_compiling() and len(x) < 256
-
-
 def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
     """``d_gates.T @ read`` for ``[n, G]`` and ``[n, K]``: what a weight ``[G, K]`` gets from n rows.
 
-    With many rows computed as the transpose of ``read.T @ d_gates``: BLAS libraries are several times slower
-    where the right side has few columns, and K, the input's features, is often a handful. With few rows that
-    would cost more than it saves, because autograd lays the transposed result out anew. One row is no sum.
+    With few columns computed as the transpose of ``read.T @ d_gates``: BLAS libraries are several times slower
+    where the right side is narrow, and K, the input's features, is often a handful. Otherwise that costs more
+    than it saves, because autograd lays the transposed result out anew. One row is no sum.
     """
-    if has_few(read):
-        if len(read) == 1:
-            return d_gates.T * read
-        return d_gates.T @ read
-    return (read.T @ d_gates).T
+    columns = read.shape[1]
+    many_rows = torch.compiler.is_compiling() or len(read) >= _MANY_ROWS
+    if columns <= _HANDFUL or (many_rows and columns < _WIDE):
+        return (read.T @ d_gates).T
+    if not many_rows and len(read) == 1:
+        return d_gates.T * read
+    return d_gates.T @ read
 
 
 def save(ctx: Any, tape: Tensor, *tensors: Tensor | None) -> None:
