@@ -118,11 +118,12 @@ def _rows_of_backtest(folder: Path) -> list[dict[str, object]]:
         raise SystemExit(f"{folder}: the published files are needed, this is of {kind} data")
     rows: list[dict[str, object]] = []
     for fold in found["folds"]:
+        recipe = settings["recipe"] | fold.get("recipe", {})
         for name, smape in fold["smape"].items():
             network = name == settings["recipe"]["cell"].upper()
             rows.append({
-                "model": name, "steps": fold["recipe"]["steps"] if network else "",
-                "batch_size": fold["recipe"]["batch_size"] if network else "",
+                "model": name, "steps": recipe["steps"] if network else "",
+                "batch_size": recipe["batch_size"] if network else "",
                 "seed": settings["seed"] if network else "", "origin": fold["origin"],
                 "window_hours": window, "regions": len(fold["by_region"][name]),
                 "train_hours": fold["train_hours"], "test_hours": fold["test_hours"],

@@ -69,7 +69,8 @@ def history() -> Path:
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, colour in colours.items():
         found = [row for row in rows if row["model"].startswith(name)]
-        days = [float(row["train_hours"]) / float(row["regions"]) / 24 for row in found]
+        trained = [row["window_hours"] or float(row["train_hours"]) / float(row["regions"]) for row in found]
+        days = [float(hours) / 24 for hours in trained]
         style = "--" if name == "day-and-week ratio" else "o-"
         axis.plot(days, [float(row["smape"]) for row in found], style, color=colour, label=found[0]["model"])
     axis.set(xscale="log", xlabel="days trained on, mean of the regions", ylabel="sMAPE %, next hour")

@@ -194,6 +194,7 @@ class ArticleTask:
         self.steps_per_epoch: float = self._batches
         self.steps = self._batches * recipe.epochs
         self.clip_norm: float | None = None
+        self.settings = {"batch_size": recipe.batch_size}
         self._shuffled: tuple[int, Tensor] | None = None
 
     def to(self, device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """A whole backtest: folds, training, scores, a table, files; it goes on where it was stopped."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -88,16 +89,50 @@ def _checked(path: Path, origin: str) -> dict[str, Any]:
     """
     content = read_json(path)
     try:
-        if content["origin"] != origin or type(content["test_hours"]) is not int or not content["smape"]:
-            raise ValueError(f"origin {content['origin']!r}, expected {origin!r}")
-        content["smape"] = {str(name): float(value) for name, value in content["smape"].items()}
-        changed = content.get("recipe", {})
-        if any(name not in _CHANGED or type(value) not in (int, bool) for name, value in changed.items()):
-            raise ValueError(f"recipe {changed!r}")
-        content["recipe"] = changed
+        if content["origin"] != origin:
+            raise ValueError(f"its origin is {str(content['origin'])[:40]!r}, expected {origin!r}")
+        if not content["smape"]:
+            raise ValueError("it has no scores")
+        return {
+            "origin": origin,
+            **{name: _whole(name, content[name], 10**9) for name in ("train_hours", "test_hours")},
+            "recipe": _read_changed(content.get("recipe", {})),
+            **{name: _numbers(name, content[name]) for name in ("smape", "mase")},
+            "by_region": {
+                name: _numbers("by_region", content["by_region"][name])
+                for name in _numbers("smape", content["smape"])
+            },
+        }
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ForecastError(f"{path}: not a fold of this backtest ({error!r})") from error
-    return content
+        raise ForecastError(f"{path}: not a fold of this backtest ({error})") from error
+
+
+def _whole(name: str, value: Any, most: int) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{name} is no whole number from 0 to {most:,}")
+    return value
+
+
+def _numbers(name: str, content: Any) -> dict[str, float]:
+    """Numbers by name."""
+    if not isinstance(content, dict) or not all(
+        isinstance(one, str) and one.isprintable() for one in content
+    ):
+        raise ValueError(f"{name} is no numbers by name")
+    if any(type(value) not in (int, float) or not math.isfinite(value) for value in content.values()):
+        raise ValueError(f"{name} has what is no number")
+    return {str(one): float(value) for one, value in content.items()}
+
+
+def _read_changed(content: Any) -> dict[str, Any]:
+    """What a fold's recipe has instead of the backtest's."""
+    if not isinstance(content, dict) or not set(content) <= set(_CHANGED):
+        raise ValueError(f"its recipe is not {', '.join(_CHANGED)}")
+    if type(content.get("season", True)) is not bool:
+        raise ValueError("season is neither true nor false")
+    for name in {"steps", "batch_size"} & set(content):
+        _whole(name, content[name], 10**9)
+    return dict(content)
 
 
 def _settings(source: Source, plan: Plan, recipe: FastRecipe, seed: int, policy: Policy) -> dict[str, Any]:
@@ -157,7 +192,9 @@ def _scored(
     if trees is not None:
         with progress_bar(console) as progress:
             bar = progress.add_task("LightGBM", total=trees.trees)
-            forecasts = trees.forecast(known, lambda done: progress.update(bar, completed=done))
+            forecasts = trees.forecast(
+                known, lambda done: progress.update(bar, completed=done), season=recipe.season
+            )
         results.append(scored(trees.name, known, forecasts))
     return {
         "origin": fold.origin.isoformat(),

@@ -123,6 +123,7 @@ class PriceTask:
         self._batches = -(-len(self._targets) // recipe.batch_size)
         self.steps = self._batches * recipe.epochs
         self.steps_per_epoch: float = self._batches
+        self.settings = {"batch_size": recipe.batch_size}
 
     def to(self, device: torch.device) -> None:
         """Keep what batches are made of on a device."""

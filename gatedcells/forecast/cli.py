@@ -57,16 +57,15 @@ _OF_LOAD = ("hidden_size", "tz", "stamp", "trees", "on_gap", "on_outlier", "devi
     show_default=True,
     help="Which network to train.",
 )
-@click.option(
-    "--hidden-size", type=click.IntRange(1, 4096), help="Hidden units. [fast: 64, best: 160, article: 256]"
-)
+@click.option("--hidden-size", type=click.IntRange(1, 4096), help="[fast: 64, best: 160, article: 256]")
 @click.option(
     "--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="[fast: 0.02, article: 0.001]"
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), help="Chunks or windows a step. [fast: 96, article: 1024]"
-)
-@click.option("--steps", type=click.IntRange(1), help="fast, best: optimizer steps. [700, 3800]")
+    "--batch-size", type=click.IntRange(1),
+    help="Chunks or windows a step. [fast: 96, best: 56, of few hours less; article: 1024]",
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), help="fast, best: optimizer steps. [700, 3800, or fewer]")
 @click.option(
     "--holidays", metavar="COUNTRY", help="fast, best: whose public holidays are inputs, or none. [US]"
 )

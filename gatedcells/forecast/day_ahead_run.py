@@ -63,8 +63,7 @@ def run(
     panel, ends = panel_of(regions), train_ends(regions)
     horizon = int(forecaster.horizon)
     places = Places.of(panel, ends, horizon, every)
-    if _begun_before(folder) and forecaster.steps is None and forecaster.batch_size is None:
-        forecaster.set_params(steps=_USUAL[0], batch_size=_USUAL[1])  # as it began
+    _as_begun(folder, forecaster)
     settings = {"forecaster": forecaster.get_params(), "every": every, "data": source.to_json()}
     _begin(folder, json.loads(json.dumps(settings)))
     if (folder / "forecaster" / "forecaster.json").exists():
@@ -74,6 +73,8 @@ def run(
         report = FrameReport(len(panel.ids), int(np.isfinite(known.y).sum()), panel.grid.freq)
         checkpoint = folder / "checkpoint.safetensors"
         forecaster.fit_laid_out(known, Style(), report, checkpoint, console, usual=_USUAL)
+        recipe = forecaster.model_.recipe
+        forecaster.set_params(steps=recipe.steps, batch_size=recipe.batch_size)  # what fitting it again takes
         forecaster.save(folder / "forecaster")
         checkpoint.unlink(missing_ok=True)
     model = forecaster.model_
@@ -103,6 +104,7 @@ def run(
         "places": len(places.series),
         "steps": model.recipe.steps,
         "batch_size": model.recipe.batch_size,
+        "season": model.fit.season,
         "models": {one: scores(panel, ends, places, values, steps) for one, values in forecasts.items()},
         "intervals": interval_scores(model, panel, places, quantiles),
         "train_seconds": seconds,
@@ -113,12 +115,15 @@ def run(
     return found
 
 
-def _begun_before(folder: Path) -> bool:
-    """Whether the folder's settings are from before few data took fewer steps, when 2000 were the default."""
+def _as_begun(folder: Path, forecaster: Forecaster) -> None:
+    """In a folder from before few data took fewer steps, when there was a default for either number: go on
+    with those."""
     path = folder / "settings.json"
     settings = read_json(path) if path.exists() else None
     given = settings.get("forecaster") if isinstance(settings, dict) else None
-    return isinstance(given, dict) and (given.get("steps"), given.get("batch_size")) == _USUAL
+    for name, before in zip(("steps", "batch_size"), _USUAL, strict=True):
+        if isinstance(given, dict) and given.get(name) == before and getattr(forecaster, name) is None:
+            forecaster.set_params(**{name: before})
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
@@ -189,6 +194,7 @@ def _show(found: dict[str, Any], name: str, regions: Sequence[str], source: Sour
     trained = (
         f"{found['steps']} steps of {found['batch_size']} chunks in {found['train_seconds'][name]:.0f} s"
     )
+    trained += "" if found["season"] else "\nThe season is no input, with less than a year to train on."
     console.print(
         f"{name}: {trained}\n{found['places']:,} places, each forecasting all hours ahead at once",
         soft_wrap=True,

@@ -190,13 +190,15 @@ class DirectTask:
         recipe: its settings.
         sizes: of what it reads.
         chunks: the series, up to where training may look.
+        season: whether the day of the year is among what they read.
 
     Raises:
         ForecastError: no series is longer than the horizon.
     """
 
-    def __init__(self, recipe: DirectRecipe, sizes: Sizes, chunks: Chunks) -> None:
+    def __init__(self, recipe: DirectRecipe, sizes: Sizes, chunks: Chunks, season: bool) -> None:
         self.recipe, self.sizes, self._chunks = recipe, sizes, chunks
+        self.settings = {"batch_size": recipe.batch_size, "season": season}
         self.steps = recipe.steps
         self.clip_norm: float | None = recipe.clip_norm
         self.steps_per_epoch: float = max(chunks.windows / recipe.windows_a_step, 1.0)

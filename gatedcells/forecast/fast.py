@@ -227,6 +227,7 @@ class FastTask:
         starts = [self._chunk_starts(r, o) for r, o in zip(regions, self._table.offsets, strict=True)]
         self._starts = torch.cat(starts)
         self.steps = recipe.steps
+        self.settings = {"batch_size": recipe.batch_size, "season": recipe.season}
         # of all members' gradients together
         self.clip_norm: float | None = recipe.clip_norm * math.sqrt(recipe.members)
         supervised = recipe.batch_size * (recipe.chunk_hours - recipe.burn_in_hours)

@@ -83,8 +83,8 @@ def told(usual: FastRecipe, recipe: FastRecipe) -> str:
     parts: list[str] = []
     if (recipe.steps, recipe.batch_size) != (usual.steps, usual.batch_size):
         parts.append(
-            f"{recipe.steps} steps of {recipe.batch_size} chunks, not {usual.steps} of {usual.batch_size}:"
-            " more passes would learn so few hours by heart (--steps asks for a number)"
+            f"{recipe.steps} steps of {recipe.batch_size} chunks instead of {usual.steps} of"
+            f" {usual.batch_size}, which would learn so few hours by heart (--steps asks for a number)"
         )
     if recipe.season != usual.season:
         parts.append("the season is no input, as no region has a year to train on")

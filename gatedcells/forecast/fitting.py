@@ -110,7 +110,7 @@ def fit_store(
         return model.inputs_of(panel, in_units(panel, scales.log), scales, numbers)
 
     chunks = StoreChunks(store, inputs, seen.windows, recipe.windows_a_step, recipe.steps, fit.seed)
-    task = DirectTask(recipe, sizes, chunks)
+    task = DirectTask(recipe, sizes, chunks, fit.season)
     model.network, done = train_shown(
         task, name, console, seed=fit.seed, checkpoint=checkpoint, device=device
     )

@@ -38,7 +38,7 @@ FORMAT = 1
 _JSON = "forecaster.json"
 _TENSORS = ("forecaster.safetensors", "forecaster-again.safetensors")
 _ADDED = {"device": "cpu"}  # parameters that folders of before do not have
-_LARGEST = 1_000_000
+_LARGEST, _MOST_STEPS = 1_000_000, 2**63 - 1  # steps ask for no memory
 _FAR = 1e30
 _BLANKS = ("y", "known", "past")  # of the context; may have blanks
 _UNITS = ("s", "ms", "us", "ns", "day")
@@ -306,7 +306,8 @@ def _parameter(name: str, value: Any, like: Any) -> Any:
     elif like is None:
         fine = value is None or isinstance(value, str)
         if name in ("lookback", "threads", "steps", "batch_size"):
-            fine = value is None or (type(value) is int and 0 < value <= _LARGEST)
+            most = _MOST_STEPS if name == "steps" else _LARGEST
+            fine = value is None or (type(value) is int and 0 < value <= most)
     elif isinstance(like, float):
         fine = number
     else:

@@ -100,10 +100,10 @@ def _fit(file: Path, out: Path, options: dict[str, Any]) -> None:
         raise SystemExit(INTERRUPTED) from None
     for line in forecaster.report_.lines():
         console.print(line, soft_wrap=True)
-    recipe = forecaster.model_.recipe
+    recipe, season = forecaster.model_.recipe, forecaster.model_.fit.season
     console.print(
         f"{options['cell'].upper()}: {recipe.steps} steps of {recipe.batch_size} chunks in"
-        f" {forecaster.train_seconds_:.1f} s, pinball loss"
+        f" {forecaster.train_seconds_:.1f} s{'' if season else ' without the season'}, pinball loss"
         f" {forecaster.loss_:.4f} in spreads, {forecaster.model_.margins.windows:,} windows calibrate the"
         " intervals",
         soft_wrap=True,

@@ -136,7 +136,8 @@ class PanelInputs:
         self._lags = lags_of(self.seasons)
         self._numbers = numbers
         self._first = int(panel.first.min()) - reach
-        end = int((panel.first + panel.sizes).max()) + horizon
+        # a stretch may run on behind a series that is shorter than it
+        end = int((panel.first + np.maximum(panel.sizes, reach)).max()) + horizon
         self._calendar = calendar_inputs(panel.grid, np.arange(self._first, end), country, season)
         known = panel.known.shape[1]
         self._known = covariates.scaled(panel.known, 0)

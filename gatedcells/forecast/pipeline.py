@@ -100,7 +100,7 @@ def execute(
     run.save_calibration(calibrators)
     results += score_formulas(config, regions, console)
     if trees is not None:
-        results.append(_boosted(trees, regions, console))
+        results.append(_boosted(trees, regions, getattr(recipe, "season", True), console))
     _write(run, config, source, regions, results)
     page.write(run.path / page.NAME, findings_of(run, config, source, regions, results))
     title = f"Forecasting the next hour: {config.recipe_name} recipe"
@@ -228,11 +228,11 @@ def score_formulas(config: Config, regions: Sequence[Region], console: Console) 
     return results
 
 
-def _boosted(trees: PooledTrees, regions: Sequence[Region], console: Console) -> Result:
+def _boosted(trees: PooledTrees, regions: Sequence[Region], season: bool, console: Console) -> Result:
     with progress_bar(console) as progress:
         bar = progress.add_task("LightGBM", total=trees.trees)
         started = time.perf_counter()
-        forecasts = trees.forecast(regions, lambda done: progress.update(bar, completed=done))
+        forecasts = trees.forecast(regions, lambda done: progress.update(bar, completed=done), season=season)
     return scored(trees.name, regions, forecasts, seconds=time.perf_counter() - started)
 
 

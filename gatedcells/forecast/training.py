@@ -7,7 +7,7 @@ resumed ends with the same bits, on the CPU, as one that was not.
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import parse_json, read_tensors, size_of, write_tensors
 
 _CHECKPOINT_SECONDS = 10.0
+_BEFORE = {"season": True}  # checkpoints from before they had settings
 
 
 class Forecaster(Protocol):
@@ -35,6 +36,11 @@ class Task(Protocol):
     steps: int
     steps_per_epoch: float
     clip_norm: float | None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What a checkpoint has to be of, besides steps and seed."""
+        ...
 
     def to(self, device: torch.device) -> None:
         """Make batches on a device."""
@@ -127,7 +133,7 @@ def train(
         stop = should_stop()
         for step in range(progress.step, task.steps):
             if stop:
-                _save(checkpoint, network, optimizer, progress, seed)
+                _save(checkpoint, task, network, optimizer, progress, seed)
                 raise Interrupted
             generator.manual_seed(_step_seed(seed, step))
             torch.manual_seed(_step_seed(seed, step))  # dropout draws from torch's own generator
@@ -136,7 +142,9 @@ def train(
             except RuntimeError as error:
                 if not distributed.is_gone(error):
                     raise
-                _save(checkpoint, network, optimizer, progress, seed)  # nothing of this step was applied
+                _save(
+                    checkpoint, task, network, optimizer, progress, seed
+                )  # nothing of this step was applied
                 raise ForecastError(
                     f"another process of this training is gone, in step {step + 1}; go on with --resume"
                 ) from error
@@ -144,10 +152,10 @@ def train(
             progress.step, progress.loss, progress.seconds = step + 1, loss, now - started
             progress.epoch = (step + 1) / task.steps_per_epoch
             if now - saved > _CHECKPOINT_SECONDS:
-                _save(checkpoint, network, optimizer, progress, seed)
+                _save(checkpoint, task, network, optimizer, progress, seed)
                 saved = now
             on_step(progress)
-        _save(checkpoint, network, optimizer, progress, seed)
+        _save(checkpoint, task, network, optimizer, progress, seed)
     network.to("cpu")
     return forecaster, progress
 
@@ -189,14 +197,16 @@ def _step_seed(seed: int, step: int) -> int:
 
 
 def _save(
-    path: Path | None, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, seed: int
-) -> None:
+    path: Path | None, task: Task, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress,
+    seed: int,
+) -> None:  # fmt: skip
     if path is None:
         return
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     notes = {"step": progress.step, "steps": progress.steps, "seconds": progress.seconds, "seed": seed}
+    notes |= {"settings": dict(task.settings)}
     write_tensors(path, tensors, {"progress": json.dumps(notes)})
 
 
@@ -215,6 +225,14 @@ def _load(
         step, steps, seconds = kept["step"], kept["steps"], float(kept["seconds"])
         if (steps, kept["seed"]) != (progress.steps, seed):
             raise ForecastError(f"{path}: is of another training (steps {steps}, seed {kept['seed']})")
+        found = kept.get("settings", _BEFORE)
+        other = [
+            f"{name} {str(value)[:20]}"
+            for name, value in found.items()
+            if task.settings.get(name, value) != value
+        ]
+        if other:
+            raise ForecastError(f"{path}: is of another training ({', '.join(other)})")
         if type(step) is not int or not 0 <= step <= steps or not 0 <= seconds < math.inf:
             raise ValueError(f"step is {step!r} of {steps}, after {seconds} seconds")
         expected = network.state_dict()
@@ -231,7 +249,7 @@ def _load(
             _check_state(state, task, list(network.parameters()))
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
         progress.step, progress.seconds = step, seconds
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ForecastError(f"{path}: does not fit this training ({' '.join(str(error).split())})") from error
 
 

@@ -6,6 +6,7 @@ installed with the library: ``pip install 'gatedcells[lightgbm]'``.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from gatedcells.forecast.data import FloatArray
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fast import suited, table_of
+from gatedcells.forecast.fast import table_of
 from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.scaling import LogScale
 from gatedcells.forecast.windows import Region
@@ -63,15 +64,18 @@ class PooledTrees:
         self._recipe = FastRecipe(lags_hours=LAGS, holidays=holidays)
         self.name = f"LightGBM, {trees} trees"
 
-    def forecast(self, regions: Sequence[Region], progress: Callable[[int], None]) -> list[FloatArray]:
+    def forecast(
+        self, regions: Sequence[Region], progress: Callable[[int], None], *, season: bool = True
+    ) -> list[FloatArray]:
         """Fit on the training targets, and forecast every region's test targets, MW.
 
         Args:
             regions: split.
             progress: told the number of each tree.
+            season: whether the day of the year is an input, as it is of the network beside.
         """
         scales = {region.name: LogScale.fit(region.load_mw[: region.train_end]) for region in regions}
-        recipe = suited(self._recipe, regions, fewer=False)
+        recipe = replace(self._recipe, season=season)
         columns = [_columns(recipe, region, scales) for region in regions]
         train = [region.train[region.usable[region.train]] for region in regions]
         changes = [

@@ -16,10 +16,14 @@ from gatedcells.forecast.backtest import Plan, folds
 from gatedcells.forecast.calendar import Calendar, local_starts
 from gatedcells.forecast.data import Clock, read_folder
 from gatedcells.forecast.direct import DirectRecipe
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.evaluate import scored
 from gatedcells.forecast.fast import FastTask, suited, table_of
 from gatedcells.forecast.fast_recipe import BestRecipe, FastRecipe
+from gatedcells.forecast.files import read_tensors, write_tensors
 from gatedcells.forecast.passes import within_passes
 from gatedcells.forecast.stream import Stream
+from gatedcells.forecast.trees import PooledTrees
 from tests.support.own_series import made_up
 
 PJM_TRAINING_HOURS, LONGEST = 980_185, 130_000
@@ -98,7 +102,7 @@ def test_a_run_on_few_hours_says_what_it_does_less_of_and_goes_on_from_its_folde
     options = ("--cell", "gru", "--hidden-size", 4, "--threads", 1)
     done = gatedcells("forecast", "--data", small_folder, "--out", out, *options)
     assert done.exit_code == 0, done.output
-    said = "150 steps of 16 chunks, not 700 of 96: more passes would learn so few hours by heart"
+    said = "150 steps of 16 chunks instead of 700 of 96, which would learn so few hours by heart"
     assert said in done.output
     assert "no region has a year to train on" in done.output
     recipe = json.loads((out / "config.json").read_text())["recipe"]
@@ -131,7 +135,7 @@ def test_each_date_of_a_backtest_has_the_steps_that_its_hours_take(small_folder,
     expected = asdict(suited(FastRecipe(hidden_size=4), fold.regions, fewer=True))
     assert recipe == {name: expected[name] for name in recipe}
     assert recipe["season"] is False
-    assert f"{recipe['steps']} steps of {recipe['batch_size']} chunks, not 700 of 96" in " ".join(
+    assert f"{recipe['steps']} steps of {recipe['batch_size']} chunks instead of 700 of 96" in " ".join(
         text.split()
     )
     assert backtest(small_folder, tmp_path / "out") == (recipe, text)
@@ -149,6 +153,55 @@ def test_a_backtest_from_before_goes_on_as_it_began(small_folder, tmp_path):
     recipe, text = backtest(small_folder, out, "--steps", 4)
     assert recipe == {"steps": 4, "batch_size": FastRecipe().batch_size, "season": True}
     assert "season" not in text
+
+
+@pytest.mark.parametrize("begun_before", [True, False])
+def test_trees_read_the_season_where_the_network_beside_them_does(small_folder, tmp_path, begun_before):
+    pytest.importorskip("lightgbm")
+    out = tmp_path / "out"
+    options = ("--steps", 2, "--lightgbm", 5)
+    backtest(small_folder, out, *options)
+    if begun_before:
+        settings = json.loads((out / "settings.json").read_text())
+        del settings["suited"]
+        for path in out.iterdir():
+            path.unlink()
+        (out / "settings.json").write_text(json.dumps(settings))
+        backtest(small_folder, out, *options)
+    (found,) = json.loads((out / "backtest.json").read_text())["folds"]
+    (fold,) = folds(read_folder(small_folder, Clock()), Plan(folds=1, span_hours=60))
+    expected = PooledTrees(5).forecast(fold.regions, lambda _: None, season=begun_before)
+    other = PooledTrees(5).forecast(fold.regions, lambda _: None, season=not begun_before)
+    one, another = (scored("x", fold.regions, forecasts).mean.smape for forecasts in (expected, other))
+    assert found["smape"]["LightGBM, 5 trees"] == pytest.approx(one, rel=1e-12)
+    assert one != another
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"smape": {"GRU": 1e999}}, {"smape": {"\ud800": 1.0}}, {"smape": {}}, {"smape": [1.0]},
+        {"mase": None}, {"recipe": {"steps": -5}}, {"recipe": {"steps": True}}, {"recipe": None},
+        {"recipe": {"season": 7}}, {"recipe": {"steps": 10**12}}, {"recipe": {"cell": "lstm"}},
+        {"test_hours": -1}, {"train_hours": 0.5}, {"by_region": {}}, {"by_region": {"GRU": {"AEP": "x"}}},
+        {"origin": 3},
+    ],
+)  # fmt: skip
+def test_a_fold_that_cannot_be_is_refused_in_a_line(small_folder, tmp_path, change):
+    out = tmp_path / "out"
+    backtest(small_folder, out, "--steps", 2)
+    path = out / "fold-0.json"
+    fold = json.loads(path.read_text()) | change
+    path.write_text(json.dumps(fold))
+    (out / "backtest.json").unlink()
+    options = ("--folds", 1, "--span", 60, "--hidden-size", 4, "--threads", 1, "--out", out, "--steps", 2)
+    done = gatedcells("forecast", "backtest", "--data", small_folder, *options)
+    assert done.exit_code == 2, done.output
+    assert isinstance(done.exception, SystemExit)
+    lines = done.output.splitlines()
+    assert "fold-0.json" in lines[-1]
+    assert len(lines[-1]) < 400
+    assert not (out / "backtest.json").exists()
 
 
 # one's own series
@@ -210,3 +263,39 @@ def test_a_day_ahead_run_from_before_goes_on_with_its_steps(small_folder, tmp_pa
     (out / "settings.json").write_text(json.dumps(settings))
     again = gatedcells("forecast", "day-ahead", "--data", small_folder, "--out", out, *options)
     assert again.exit_code == 0, again.output
+    settings["forecaster"] |= {"steps": 40}
+    (out / "settings.json").write_text(json.dumps(settings))
+    again = gatedcells("forecast", "day-ahead", "--data", small_folder, "--out", out, *options, "--steps", 40)
+    assert again.exit_code == 0, again.output
+    kept = Forecaster.load(out / "forecaster").get_params()
+    assert (kept["steps"], kept["batch_size"]) == (100, 4)
+
+
+def test_a_checkpoint_of_another_batch_size_or_season_is_refused(tmp_path):
+    frame, checkpoint = made_up((120,), level=20.0), tmp_path / "checkpoint"
+    options = {"horizon": 3, "lookback": 8, "hidden_size": 2, "threads": 1, "steps": 3, "level": ()}
+    Forecaster(**options, batch_size=5).fit(frame, checkpoint=checkpoint)
+    with pytest.raises(ForecastError, match="another training .batch_size 5"):
+        Forecaster(**options, batch_size=4).fit(frame, checkpoint=checkpoint)
+    tensors, notes = read_tensors(checkpoint)
+    kept = json.loads(notes["progress"])
+    assert kept["settings"] == {"batch_size": 5, "season": False}
+    del kept["settings"]  # as it was when the season was an input of any training
+    write_tensors(checkpoint, tensors, {"progress": json.dumps(kept)})
+    with pytest.raises(ForecastError, match="another training .season True"):
+        Forecaster(**options, batch_size=5).fit(frame, checkpoint=checkpoint)
+
+
+def test_more_steps_than_anything_else_may_be_are_read_again(tmp_path):
+    one = Forecaster(horizon=3, lookback=8, hidden_size=2, threads=1, steps=1, level=()).fit(made_up((60,)))
+    one.set_params(steps=2_000_000_000)
+    assert Forecaster.load(one.save(tmp_path / "saved")).get_params() == one.get_params()
+
+
+@pytest.mark.parametrize("sizes", [(25,), (26, 119), (50,), (95, 96), (400, 30)])
+@pytest.mark.parametrize("calibration", [0, 0.1])
+def test_series_shorter_than_what_is_looked_back_on_are_trained_on(sizes, calibration):
+    options = {"hidden_size": 2, "threads": 1, "level": (), "calibration": calibration}
+    found = Forecaster(horizon=24, **options).fit(made_up(sizes)).predict()
+    assert len(found) == 24 * len(sizes)
+    assert np.isfinite(found.GRU).all()
