@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 
 from benchmarks.forecast_tables import FORECAST
 from benchmarks.table_rows import Row, newest, table
@@ -32,14 +32,25 @@ PEERS = ("torch", "onnxruntime")
 def _times(
     op: str, mode: str, dtype: str = "float32"
 ) -> tuple[Path, Row, dict[Shape, dict[tuple[str, str], Row]]]:
-    """Rows of one op, mode and dtype: by shape, then by threads and who."""
+    """Rows of one op, mode and dtype: by shape, then by threads and who; of several runs their median."""
     source, rows = newest("cells", op=op, mode=mode)
-    found: dict[Shape, dict[tuple[str, str], Row]] = {}
+    runs: dict[Shape, dict[tuple[str, str], list[Row]]] = {}
     for row in rows:
         if row["dtype"] == dtype:
             shape = tuple(row[key] for key in "TBIH")
-            found.setdefault(shape, {})[row["threads"], row["who"]] = row
+            runs.setdefault(shape, {}).setdefault((row["threads"], row["who"]), []).append(row)
+    found = {
+        shape: {who: _median(measured) for who, measured in by_who.items()} for shape, by_who in runs.items()
+    }
     return source, rows[0], found
+
+
+def _median(runs: list[Row]) -> Row:
+    """One row of a case that was measured in several runs."""
+    numbers = ("p50_ms", "of_peak_gflops")
+    return runs[0] | {
+        name: str(median(float(run[name]) for run in runs)) for name in numbers if runs[0][name]
+    }
 
 
 def _ratios(by_who: dict[tuple[str, str], Row], threads: str, peer: str) -> list[float]:
