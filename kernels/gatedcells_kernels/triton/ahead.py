@@ -249,6 +249,7 @@ if __name__ == "__main__":
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: sm_90 and sm_80")
     parser.add_argument("--cell", choices=list(launch.GATES), help="default: both")
     parser.add_argument("--numbers", choices=("half", "tf32", "ieee"), help="default: all")
+    parser.add_argument("--largest", type=int, help="leave out entries for more units; default: none")
     parser.add_argument("--twice", action="store_true", help="the forms with two visits a step instead")
     parser.add_argument("--variants", action="store_true", help="what the entries leave out, at one size")
     parser.add_argument("--processes", type=int, default=2)
@@ -266,7 +267,9 @@ if __name__ == "__main__":
     chosen = [
         job
         for job in jobs(targets, options.twice)
-        if options.cell in (None, job.entry.cell) and options.numbers in (None, job.entry.numbers)
+        if options.cell in (None, job.entry.cell)
+        and options.numbers in (None, job.entry.numbers)
+        and (options.largest is None or job.entry.largest <= options.largest)
     ]
     for row in reports(chosen, options.processes):
         table.writerow(row)
