@@ -63,14 +63,13 @@ def roofline() -> Path:
 def history() -> Path:
     """The error of a year's forecasts over the days that were trained on, per forecaster."""
     _, rows = newest("backtest")
-    days: list[float] = []
+    windows = dict.fromkeys((row["window_hours"], row["train_hours"], row["regions"]) for row in rows)
+    days = [float(window or float(hours) / float(regions)) / 24 for window, hours, regions in windows]
     colours = {"GRU": "#1b6ca8", "LightGBM": "#d95f0e", "ridge": "#7a7a7a", "day-and-week ratio": "black"}
     plt.switch_backend("agg")
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, colour in colours.items():
         found = [row for row in rows if row["model"].startswith(name)]
-        trained = [row["window_hours"] or float(row["train_hours"]) / float(row["regions"]) for row in found]
-        days = [float(hours) / 24 for hours in trained]
         style = "--" if name == "day-and-week ratio" else "o-"
         axis.plot(days, [float(row["smape"]) for row in found], style, color=colour, label=found[0]["model"])
     axis.set(xscale="log", xlabel="days trained on, mean of the regions", ylabel="sMAPE %, next hour")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gatedcells_kernels.tape import Keep
 
+# measured: benchmarks/weight_gradients.py
 _HANDFUL, _WIDE = 8, 128  # columns
 _MANY_ROWS = 256
 

@@ -1,7 +1,6 @@
 """A whole backtest: folds, training, scores, a table, files; it goes on where it was stopped."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,12 +18,13 @@ from gatedcells.forecast.evaluate import Result, score_baselines, scored
 from gatedcells.forecast.fast import FastForecaster, FastTask, suited
 from gatedcells.forecast.fast_recipe import FastRecipe, told
 from gatedcells.forecast.files import read_json, write_json
-from gatedcells.forecast.limits import ADDED
+from gatedcells.forecast.limits import ADDED, read_numbers, read_whole
 from gatedcells.forecast.policy import DEFAULT, Policy
 from gatedcells.forecast.progress import progress_bar, train_shown
 from gatedcells.forecast.sources import Source
 from gatedcells.forecast.trees import PooledTrees
 
+_MOST = 1_000_000_000  # hours, or steps
 _AS_GIVEN = "no"  # neither steps nor season suited to the training part
 _CHANGED = ("steps", "batch_size", "season")  # by `FastRecipe.suited`
 
@@ -91,37 +91,19 @@ def _checked(path: Path, origin: str) -> dict[str, Any]:
     try:
         if content["origin"] != origin:
             raise ValueError(f"its origin is {str(content['origin'])[:40]!r}, expected {origin!r}")
-        if not content["smape"]:
+        scores = {name: read_numbers(name, content[name]) for name in ("smape", "mase")}
+        if not scores["smape"]:
             raise ValueError("it has no scores")
+        regions = content["by_region"]
         return {
             "origin": origin,
-            **{name: _whole(name, content[name], 10**9) for name in ("train_hours", "test_hours")},
+            **{name: read_whole(name, content[name], 0, _MOST) for name in ("train_hours", "test_hours")},
             "recipe": _read_changed(content.get("recipe", {})),
-            **{name: _numbers(name, content[name]) for name in ("smape", "mase")},
-            "by_region": {
-                name: _numbers("by_region", content["by_region"][name])
-                for name in _numbers("smape", content["smape"])
-            },
+            **scores,
+            "by_region": {model: read_numbers("by_region", regions[model]) for model in scores["smape"]},
         }
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ForecastError(f"{path}: not a fold of this backtest ({error})") from error
-
-
-def _whole(name: str, value: Any, most: int) -> int:
-    if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"{name} is no whole number from 0 to {most:,}")
-    return value
-
-
-def _numbers(name: str, content: Any) -> dict[str, float]:
-    """Numbers by name."""
-    if not isinstance(content, dict) or not all(
-        isinstance(one, str) and one.isprintable() for one in content
-    ):
-        raise ValueError(f"{name} is no numbers by name")
-    if any(type(value) not in (int, float) or not math.isfinite(value) for value in content.values()):
-        raise ValueError(f"{name} has what is no number")
-    return {str(one): float(value) for one, value in content.items()}
 
 
 def _read_changed(content: Any) -> dict[str, Any]:
@@ -131,7 +113,7 @@ def _read_changed(content: Any) -> dict[str, Any]:
     if type(content.get("season", True)) is not bool:
         raise ValueError("season is neither true nor false")
     for name in {"steps", "batch_size"} & set(content):
-        _whole(name, content[name], 10**9)
+        read_whole(name, content[name], 1, _MOST)
     return dict(content)
 
 

@@ -88,7 +88,8 @@ def told(usual: FastRecipe, recipe: FastRecipe) -> str:
         )
     if recipe.season != usual.season:
         parts.append("the season is no input, as no region has a year to train on")
-    return "; ".join(parts).capitalize() + "."
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:] + "."
 
 
 @dataclass(frozen=True)

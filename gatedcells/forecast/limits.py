@@ -76,9 +76,18 @@ def check_recipe(recipe: Any) -> None:
 
 
 def _check_whole(name: str, value: Any) -> None:
-    low, high = _WHOLE.get(name, _OTHERS)
+    read_whole(name, value, *_WHOLE.get(name, _OTHERS))
+
+
+def read_whole(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number.
+
+    Raises:
+        ValueError: it is something else, or beyond ``low`` and ``high``.
+    """
     if type(value) is not int or not low <= value <= high:
         raise ValueError(f"{name} is {_short(value)}; expected a whole number from {low:,} to {high:,}")
+    return value
 
 
 def _kept(recipe: Any) -> int:
@@ -129,8 +138,7 @@ def check_run(seed: Any, threads: Any) -> None:
         ValueError: it is of another type or size.
     """
     for name, value, low, high in (("seed", seed, 0, _LARGEST_SEED), ("threads", threads, 1, _MOST_THREADS)):
-        if type(value) is not int or not low <= value <= high:
-            raise ValueError(f"{name} is {value!r}; expected a whole number from {low} to {high}")
+        read_whole(name, value, low, high)
 
 
 def read_device(name: Any) -> str:
@@ -171,3 +179,16 @@ def read_texts(name: str, content: Any) -> dict[str, str]:
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
         raise ValueError(f"{name}: expected texts by name")
     return {str(key): str(value) for key, value in content.items()}
+
+
+def read_numbers(name: str, content: Any) -> dict[str, float]:
+    """Numbers by name.
+
+    Raises:
+        ValueError: it is something else, or a name cannot be printed.
+    """
+    if not isinstance(content, dict) or not all(str(one).isprintable() for one in content):
+        raise ValueError(f"{name}: expected numbers by name")
+    if any(type(value) not in (int, float) or not math.isfinite(value) for value in content.values()):
+        raise ValueError(f"{name}: expected numbers that are finite")
+    return {str(one): float(value) for one, value in content.items()}

@@ -142,9 +142,8 @@ def train(
             except RuntimeError as error:
                 if not distributed.is_gone(error):
                     raise
-                _save(
-                    checkpoint, task, network, optimizer, progress, seed
-                )  # nothing of this step was applied
+                # nothing of this step was applied
+                _save(checkpoint, task, network, optimizer, progress, seed)
                 raise ForecastError(
                     f"another process of this training is gone, in step {step + 1}; go on with --resume"
                 ) from error

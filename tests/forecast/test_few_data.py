@@ -63,6 +63,18 @@ def test_the_published_files_are_trained_on_as_the_recipes_say():
         assert recipe.suited(PJM_TRAINING_HOURS, LONGEST, fewer=True) == recipe
 
 
+@pytest.mark.parametrize(("recipe", "passes"), [(FastRecipe(), 24), (BestRecipe(), 32)])
+def test_a_short_training_part_is_passed_over_as_often_as_the_page_says(recipe, passes):
+    for hours in (40_000, 100_000, 200_000):
+        found = recipe.suited(hours, LONGEST, fewer=True)
+        supervised = found.batch_size * (recipe.chunk_hours - recipe.burn_in_hours)
+        assert found.batch_size > 16 or found.steps < recipe.steps
+        # to within the rounding of a step
+        assert found.steps * supervised == pytest.approx(passes * hours, abs=supervised / 2 + 1)
+    few = recipe.suited(1000, LONGEST, fewer=True)
+    assert (few.steps, few.batch_size) == (150, 16)
+
+
 def test_the_season_takes_a_year():
     assert FastRecipe().suited(10**6, 365 * 24, fewer=True).season
     assert not FastRecipe().suited(10**6, 365 * 24 - 1, fewer=True).season

@@ -156,7 +156,7 @@ def test_a_changed_header_of_the_weights_is_refused_or_changes_no_forecast(data,
         ("recipe.chunk_hours", "chunk_hours is 1000000000; expected a whole number from 1 to 100,000"),
         ("recipe.members", "members is 1000000000; expected a whole number from 1 to 64"),
         ("recipe.steps", None),
-        ("threads", "threads is 1000000000; expected a whole number from 1 to 1024"),
+        ("threads", "threads is 1000000000; expected a whole number from 1 to 1,024"),
         ("recipe.learning_rate", "learning_rate is 1000000000; expected a number from 0 to 1"),
     ],
 )

@@ -237,6 +237,20 @@ def sources():
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
+def test_nothing_beside_the_sources_whose_digest_is_kept_decides_what_is_compiled():
+    program = (
+        "import sys, gatedcells_kernels.triton.ahead\n"
+        "print(*(name for name in sys.modules if name.startswith('gatedcells')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT / "kernels"
+    )
+    assert done.returncode == 0, done.stderr
+    beside = {name for name in done.stdout.split() if not name.startswith("gatedcells_kernels.triton")}
+    assert beside == {"gatedcells_kernels", "gatedcells_kernels.tape"}
+    assert "gatedcells_kernels.triton.launch" in done.stdout
+
+
 def expected_shared_memory(row):
     """What the table takes an entry to need: the choice of a kernel on smaller devices depends on it."""
     names, (kernel, *form) = ("rows", "units", "depth"), row["kernel"].split(", ")

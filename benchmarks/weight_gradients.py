@@ -1,0 +1,71 @@
+"""Ways to multiply out the weights' gradients: ``python -m benchmarks.weight_gradients --threads 1``.
+
+Each row is a training step of a whole layer, its gradients accumulated as an optimizer finds them: with the
+product that `gatedcells._autograd.rules.weight_gradient` chooses, always ``d^T x``, always ``(x^T d)^T``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+import gatedcells
+from benchmarks.records import append
+from benchmarks.timing import interleaved, quantiles
+from gatedcells._autograd import gru, lstm
+from gatedcells._autograd.rules import weight_gradient
+
+SHAPES = ((16, 16, 1024, 1024), (90, 64, 512, 512), (60, 64, 50, 100), (90, 32, 5, 64), (33, 7, 13, 37))
+WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "chosen": weight_gradient,
+    "d^T x": lambda d_gates, read: d_gates.T @ read,
+    "(x^T d)^T": lambda d_gates, read: (read.T @ d_gates).T,
+}
+
+
+def main() -> None:
+    """Check, time and append rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows: list[dict[str, Any]] = []
+    for op in ("GRU", "LSTM"):
+        for T, B, I, H in SHAPES:
+            layer, x = getattr(gatedcells, op)(I, H), torch.randn(T, B, I)
+            steps = {way: _step(layer, x, product) for way, product in WAYS.items()}
+            _same_gradients(layer, steps)
+            for way, seconds in interleaved(steps, budget_s=6, pause=options.threads > 1).items():
+                shape = {"op": op.lower(), "T": T, "B": B, "I": I, "H": H}
+                rows.append(shape | {"way": way} | quantiles(seconds))
+                print(rows[-1])
+    print(append("weight-gradients", rows))
+
+
+def _step(layer: Any, x: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], object]:
+    def run() -> None:
+        layer.zero_grad()
+        with patch.object(gru, "weight_gradient", product), patch.object(lstm, "weight_gradient", product):
+            layer(x)[0].sum().backward()
+
+    return run
+
+
+def _same_gradients(layer: Any, steps: dict[str, Callable[[], object]]) -> None:
+    """Before anything is timed."""
+    found: list[list[Tensor]] = []
+    for step in steps.values():
+        step()
+        found.append([parameter.grad.clone() for parameter in layer.parameters()])
+    for gradients in found[1:]:
+        for one, like in zip(gradients, found[0], strict=True):
+            assert (one - like).norm() <= 1e-5 * like.norm()
+
+
+if __name__ == "__main__":
+    main()
