@@ -1,6 +1,6 @@
 """Asking a module who would compute it, and why."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -10,6 +10,7 @@ from gatedcells.backends import explain, resolve
 from gatedcells.cells import GRUCell
 from gatedcells.cells.base import RecurrentCell
 from gatedcells.cells.custom import Cell
+from gatedcells.functional.inputs import each_to_autocast
 from gatedcells.layers.base import RecurrentLayer
 from gatedcells.layers.beyond import needs
 from gatedcells.layers.recurrent import Recurrent
@@ -41,7 +42,9 @@ def explain_backend(
     precision = None
     if isinstance(module, RecurrentLayer):
         precision, data = module.factors(), data.bfloat16() if module.precision == "bf16" else data
-    request = asked.cell, asked.form, (data, *module.parameters()), asked.backend, more, precision
+    tensors: Any = each_to_autocast(data.device.type, (data, *module.parameters()))
+    data = tensors[0]
+    request = asked.cell, asked.form, tuple(tensors), asked.backend, more, precision
     said = explain(*request)
     if "CHOSEN" not in said or resolve(*request).backend != "triton":
         return said

@@ -111,7 +111,8 @@ def check_lstm(
 def check_lengths(lengths: Tensor | None, input: Tensor) -> None:
     """Raise unless ``lengths`` is None or ``[B]`` integers in 0..T on the device of ``input`` ``[T, B, I]``.
 
-    The values are checked where that costs no wait for a device: on the CPU.
+    The values are checked where they can be seen without waiting for a device: on the CPU, outside of
+    torch.func's transforms.
     """
     if lengths is None:
         return
@@ -123,7 +124,8 @@ def check_lengths(lengths: Tensor | None, input: Tensor) -> None:
         raise RuntimeError(
             f"lengths and input must be on one device, got {lengths.device} and {input.device}"
         )
-    if lengths.device.type == "cpu" and not torch.compiler.is_compiling() and B:
+    mapped = torch._C._are_functorch_transforms_active()  # vmap shows no values
+    if lengths.device.type == "cpu" and not torch.compiler.is_compiling() and not mapped and B:
         low, high = int(lengths.min()), int(lengths.max())
         if low < 0 or high > T:
             raise ValueError(f"lengths must lie in 0..T={T}, got {low}..{high}")

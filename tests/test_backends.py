@@ -125,3 +125,13 @@ def test_explanation_is_what_happens(layer):
     with Watch():
         complex_layer(X.to(torch.complex64))
     assert "gatedcells" not in seen
+
+
+def test_what_is_explained_under_autocast_is_what_is_done():
+    layer, x = gatedcells.GRU(3, 4), torch.randn(5, 2, 3)
+    with torch.autocast("cpu", torch.float16):
+        said = gatedcells.explain_backend(layer, x)
+    assert "float16" in said
+    assert next(line for line in said.splitlines() if "CHOSEN" in line).startswith("  reference")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "bfloat16" in gatedcells.explain_backend(layer, x)

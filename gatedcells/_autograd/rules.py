@@ -30,14 +30,17 @@ def through_reference(
 
     Args:
         run: the reference, from the inputs to the outputs that ``d_outputs`` belongs to.
-        inputs: what the operator saved, as the caller passed it.
+        inputs: what the operator saved, as the caller passed it. One may depend on another, as a state
+            that the same weights made a call before: what goes that way is not this call's share.
         needed: which inputs want a gradient.
         d_outputs: dL/d(output) for each output, None where an output was not used.
     """
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
-        outputs = run(*inputs)
-        wanted = [input for input, need in zip(inputs, needed, strict=True) if need]
+        # a gradient with respect to an alias stops there
+        own = [t.view_as(t) if need and t is not None else t for t, need in zip(inputs, needed, strict=True)]
+        outputs = run(*own)
+        wanted = [alias for alias, need in zip(own, needed, strict=True) if need]
         used = [(out, d_out) for out, d_out in zip(outputs, d_outputs, strict=True) if d_out is not None]
         found = iter(
             torch.autograd.grad(

@@ -103,6 +103,11 @@ class Cell(nn.Module):
         else:
             given = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
             state = given if batched else tuple(part.unsqueeze(0) for part in given)
+            expected = [(len(rows), width) for width in self.state_sizes]
+            if [tuple(part.shape) for part in state] != expected:
+                sizes = [list(size if batched else size[1:]) for size in expected]
+                found = [list(part.shape) for part in given]
+                raise RuntimeError(f"{type(self).__name__}: Expected hidden sizes {sizes}, got {found}")
         new = self.advance(rows, state)
         new = new if batched else tuple(part.squeeze(0) for part in new)
         return one_or_all(new)

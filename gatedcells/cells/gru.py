@@ -68,7 +68,7 @@ class GRUCell(RecurrentCell):
         repeats = hx is not None and self.reset_after and not torch.compiler.is_compiling()
         if repeats:
             assert hx is not None
-            again = self._again.run(self.backend, input, (hx,), self._parameters.values())
+            again = self._again.run(self.backend, input, (hx,), self._parameters)
             if again is not None:
                 return again[0]
         batched = self._batched(input, None if hx is None else (hx,), ("hidden",))
@@ -88,5 +88,5 @@ class GRUCell(RecurrentCell):
             backend=self.backend,
         )
         if repeats and batched and self._has_its_own_weights():
-            self._again.remember("GRU", "step", self.backend, (input, hx), tuple(self._parameters.values()))
+            self._again.remember("GRU", "step", self.backend, (input, hx), self._parameters)
         return new if batched else new.squeeze(0)

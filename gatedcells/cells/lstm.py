@@ -60,7 +60,7 @@ class LSTMCell(RecurrentCell):
         repeats = hx is not None and not torch.compiler.is_compiling()
         if repeats:
             assert hx is not None
-            again = self._again.run(self.backend, input, (hx[0], hx[1]), self._parameters.values())
+            again = self._again.run(self.backend, input, (hx[0], hx[1]), self._parameters)
             if again is not None:
                 return again[0], again[2]
         batched = self._batched(input, None if hx is None else (hx[0], hx[1]), ("hx[0]", "hx[1]"))
@@ -80,5 +80,5 @@ class LSTMCell(RecurrentCell):
             backend=self.backend,
         )
         if repeats and batched and self._has_its_own_weights():
-            self._again.remember("LSTM", "step", self.backend, (input, *hx), tuple(self._parameters.values()))
+            self._again.remember("LSTM", "step", self.backend, (input, *hx), self._parameters)
         return (hidden, cell) if batched else (hidden.squeeze(0), cell.squeeze(0))

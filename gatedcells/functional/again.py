@@ -6,8 +6,8 @@ out: the shapes, the dtype and the backend that was chosen. A later call is made
 has changed, and is checked in full if anything has. The numbers come from the same kernel.
 """
 
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,33 +42,38 @@ def _undisturbed() -> bool:
     )
 
 
+class _Known(NamedTuple):
+    """A call that was checked in full, whole: another thread may remember another one meanwhile.
+
+    Attributes:
+        kernel: computes it.
+        differentiates: whether gradients were asked for.
+        dtype: of all tensors; shapes: of the input and the states.
+        names, weights, addresses: of the module's parameters and their numbers.
+        asked: for which backend.
+        zeros: initial states for a call that gives none; kernels only read them.
+    """
+
+    kernel: Callable[..., tuple[Tensor, ...]]
+    differentiates: bool
+    dtype: torch.dtype
+    shapes: list[torch.Size]
+    names: tuple[str, ...]
+    weights: tuple[Tensor | None, ...]
+    addresses: list[int]
+    asked: tuple[str, str]
+    zeros: tuple[Tensor, ...]
+
+
 class Again:
     """What a module remembers of its last call without gradients, or of its last with them (a module has one
     for each); it is not copied or pickled with the module."""
 
-    __slots__ = (
-        "_addresses",
-        "_asked",
-        "_differentiates",
-        "_dtype",
-        "_kernel",
-        "_seen",
-        "_shapes",
-        "_weights",
-        "_zeros",
-    )
+    __slots__ = ("_known", "_seen")
 
     def __init__(self) -> None:
-        self._kernel: Callable[..., tuple[Tensor, ...]] | None = None
-        self._differentiates = False
-        self._dtype: torch.dtype | None = None
-        self._seen: torch.Size | None = None
-        self._shapes: list[torch.Size] = []
-        self._weights: tuple[Tensor | None, ...] = ()
-        self._addresses: list[int] = []
-        self._asked: tuple[str, str] | None = None
-        # initial states for a call that gives none; kernels only read them
-        self._zeros: tuple[Tensor, ...] = ()
+        self._known: _Known | None = None
+        self._seen: torch.Size | None = None  # of the last call with gradients
 
     def __reduce__(self) -> tuple[type["Again"], tuple[()]]:
         return Again, ()
@@ -78,26 +83,24 @@ class Again:
         backend: str,
         input: Tensor,
         states: tuple[Tensor, ...] | None,
-        weights: Collection[Tensor | None],
+        weights: Mapping[str, Tensor | None],
     ) -> tuple[Tensor, ...] | None:
         """The kernel's outputs if the call is like the remembered one, else None.
 
         Args:
             backend: what the module asks for.
             input, states: as the module was given them; None for states of zeros.
-            weights: the module's parameters, in the order of the kernel's arguments.
+            weights: the module's parameters by name, in the order of the kernel's arguments.
         """
-        kernel = self._kernel
-        if (
-            kernel is None
-            or _is_grad_enabled() is not self._differentiates
-            or not _undisturbed()
-            or len(weights) != len(self._weights)
-        ):
+        known = self._known
+        if known is None:
             return None
-        dtype = self._dtype
+        kernel, differentiates, dtype, shapes, names, own, addresses, asked, zeros = known
+        # pruning keeps the parameters under other names, and the weights are what it makes of them
+        if _is_grad_enabled() is not differentiates or not _undisturbed() or tuple(weights) != names:
+            return None
         given = (input,) if states is None else (input, *states)
-        for tensor, shape in zip(given, self._shapes):  # noqa: B905 (a module has its states)
+        for tensor, shape in zip(given, shapes):  # noqa: B905 (a module has its states)
             if (
                 type(tensor) not in _PLAIN
                 or tensor.dtype is not dtype
@@ -107,12 +110,12 @@ class Again:
             ):
                 return None
         # new numbers in a weight are no concern here; another weight, or another place for its numbers, is
-        for weight, known, address in zip(weights, self._weights, self._addresses):  # noqa: B905 (as above)
-            if weight is not known or (weight is not None and weight.data_ptr() != address):
+        for weight, before, address in zip(weights.values(), own, addresses):  # noqa: B905 (as above)
+            if weight is not before or (weight is not None and weight.data_ptr() != address):
                 return None
-        if requested(backend) != self._asked:
+        if requested(backend) != asked:
             return None
-        return kernel(input, *(self._zeros if states is None else states))
+        return kernel(input, *(zeros if states is None else states))
 
     def remember(
         self,
@@ -120,23 +123,24 @@ class Again:
         form: str,
         backend: str,
         tensors: tuple[Tensor, ...],
-        weights: tuple[Tensor | None, ...],
+        parameters: Mapping[str, Tensor | None],
     ) -> None:
         """Note a call that was checked in full and has run; one with gradients when its shape comes twice.
 
         Args:
             cell: "GRU" or "LSTM".
             form: "step" or "sequence".
-            backend, tensors, weights: as for `run`. A step's input is ``[B, I]`` and its states ``[B, H]``; a
+            backend, tensors, parameters: as for `run`. A step's input is ``[B, I]``, its states ``[B, H]``; a
                 sequence's ``[T, B, I]`` and ``[1, B, H]``.
         """
-        self._kernel = None
-        self._differentiates = _is_grad_enabled()
-        if self._differentiates:
+        self._known = None
+        differentiates = _is_grad_enabled()
+        if differentiates:
             # batches of training often differ in length: what comes once is not worth remembering
             seen, self._seen = self._seen, tensors[0].shape
             if form == "step" or tensors[0].shape != seen:
                 return
+        names, weights = tuple(parameters), tuple(parameters.values())
         given = [t for t in (*tensors, *weights) if t is not None]
         if not _undisturbed() or any(type(t) not in _PLAIN or not t.is_contiguous() for t in given):
             return
@@ -147,21 +151,20 @@ class Again:
         held = any(weight is not None and not weight.is_leaf for weight in weights)
         if kernels is None or input.numel() == 0 or states[0].numel() == 0 or held:
             return
-        if self._differentiates:
+        if differentiates:
             if not any(t.requires_grad for t in given):
                 return
             rule = _gru_with_gradients if cell == "GRU" else _lstm_with_gradients
-            self._kernel = rule((*weights, None, None)[:4], chosen)
+            kernel = rule((*weights, None, None)[:4], chosen)
         else:
             T = input.shape[0] if form == "sequence" else 1
             kind = kernels.GRUInference if cell == "GRU" else kernels.LSTMInference
-            self._kernel = kind(T, *input.shape[-2:], states[0].shape[-1], weights, form == "sequence")
-        self._dtype = input.dtype
-        self._shapes = [t.shape for t in tensors]
-        self._weights = weights
-        self._addresses = [0 if w is None else w.data_ptr() for w in weights]
-        self._asked = requested(backend)
-        self._zeros = tuple(torch.zeros_like(state) for state in states)
+            kernel = kind(T, *input.shape[-2:], states[0].shape[-1], weights, form == "sequence")
+        self._known = _Known(
+            kernel, differentiates, input.dtype, [t.shape for t in tensors], names, weights,
+            [0 if w is None else w.data_ptr() for w in weights], requested(backend),
+            tuple(torch.zeros_like(state) for state in states),
+        )  # fmt: skip
 
 
 def _gru_with_gradients(weights: tuple[Tensor | None, ...], backend: str) -> Callable[..., Any]:

@@ -42,11 +42,20 @@ def to_autocast(tensors: Tensors) -> Tensors:
 
     As with torch's own layers on the GPU, input, states and weights are cast together, the results come
     in autocast's dtype, and float64 and complex tensors are left alone.
+
+    Raises:
+        ValueError: some are left alone and others are not.
     """
     device = tensors.input.device.type
     if not is_autocast_enabled(device):
         return tensors
     cast: list[Any] = each_to_autocast(device, tensors)
+    for name, given, tensor in zip(tensors._fields, tensors, cast, strict=True):
+        if given is not None and tensor.dtype != cast[0].dtype:
+            raise ValueError(
+                f"{name} and input must have one dtype under autocast too, which casts neither float64 nor"
+                f" complex numbers: got {given.dtype} and {tensors.input.dtype}"
+            )
     return type(tensors)(*cast)
 
 

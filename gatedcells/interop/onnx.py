@@ -21,7 +21,14 @@ from torch import Tensor
 from gatedcells._files import written_beside
 from gatedcells.interop.gate_order import ONNX_GRU, ONNX_LSTM, reorder
 from gatedcells.interop.onnx_reading import load as load
-from gatedcells.interop.weights import AnyLayer, Direction, LossyConversion, Weights, library
+from gatedcells.interop.weights import (
+    AnyLayer,
+    Direction,
+    LossyConversion,
+    Weights,
+    dropped_in_training,
+    library,
+)
 
 OPSET = 14
 _BFLOAT16_OPSET = 22
@@ -82,10 +89,9 @@ def to_model(
     onnx = library("onnx")
     weights = Weights.of_layer(layer).cast(dtype)
     weights.refuse_projection("ONNX")
-    if layer.training and layer.dropout:
-        raise LossyConversion(
-            f"the file is for inference and has no dropout of {layer.dropout}: call eval() first"
-        )
+    dropped = [f"dropout of {layer.dropout}"] * bool(layer.dropout) + dropped_in_training(layer)
+    if layer.training and dropped:
+        raise LossyConversion(f"the file is for inference and has no {', '.join(dropped)}: call eval() first")
     least = _BFLOAT16_OPSET if weights.first.weight_ih.dtype == torch.bfloat16 else OPSET
     if opset < least:
         raise ValueError(f"{weights.first.weight_ih.dtype} needs opset {least} or later, got {opset}")

@@ -14,13 +14,22 @@ from torch import Tensor, nn
 
 from gatedcells.cells import GRUCell, LSTMCell
 from gatedcells.interop.gate_order import OURS
-from gatedcells.interop.weights import Cell, Direction, Layer, LossyConversion, Weights, kind_of
+from gatedcells.interop.weights import (
+    Cell,
+    Direction,
+    Layer,
+    LossyConversion,
+    Weights,
+    dropped_in_training,
+    kind_of,
+)
 from gatedcells.layers import GRU, LSTM
 
 _OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.GRU: GRU, nn.LSTM: LSTM, nn.GRUCell: GRUCell, nn.LSTMCell: LSTMCell,
 }  # fmt: skip
 _TORCHS = {ours: theirs for theirs, ours in _OURS.items()}
+_BEYOND = re.compile(r"(norm_\w+|peephole\w*|h_0|c_0)")
 _NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d+)(_reverse)?)?")
 
 
@@ -59,8 +68,8 @@ def to_module(module: Any) -> nn.Module:
 
     Raises:
         TypeError: not one of ours.
-        LossyConversion: a GRU with ``reset_after=False``, or a layer with ``allow_empty=True``: torch has
-            neither.
+        LossyConversion: a GRU with ``reset_after=False``, a layer with ``allow_empty=True``, or one in
+            training with dropouts of its own: torch has none of these.
     """
     return _copy(module, _TORCHS, "gatedcells")
 
@@ -84,7 +93,11 @@ def from_state_dict(
 
     Raises:
         ValueError: the names or shapes are not those of a GRU or LSTM.
+        LossyConversion: there are parameters beyond those of the plain cell.
     """
+    own = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
+    if beyond := [name for name in own if _BEYOND.fullmatch(name)]:
+        raise LossyConversion(f"a plain GRU or LSTM has no {', '.join(beyond[:8])}, as this one has")
     rows: dict[tuple[int, bool], dict[str, Tensor]] = {}
     is_layer: set[bool] = set()
     for name, tensor in state.items():
@@ -126,16 +139,20 @@ def _cell_of(direction: Direction) -> str:
 
 
 def _copy(module: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]], whose: str) -> Any:
+    replaced = "forward" in vars(module)  # on the object
     for source in kinds:
-        if isinstance(module, source) and type(module).forward is source.forward:
+        if isinstance(module, source) and type(module).forward is source.forward and not replaced:
             break
     else:
-        raise TypeError(f"expected {whose}'s GRU, LSTM, GRUCell or LSTMCell, got {kind_of(module)}")
+        own = " with a forward of its own" if replaced else ""
+        raise TypeError(f"expected {whose}'s GRU, LSTM, GRUCell or LSTMCell, got {kind_of(module)}{own}")
     weights = Weights.of(module)
     if kinds is _TORCHS:
         weights.refuse_reset_before("torch")
         if getattr(module, "allow_empty", False):
             raise LossyConversion("torch's layers refuse a sequence of no steps (allow_empty=True)")
+        if lost := dropped_in_training(module):
+            raise LossyConversion(f"torch has no {', '.join(lost)}, which training has: call eval() first")
     options: dict[str, Any] = {}
     if isinstance(module, nn.RNNBase):
         options = {"batch_first": module.batch_first, "dropout": module.dropout}

@@ -65,14 +65,16 @@ class Weights(NamedTuple):
 
         Raises:
             TypeError: it is neither.
-            LossyConversion: in evaluation it computes something beyond the plain cell, or it learnt its
-                initial states.
+            LossyConversion: in evaluation it computes something beyond the plain cell, it learnt its initial
+                states, has a gate hook or computes in bfloat16.
         """
         if isinstance(module, RecurrentLayer):
             inference = module.options._replace(
                 recurrent_dropout=0.0, state_dropout=0.0, input_dropout=0.0, dropconnect=0.0
             )
             beyond = inference.words() + ["learn_h0=True"] * module.learn_h0
+            beyond += ["a gate hook"] * bool(module._gate_hooks)
+            beyond += ["precision='bf16'"] * (module.precision == "bf16")
             if beyond:
                 has = ", ".join(beyond)
                 raise LossyConversion(f"this {module.mode} has {has}, which no exchange takes along")
@@ -192,6 +194,13 @@ class Weights(NamedTuple):
         module = make(self.input_size, self.hidden_size, **options).to_empty(device=first.weight_ih.device)
         module.load_state_dict(state)
         return module
+
+
+def dropped_in_training(module: nn.Module) -> list[str]:
+    """What an exchange leaves behind of a module in training: its dropouts but that between layers."""
+    if not isinstance(module, RecurrentLayer) or not module.training:
+        return []
+    return module.options.words()
 
 
 def _suffixes(L: int, bidirectional: bool) -> tuple[tuple[str, ...], ...]:

@@ -24,7 +24,7 @@ from gatedcells.layers.options import PLAIN_OPTIONS, CellOptions, drop_connectio
 from gatedcells.layers.stack import Both, Direction, State
 from gatedcells.precision import check_name as check_precision
 from gatedcells.reference.variants import Variant
-from gatedcells.trace.record import Recorder
+from gatedcells.trace.recorder import Recorder
 from gatedcells.validation import is_autocast_enabled
 
 
@@ -40,7 +40,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         options: what the cell does beyond torch's, see `gatedcells.layers.options`.
         init, t_max: how the parameters begin, see `gatedcells.layers.initial`.
         learn_h0: the initial states of calls that give none are parameters ``h_0`` ``[L*D, H or P]`` (of the
-            LSTM also ``c_0`` ``[L*D, H]``), zeros at first.
+            LSTM also ``c_0`` ``[L*D, H]``), zeros at first. Not with ``resets``.
         precision: how float32 is multiplied, see `gatedcells.precision`.
     """
 
@@ -205,7 +205,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         if torch.is_grad_enabled():
             again, repeats = self._again_training, repeats and not self.recompute
         if repeats and isinstance(input, Tensor):
-            done = again.run(self.backend, input, given, self._parameters.values())
+            done = again.run(self.backend, input, given, self._parameters)
             if done is not None:
                 return done[0], done[1:]
         found = self._run_sequence(input, given, Asked(resets, lengths, mask, generator))
@@ -213,8 +213,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
             return found
         if self._may_be_repeated():
             state = self._initial(input, input.shape[1]) if given is None else given
-            weights = tuple(self._parameters.values())
-            again.remember(self.mode, "sequence", self.backend, (input, *state), weights)
+            again.remember(self.mode, "sequence", self.backend, (input, *state), self._parameters)
         return found
 
     def _run_step(self, input: Tensor, given: State | None) -> tuple[Tensor, State]:
@@ -224,9 +223,8 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
                 "step needs one direction: the second of a bidirectional layer starts at the end"
             )
         repeats, again = self._is_one_kernel(), self._again_step
-        weights = self._parameters.values()
         if repeats:
-            found = again.run(self.backend, input, given, weights)
+            found = again.run(self.backend, input, given, self._parameters)
             if found is not None:
                 output, last, *others = found
                 return output[0], (last, *others)
@@ -241,7 +239,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         output, last = self._run(input.unsqueeze(time_axis), given)
         if batched and repeats and self._may_be_repeated():
             assert given is not None
-            again.remember(self.mode, "step", self.backend, (input, *given), tuple(weights))
+            again.remember(self.mode, "step", self.backend, (input, *given), self._parameters)
         return output.squeeze(time_axis), last
 
     def _is_one_kernel(self) -> bool:
@@ -275,6 +273,11 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         )
 
     def _runners(self, input: Tensor, call: Call) -> tuple[Direction, Both, Any]:
+        if self.learn_h0 and call.resets is not None:
+            raise ValueError(
+                "resets begin again from zeros, not from the states that learn_h0=True learns: run the"
+                " sequences one by one, or take learn_h0=False"
+            )
         weights = drop_connections(self, call.generator)
         cells = variants(self, input, beyond.edits(self), call.generator)
 

@@ -17,7 +17,7 @@ from gatedcells.layers import initial, options
 from gatedcells.layers.call import Asked, Call, Every
 from gatedcells.layers.stack import State
 from gatedcells.reference.variants import Edit, Variant
-from gatedcells.trace.record import STATES
+from gatedcells.trace.record import STATES, Trace
 from gatedcells_kernels.tape import GRU_GATES, LSTM_GATES
 
 if TYPE_CHECKING:
@@ -160,22 +160,51 @@ def run(
         ValueError: the input is packed.
         BackendUnavailable: another backend is asked for than the one that computes these.
     """
-    if layer.precision == "bf16" and needs(layer, True, return_gates):
-        raise ValueError("precision='bf16' does not go with return_gates, nor with the LSTM's return_states")
+    by_reference = needs(layer, True, return_gates)
+    if layer.precision == "bf16" and by_reference:
+        raise ValueError(f"precision='bf16' does not go with {by_reference}")
     if isinstance(input, PackedSequence):
         raise ValueError(
             "return_states and return_gates go with a padded input and lengths=, got a PackedSequence"
         )
     names = STATES[layer.mode] + (GATES[layer.mode] if return_gates else ())
-    by_reference = needs(layer, True, return_gates)
     every = Every(names, layer._state_widths())
     recorder = None
     if by_reference:
-        tensors = (input, *layer.parameters())
-        resolve(layer.mode, "sequence", tensors, layer.backend, by_reference, layer.factors())
+        tensors = each_to_autocast(input.device.type, (input, *layer.parameters()))
+        resolve(layer.mode, "sequence", tuple(tensors), layer.backend, by_reference, layer.factors())
         recorder = layer._recorder(reset_after, False)
     output, last = layer._run_sequence(input, given, asked._replace(recorder=recorder, every=every))
     return output, last, every.found
+
+
+def trace(
+    layer: RecurrentLayer,
+    input: Tensor | PackedSequence,
+    given: State | None,
+    reset_after: bool,
+    retain_grad: bool,
+    asked: Asked,
+) -> Trace:
+    """See `gatedcells.GRU.trace`.
+
+    Raises:
+        ValueError: the layer's precision is bf16.
+        BackendUnavailable: the reference does not multiply in the layer's precision.
+    """
+    if layer.precision == "bf16":
+        raise ValueError(
+            "precision='bf16' does not go with trace, which computes in the input's own numbers: set"
+            " layer.precision = None for it"
+        )
+    if layer.precision is not None:
+        data = input.data if isinstance(input, PackedSequence) else input
+        tensors = each_to_autocast(data.device.type, (data, *layer.parameters()))
+        resolve(layer.mode, "sequence", tuple(tensors), "reference", "", layer.factors())
+    recorder = layer._recorder(reset_after, retain_grad)
+    output, last = layer._run_sequence(input, given, asked._replace(recorder=recorder))
+    directions = 2 if layer.bidirectional else 1
+    return Trace(output, last if layer.mode == "LSTM" else last[0], recorder.directions, directions)
 
 
 def recorded(

@@ -226,24 +226,24 @@ class LSTM(RecurrentLayer):
         *,
         resets: Tensor | None = None,
         lengths: Tensor | None = None,
+        generator: torch.Generator | None = None,
         retain_grad: bool = False,
     ) -> Trace:
         """Run as ``forward`` does, by the reference, and keep every intermediate of every step.
 
         Args:
-            input, hx, resets, lengths: as for ``forward``.
+            input, hx, resets, lengths, generator: as for ``forward``.
             retain_grad: keep the gradient at each intermediate when something goes backward.
 
         Returns:
-            a `Trace`: the outputs, and ``trace[layer, direction]["update"]`` and all others ``[T, B, H]``.
+            a `Trace`: the outputs, and ``trace[layer, direction]["forget"]`` and all others ``[T, B, H]``.
 
         Raises:
-            RuntimeError, ValueError: as ``forward``.
+            RuntimeError, ValueError: as ``forward``; with ``precision="bf16"`` there is none.
         """
-        recorder = self._recorder(True, retain_grad)
-        asked = Asked(resets, lengths, recorder=recorder)
-        output, last = self._run_sequence(input, None if hx is None else (hx[0], hx[1]), asked)
-        return Trace(output, last, recorder.directions, 2 if self.bidirectional else 1)
+        given = None if hx is None else (hx[0], hx[1])
+        asked = Asked(resets, lengths, generator=generator)
+        return beyond.trace(self, input, given, True, retain_grad, asked)
 
     def _direction(
         self,

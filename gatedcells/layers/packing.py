@@ -26,7 +26,7 @@ class Packing(NamedTuple):
         """Read off ``packed.batch_sizes`` (on the CPU), ``[T]``: how many sequences reach each step."""
         batch_sizes = packed.batch_sizes
         T, B = len(batch_sizes), int(batch_sizes[0])
-        reaches = torch.arange(B) < batch_sizes[:, None]  # [T, B]
+        reaches = torch.arange(B, device=batch_sizes.device) < batch_sizes[:, None]  # [T, B]
         device = packed.data.device
         return cls(T, B, reaches.sum(0).to(device), reaches.flatten().nonzero()[:, 0].to(device))
 

@@ -82,7 +82,8 @@ class Recurrent(SequenceCall, nn.Module):
 
     Raises:
         TypeError: ``cell`` does not make cells.
-        ValueError, RuntimeError: as `gatedcells.GRU`.
+        ValueError: the cells of two layers have states of other sizes, or as `gatedcells.GRU`.
+        RuntimeError: as `gatedcells.GRU`.
     """
 
     cells: nn.ModuleList
@@ -101,6 +102,8 @@ class Recurrent(SequenceCall, nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        if isinstance(cell, nn.Module):
+            raise TypeError(f"cell must make cells, as their class does; got a {type(cell).__name__} itself")
         if num_layers < 1:
             raise ValueError(f"num_layers must be at least 1, got {num_layers}")
         if not 0 <= dropout <= 1:
@@ -120,6 +123,9 @@ class Recurrent(SequenceCall, nn.Module):
                 if not isinstance(made, Cell):
                     raise TypeError(f"cell must make a gatedcells.Cell, got {type(made).__name__}")
                 self.cells.append(made)
+                if made.state_sizes != self._first.state_sizes:
+                    sizes = f"{self._first.state_sizes} and {made.state_sizes}"
+                    raise ValueError(f"all layers' states must be of the same sizes, got {sizes}")
             width = self._first.state_sizes[0] * (2 if bidirectional else 1)
         self.mode = type(self._first).__name__
 
@@ -286,6 +292,7 @@ class _Recorder:
         resets: Tensor | None,
     ) -> tuple[Tensor, State]:
         """As `_sequence`."""
+        check_sequence_input(input)
         check_lengths(lengths, input)
         check_resets(resets, input)
         cell: Any = self._cells[row]

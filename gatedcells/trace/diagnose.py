@@ -98,10 +98,11 @@ def diagnose(
             f" got {list(weight_ih.shape)} and {list(weight_hh.shape)}"
         )
     kind = kinds[weight_hh.shape[0]]
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(ROWS, weight_ih.shape[1], generator=generator).to(weight_ih)
+    generator = torch.Generator("cpu").manual_seed(0)
+    x = torch.randn(ROWS, weight_ih.shape[1], generator=generator, device="cpu").to(weight_ih)
     states = [
-        torch.randn(ROWS, H, generator=generator).to(weight_hh) for _ in range(2 if kind == "LSTM" else 1)
+        torch.randn(ROWS, H, generator=generator, device="cpu").to(weight_hh)
+        for _ in range(2 if kind == "LSTM" else 1)
     ]
     with torch.no_grad():
         found = step(x, *states)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gatedcells.trace.record import STATES, DirectionTrace, Recorder
+from gatedcells.trace.record import STATES, DirectionTrace
+from gatedcells.trace.recorder import Recorder
 
 # What multiplies a state on its straight way into the next one, and which state that is.
 STRAIGHT = {"GRU": ("update", "hidden"), "LSTM": ("forget", "cell")}
@@ -127,7 +128,7 @@ def gradient_flow(
     flows: dict[str, Flow] = {}
     with torch.enable_grad():
         for name, run in runs.items():
-            plain, cut = run(), run()
+            plain, cut = _same_masks(run, input, seed), _same_masks(run, input, seed)
             of_weights = _backward(plain, _default(plain, seed) if loss is None else loss(plain["hidden"]))
             _cut(cut, clip)
             of_cut = _backward(cut, _default(cut, seed) if loss is None else loss(cut["hidden"]))
@@ -140,11 +141,11 @@ def gradient_flow(
 def _drawn(
     input: Tensor, H: int, gain: float, gate_bias: float, seed: int
 ) -> dict[str, Callable[[], DirectionTrace]]:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     I = input.shape[-1]
 
     def uniform(*shape: int) -> Tensor:
-        drawn = torch.rand(*shape, generator=generator, dtype=torch.float64) * 2 - 1
+        drawn = torch.rand(*shape, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
         return (drawn / H**0.5).to(input)
 
     def run(kind: str, weights: list[Tensor]) -> DirectionTrace:
@@ -177,9 +178,17 @@ def _theirs(input: Tensor, networks: Mapping[str, Any]) -> dict[str, Callable[[]
     return {name: lambda network=network: run(network) for name, network in networks.items()}
 
 
+def _same_masks(run: Callable[[], DirectionTrace], input: Tensor, seed: int) -> DirectionTrace:
+    """A run of which a second one draws the same, where a network in training has dropout."""
+    with torch.random.fork_rng(devices=[input.device] if input.is_cuda else []):
+        torch.manual_seed(seed)
+        return run()
+
+
 def _default(d: DirectionTrace, seed: int) -> Tensor:
     last = d["hidden"][-1]
-    direction = torch.randn(last.shape[-1], generator=torch.Generator().manual_seed(seed)).to(last)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    direction = torch.randn(last.shape[-1], generator=generator, device="cpu").to(last)
     return (last @ (direction / direction.norm())).sum()
 
 

@@ -280,3 +280,38 @@ def test_what_haste_has_not_or_we_have_not_is_refused():
         interop.haste.from_state_dict(state | {"gamma": torch.ones(2, 12)})
     with pytest.raises(ValueError, match=r"expected kernels of \[I, 12\] and \[4, 12\]"):
         interop.haste.from_state_dict(state | {"kernel": torch.ones(3, 16)})
+
+
+def test_what_a_hook_or_a_precision_makes_is_not_lost():
+    hooked = gatedcells.GRU(3, 4)
+    hooked.register_gate_hook("update", lambda values, where: values * 0)
+    with pytest.raises(LossyConversion, match="a gate hook"):
+        interop.torch_nn.to_module(hooked)
+    with pytest.raises(LossyConversion, match="precision='bf16'"):
+        interop.torch_nn.to_module(gatedcells.LSTM(3, 4, precision="bf16"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"state_dropout": 0.5}, {"dropconnect": 0.5}, {"recurrent_dropout": 0.5}]
+)
+def test_dropouts_that_torch_has_not_are_not_lost_in_training(options):
+    layer = gatedcells.GRU(3, 4, 2, **options)
+    (name,) = options
+    with pytest.raises(LossyConversion, match=f"torch has no {name}.*call eval"):
+        interop.torch_nn.to_module(layer)
+    x = torch.randn(5, 2, 3)
+    torch.testing.assert_close(interop.torch_nn.to_module(layer.eval())(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("options", [{"layer_norm": True}, {"peephole": True}, {"learn_h0": True}])
+def test_a_checkpoint_of_more_than_the_plain_cell_is_refused(options):
+    state = gatedcells.LSTM(3, 4, **options).state_dict(prefix="rnn.")
+    with pytest.raises(LossyConversion, match="a plain GRU or LSTM has no"):
+        interop.torch_nn.from_state_dict(state, prefix="rnn.")
+
+
+def test_a_forward_replaced_on_the_object_is_refused():
+    theirs = nn.GRU(3, 4)
+    theirs.forward = lambda x: x
+    with pytest.raises(TypeError, match="with a forward of its own"):
+        interop.torch_nn.from_module(theirs)

@@ -7,9 +7,10 @@ import weakref
 
 import pytest
 import torch
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 import gatedcells
+from gatedcells.functional import again
 from gatedcells.functional.again import Again
 
 KINDS = ["GRU", "LSTM", "GRUCell", "LSTMCell"]
@@ -136,6 +137,48 @@ def test_a_parametrized_weight_is_computed_anew(runs, kind):
         assert not torch.equal(fresh(module, *call)[0], before[0])
 
 
+@pytest.mark.parametrize("which", ["all", "last"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_pruned_after_a_call_are_those_computed_with(runs, kind, training, bias, which):
+    module, call = build(kind, bias=bias), given(kind)
+    with torch.set_grad_enabled(training):
+        for _ in range(3):
+            module(*call)
+        names = [name for name, one in module._parameters.items() if one is not None]
+        for name in names if which == "all" else names[-1:]:
+            prune.random_unstructured(module, name, amount=0.5)
+        found = leaves(module(*call))
+    reference = build(kind, bias=bias, backend="reference")
+    reference.load_state_dict({name: getattr(module, name).detach() for name in names})
+    torch.testing.assert_close(found, leaves(reference(*call)))
+    assert not torch.equal(found[0], leaves(build(kind, bias=bias)(*call))[0])
+    if training:
+        found[0].sum().backward()
+        pruned = module._parameters[f"{names[-1]}_orig"]
+        assert not pruned.grad[getattr(module, f"{names[-1]}_mask") == 0].any()
+
+
+def test_what_another_thread_remembers_during_a_call_is_not_mixed_with_what_was_read(monkeypatch, kind):
+    module, short, long = build(kind), given(kind, B=2), given(kind, B=5)
+    undisturbed, between = again._undisturbed, []
+
+    def interrupted():
+        if between:
+            between.pop()()
+        return undisturbed()
+
+    monkeypatch.setattr(again, "_undisturbed", interrupted)
+    with torch.no_grad():
+        expected = fresh(module, *long)
+        module(*short)
+        # as if the other thread's turn came while this one looks at what is remembered
+        between.append(lambda: module(*long))
+        found = leaves(module(*long))
+    assert not between
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_what_goes_on_around_a_call_is_seen(runs, kind):
     module, (x, hx) = build(kind), given(kind)
     with torch.no_grad():
@@ -158,7 +201,7 @@ def test_the_memory_is_neither_copied_nor_pickled(runs, kind):
     with torch.no_grad():
         module(*call)
         for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-            assert other._again._kernel is None
+            assert other._again._known is None
             assert_as_fresh(other, *call)
 
 

@@ -361,3 +361,30 @@ class Wide(GRUStep):
 def test_wrong_cells_and_calls_are_named(run, error, message):
     with pytest.raises(error, match=message):
         run()
+
+
+def test_a_cell_itself_is_not_what_makes_cells():
+    with pytest.raises(TypeError, match="must make cells, as their class does; got a GRUStep itself"):
+        Recurrent(GRUStep(3, 4), 3, 4)
+
+
+def test_states_of_other_sizes_in_each_layer_are_refused_at_once():
+    class Wide(GRUStep):
+        def __init__(self, input_size, hidden_size):
+            super().__init__(input_size, hidden_size)
+            self.state_sizes = (hidden_size, input_size)
+
+    with pytest.raises(ValueError, match=r"of the same sizes, got \(4, 3\) and \(4, 4\)"):
+        Recurrent(Wide, 3, 4, num_layers=2)
+
+
+def test_a_state_of_another_size_is_named_before_the_step_runs():
+    with pytest.raises(RuntimeError, match=r"GRUStep: Expected hidden sizes \[\[2, 4\]\], got \[\[2, 5\]\]"):
+        GRUStep(3, 4)(torch.zeros(2, 3), torch.zeros(2, 5))
+    with pytest.raises(RuntimeError, match=r"Expected hidden sizes \[\[4\]\], got \[\[5\]\]"):
+        GRUStep(3, 4)(torch.zeros(3), torch.zeros(5))
+
+
+def test_a_trace_of_no_steps_says_so():
+    with pytest.raises(RuntimeError, match="Expected sequence length to be larger than 0"):
+        Recurrent(GRUStep, 3, 4).trace(torch.zeros(0, 2, 3))

@@ -200,3 +200,13 @@ def test_a_layer_pickled_before_there_were_options_computes_as_it_did():
     assert repr(old) == "LSTM(3, 4)"
     old.reset_parameters()
     assert not torch.equal(old(x)[0], expected)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_resets_do_not_begin_from_zeros_where_the_beginning_is_learnt(name):
+    layer = OURS[name](3, 4, learn_h0=True)
+    x, resets = torch.randn(7, 1, 3), torch.zeros(7, 1, dtype=torch.bool)
+    resets[5] = True
+    with pytest.raises(ValueError, match="resets begin again from zeros, not from the states that learn_h0"):
+        layer(x, resets=resets)
+    layer(x, mask=~resets)

@@ -259,3 +259,64 @@ def test_packed_and_unbatched_input_say_what_they_do_not_take():
             layer(packed, **asked)
     with pytest.raises(RuntimeError, match="of an unbatched input must be one number, got"):
         layer(x[:, 0], lengths=torch.tensor([6]))
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_lengths_and_masks_are_mapped(cls):
+    layer = layer_of(cls)
+    xs = torch.randn(3, 6, 2, 3, dtype=torch.float64)
+    lengths = torch.tensor([[6, 2], [0, 5], [3, 3]])
+    found = torch.vmap(lambda x, n: layer(x, lengths=n)[0])(xs, lengths)
+    masks = torch.rand(3, 6, 2) > 0.4
+    held = torch.vmap(lambda x, m: layer(x, mask=m)[0])(xs, masks)
+    for x, n, m, a, b in zip(xs, lengths, masks, found, held, strict=True):
+        torch.testing.assert_close(a, layer(x, lengths=n)[0])
+        torch.testing.assert_close(b, layer(x, mask=m)[0])
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_per_sample_gradients_take_lengths(cls):
+    layer = layer_of(cls)
+    x, lengths = torch.randn(6, 4, 3, dtype=torch.float64), torch.tensor([6, 1, 4, 0])
+    weights = dict(layer.named_parameters())
+
+    def loss(weights, x, n):
+        given = (x.unsqueeze(1),)
+        return (
+            torch.func.functional_call(layer, weights, given, {"lengths": n.unsqueeze(0)})[0].square().sum()
+        )
+
+    found = torch.vmap(torch.func.grad(loss), (None, 1, 0))(weights, x, lengths)
+    for row, n in enumerate(lengths):
+        alone = torch.func.grad(loss)(weights, x[:, row], n)
+        for name, gradient in alone.items():
+            torch.testing.assert_close(found[name][row], gradient)
+
+
+@pytest.mark.parametrize("cls", CELLS)
+@pytest.mark.parametrize("asked", [{}, {"return_states": True}, {"return_gates": True}])
+def test_wrong_lengths_are_refused_whatever_is_returned(cls, asked):
+    layer, x = layer_of(cls), torch.randn(6, 2, 3, dtype=torch.float64)
+    for lengths, message in (
+        (torch.tensor([7, 1]), "must lie in 0..T=6"),
+        (torch.tensor([3.5, 1.0]), "int32 or int64"),
+        (torch.tensor([3]), "lengths must be"),
+    ):
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            layer(x, lengths=lengths, **asked)
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            layer.trace(x, lengths=lengths)
+    with pytest.raises(RuntimeError, match="Expected sequence length to be larger than 0"):
+        layer(x[:0], **asked)
+    with pytest.raises(RuntimeError, match="Expected sequence length to be larger than 0"):
+        layer.trace(x[:0])
+
+
+@pytest.mark.parametrize("cls", CELLS)
+def test_packed_input_goes_with_another_default_device(cls):
+    layer, x = layer_of(cls), torch.randn(4, 2, 3, dtype=torch.float64)
+    packed = pack_padded_sequence(x, torch.tensor([4, 2]))
+    expected = layer(packed)[0].data
+    with torch.device("meta"):
+        found = layer(packed)[0].data
+    assert torch.equal(found, expected)

@@ -166,3 +166,61 @@ def test_on_the_reference_a_rows_value_depends_on_its_batch_by_rounding_alone(na
     whole, exact = layer(x)[0], as_double(layer)(x.double())[0]
     for row in (0, 22):
         assert_within_budget(layer(x[:, [row]])[0], exact=exact[:, [row]], rival=whole[:, [row]])
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_a_trace_computes_what_is_stated_or_says_who_does(name, flag):
+    x = torch.randn(4, 2, 3)
+    with pytest.raises(ValueError, match="precision='bf16' does not go with trace.*layer.precision = None"):
+        OURS[name](3, 4, precision="bf16").trace(x)
+    with pytest.raises(gatedcells.BackendUnavailable, match="tf32"):
+        OURS[name](3, 4, precision="tf32").trace(x)
+    stated = OURS[name](3, 4, precision="ieee")
+    torch.testing.assert_close(stated.trace(x).output, stated(x)[0])
+    flag("high")
+    with pytest.raises(gatedcells.BackendUnavailable, match="highest"):
+        stated.trace(x)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+@pytest.mark.parametrize("asked", [{}, {"return_gates": True}])
+def test_ieee_refuses_bfloat16_of_autocast_whatever_is_returned(name, asked):
+    layer = OURS[name](3, 4, precision="ieee")
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="is about float32"):
+        layer(torch.randn(4, 2, 3), **asked)
+
+
+def test_what_bf16_does_not_go_with_is_named():
+    layer = OURS["GRU"](3, 4, layer_norm=True, precision="bf16")
+    with pytest.raises(ValueError, match="precision='bf16' does not go with layer_norm"):
+        layer(torch.randn(4, 2, 3), return_states=True)
+
+
+def mixed(name):
+    """Calls under autocast in which some tensors are float64, which autocast leaves alone."""
+    x = torch.randn(4, 2, 3)
+    zeros = (torch.zeros(1, 2, 4, dtype=torch.float64),) * (2 if name == "LSTM" else 1)
+    hx = zeros if name == "LSTM" else zeros[0]
+    step = tuple(part[0] for part in zeros) if name == "LSTM" else zeros[0][0]
+    layer, cell = OURS[name](3, 4), OURS[f"{name}Cell"](3, 4)
+    return {
+        "input": lambda: layer(x.double()),
+        "input of both directions": lambda: OURS[name](3, 4, bidirectional=True)(x.double()),
+        "state": lambda: layer(x, hx),
+        "weights": lambda: OURS[name](3, 4, dtype=torch.float64)(x),
+        "input of a cell": lambda: cell(x[0].double()),
+        "state of a cell": lambda: cell(x[0], step),
+        "input of a step": lambda: layer.step(x[0].double()),
+        "gates": lambda: layer(x.double(), return_gates=True),
+    }
+
+
+@pytest.mark.parametrize("what", list(mixed("GRU")))
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+@pytest.mark.parametrize("who", [*BACKENDS, "auto"])
+def test_float64_beside_what_autocast_casts_is_refused(name, who, what):
+    run = mixed(name)[what]
+    refusal = "one dtype|same dtype|usable here: 'reference'"
+    with gatedcells.use_backend(who), torch.autocast("cpu", torch.bfloat16):  # noqa: SIM117
+        with pytest.raises((ValueError, RuntimeError), match=refusal):
+            run()

@@ -94,3 +94,17 @@ def test_a_table_and_a_figure_come_of_it(x, tmp_path):
     assert (tmp_path / "flow.png").stat().st_size > 10_000
     drawn = figure.axes[0].lines[1].get_ydata()
     assert drawn == pytest.approx(flow.flows["GRU"].norms["hidden"].tolist())
+
+
+def test_a_network_with_dropout_is_looked_at_under_the_same_masks_before_and_after_clipping(x):
+    torch.manual_seed(0)
+    network = gatedcells.GRU(4, 5, dtype=torch.float64, recurrent_dropout=0.5, state_dropout=0.3)
+    flow = gatedcells.gradient_flow(x, {"GRU": network}, clip=1e9).flows["GRU"]
+    assert torch.equal(flow.norms["hidden"], flow.clipped["hidden"])
+
+
+def test_what_is_drawn_goes_with_another_default_device(x):
+    expected = gatedcells.gradient_flow(x).flows["LSTM"].norms["hidden"]
+    with torch.device("meta"):
+        found = gatedcells.gradient_flow(x).flows["LSTM"].norms["hidden"]
+    assert torch.equal(found, expected)

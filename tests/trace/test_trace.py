@@ -254,3 +254,24 @@ def test_a_trace_leaves_the_layer_as_it_was():
     output, _ = layer(x)
     assert isinstance(output, Tensor)
     torch.testing.assert_close(output, theirs(x)[0])
+
+
+@pytest.mark.parametrize("options", [{"layer_norm": True}, {"peephole": True}, {"zoneout": (0.1, 0.2)}])
+def test_the_gradient_at_a_variants_cell_is_refused_where_rows_have_lengths(options):
+    layer, x = gatedcells.LSTM(3, 4, **options), torch.randn(5, 2, 3)
+    trace = layer.trace(x, lengths=torch.tensor([5, 3]), retain_grad=True)
+    trace.output.sum().backward()
+    with pytest.raises(RuntimeError, match="'cell' is known of the plain LSTM alone, not with"):
+        trace[0].gradient("cell")
+    assert trace[0].gradient("hidden").abs().sum() > 0
+
+
+def test_masks_of_a_trace_come_from_its_generator():
+    layer = gatedcells.GRU(3, 4, zoneout=0.5)
+    x = torch.randn(6, 2, 3)
+
+    def run(call, seed):
+        return call(x, generator=torch.Generator().manual_seed(seed))
+
+    assert torch.equal(run(layer.trace, 1).output, run(layer, 1)[0])
+    assert not torch.equal(run(layer.trace, 1).output, run(layer.trace, 2).output)
