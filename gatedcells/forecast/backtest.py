@@ -4,6 +4,8 @@ All series share the dates, so no network has seen an hour of any region that an
 Tashman 2000, "Out-of-sample tests of forecasting accuracy".
 """
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +14,7 @@ import pandas as pd
 
 from gatedcells.forecast.data import LoadSeries
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.metrics import UndefinedScore, naive_mae
 from gatedcells.forecast.policy import DEFAULT, Policy, check
 from gatedcells.forecast.windows import LOOKBACK, Region, prepare_at
 
@@ -48,7 +51,8 @@ class Fold:
 
     Attributes:
         origin: the first hour that is forecast, UTC.
-        regions: those with hours to train on and to test on, split there.
+        regions: those with hours to train on and to test on, split there, and all scores defined; where the
+            first origin's network forecasts all, those that it knows.
         left_out: the others, and why.
     """
 
@@ -74,6 +78,7 @@ def folds(
     for one in series:
         check(one, policy)
     found: list[Fold] = []
+    known: set[str] = set()  # to the network of the first origin
     for origin in plan.origins(series):
         regions: list[Region] = []
         left_out: dict[str, str] = {}
@@ -81,27 +86,41 @@ def folds(
             cut = _cut(one, origin, plan)
             first_test = _hours(cut, origin)
             recorded = int(np.isfinite(cut.load_mw[: max(first_test, 0)]).sum())
-            tested = int((cut.rows >= first_test).sum())
+            after = cut.rows[cut.rows >= first_test]
             if recorded < _LEAST_TO_TRAIN_ON:
                 left_out[one.region] = f"{recorded} hours before it, {_LEAST_TO_TRAIN_ON} are needed"
-            elif not tested:
+            elif not len(after):
                 left_out[one.region] = "no hour after it"
+            elif not np.isfinite(cut.load_mw[after]).any():
+                left_out[one.region] = "no load above zero in any hour after it"
+            elif found and not plan.refit and one.region not in known:
+                left_out[one.region] = "the network of the first date does not know it"
             else:
                 region = prepare_at(cut, first_test, LOOKBACK, policy, reach_hours)
-                if len(region.test) and region.usable[region.train].any():
-                    regions.append(region)
-                else:
+                if not len(region.test) or not region.usable[region.train].any():
                     left_out[one.region] = f"--on-gap {policy.on_gap} leaves no hour on one side of it"
+                elif not _has_naive_error(region):
+                    left_out[one.region] = "its load before it is that of a day before in every hour: no MASE"
+                else:
+                    regions.append(region)
         if not regions:
             reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
             raise ForecastError(f"nothing to test at {origin:%Y-%m-%d %H:%M} UTC: {reasons}")
+        known = known or {region.name for region in regions}
         found.append(Fold(origin, regions, left_out))
     return found
 
 
+def _has_naive_error(region: Region) -> bool:
+    """Whether MASE, which divides by the error of "as yesterday" in the training part, is defined."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedScore)  # what it is left out for is said
+        return naive_mae(region.series.load_mw[: region.train_end]) > 0
+
+
 def _hours(series: LoadSeries, moment: pd.Timestamp) -> int:
-    """The position of a moment on a series' grid."""
-    return int((moment - series.first_hour) / pd.Timedelta(hours=1))
+    """The position of the hour of a series' grid in which a moment lies."""
+    return math.floor((moment - series.first_hour) / pd.Timedelta(hours=1))
 
 
 def _cut(series: LoadSeries, origin: pd.Timestamp, plan: Plan) -> LoadSeries:

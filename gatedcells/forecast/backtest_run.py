@@ -165,23 +165,22 @@ def _scored(
     fold: Fold, forecaster: FastForecaster, console: Console, trees: PooledTrees | None
 ) -> dict[str, Any]:
     recipe = forecaster.recipe
-    known = [region for region in fold.regions if region.name in forecaster.scales]
     with progress_bar(console) as progress, torch.no_grad():
-        bar = progress.add_task("forecasting", total=sum(len(region.test) for region in known))
-        forecasts = forecaster.forecast_test(known, lambda hours: progress.advance(bar, hours))
-    results: list[Result] = [scored(recipe.cell.upper(), known, forecasts)]
-    results += score_baselines(known, baselines(recipe.holidays), lambda _: None)
+        bar = progress.add_task("forecasting", total=sum(len(region.test) for region in fold.regions))
+        forecasts = forecaster.forecast_test(fold.regions, lambda hours: progress.advance(bar, hours))
+    results: list[Result] = [scored(recipe.cell.upper(), fold.regions, forecasts)]
+    results += score_baselines(fold.regions, baselines(recipe.holidays), lambda _: None)
     if trees is not None:
         with progress_bar(console) as progress:
             bar = progress.add_task("LightGBM", total=trees.trees)
             forecasts = trees.forecast(
-                known, lambda done: progress.update(bar, completed=done), season=recipe.season
+                fold.regions, lambda done: progress.update(bar, completed=done), season=recipe.season
             )
-        results.append(scored(trees.name, known, forecasts))
+        results.append(scored(trees.name, fold.regions, forecasts))
     return {
         "origin": fold.origin.isoformat(),
-        "train_hours": sum(len(region.train) for region in known),
-        "test_hours": sum(len(region.test) for region in known),
+        "train_hours": sum(len(region.train) for region in fold.regions),
+        "test_hours": sum(len(region.test) for region in fold.regions),
         "recipe": {name: getattr(recipe, name) for name in _CHANGED},
         "smape": {result.name: result.mean.smape for result in results},
         "mase": {result.name: result.mean.mase for result in results},

@@ -1,31 +1,19 @@
 """``gatedcells forecast``: train, score, predict."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from gatedcells.forecast import backtest_cli, own_cli, report_cli
-from gatedcells.forecast.calendar import check_country
+from gatedcells.forecast import backtest_cli, own_cli, report_cli, run_cli
 from gatedcells.forecast.cells import CELLS
-from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
-from gatedcells.forecast.data import EASTERN, Clock
-from gatedcells.forecast.distributed import DEVICES, device, share
+from gatedcells.forecast.console import guarded, plain_console
+from gatedcells.forecast.data import EASTERN
+from gatedcells.forecast.distributed import DEVICES
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.networks import PRECISIONS
-from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy, check
+from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER
 from gatedcells.forecast.runs import RECIPES, RunFolder
-
-_OPTIONS_OF = {
-    "fast": ("steps", "holidays", "precision", "neighbours"),
-    "best": ("steps", "holidays", "precision", "neighbours"),
-    "article": ("epochs", "fraction", "layers", "dropout"),
-    "bitcoin": ("epochs", "dropout"),
-}
-# nothing that the bitcoin recipe has
-_OF_LOAD = ("hidden_size", "tz", "stamp", "trees", "on_gap", "on_outlier", "device")
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -91,7 +79,8 @@ _OF_LOAD = ("hidden_size", "tz", "stamp", "trees", "on_gap", "on_outlier", "devi
 @click.option("--dropout", type=click.FloatRange(0, 1), help="article, bitcoin: between layers. [0.2]")
 @click.option(
     "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
-    help="Also fit LightGBM with so many trees, on all regions together. [not at all]",
+    help="Also fit LightGBM with so many trees, on all regions together; may be added with --resume."
+    " [not at all]",
 )  # fmt: skip
 @click.option(
     "--on-gap", type=click.Choice(list(ON_GAP)), default="fill", show_default=True,
@@ -141,8 +130,8 @@ def forecast(context: click.Context, **options: Any) -> None:
         return
     # before a heavy import: a wrong combination should be told at once
     if options["resume"] is None:
-        _check_options(context, options)
-    guarded(_run, context, options)
+        run_cli.check_options(context, options)
+    guarded(run_cli.start_or_resume, context, options)
 
 
 @forecast.command()
@@ -172,137 +161,6 @@ def predict(**options: Any) -> None:
 
 for _command in (backtest_cli.backtest, report_cli.report, *own_cli.COMMANDS):
     forecast.add_command(_command)
-
-
-def _check_options(context: click.Context, options: dict[str, Any]) -> None:
-    name = "article" if options["as_published"] else options["recipe"]
-    for other, names in _OPTIONS_OF.items():
-        for option in names:
-            if other != name and option not in _OPTIONS_OF[name] and options[option] is not None:
-                raise click.UsageError(f"--{option} belongs to the {other} recipe, not to {name}", context)
-    for option in _OF_LOAD if name == "bitcoin" else ():
-        if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:
-            shown = {"trees": "lightgbm"}.get(option, option.replace("_", "-"))
-            raise click.UsageError(f"--{shown} belongs to the recipes for load, not to bitcoin", context)
-
-
-def _recipe(options: dict[str, Any]) -> tuple[str, Any]:
-    name = "article" if options["as_published"] else options["recipe"]
-    common = ("learning_rate", "batch_size") + (("hidden_size",) if name != "bitcoin" else ())
-    chosen = {key: options[key] for key in (*common, *_OPTIONS_OF[name]) if options[key] is not None}
-    if "holidays" in chosen:
-        check_country(chosen["holidays"])
-    if options["as_published"]:
-        chosen["scaled_on"] = "all"
-    return name, RECIPES[name](**chosen)
-
-
-def _run(context: click.Context, options: dict[str, Any]) -> None:
-    import torch
-
-    from gatedcells.forecast.page import NAME
-    from gatedcells.forecast.pipeline import data_of, execute, new_config, read_data, recipe_for
-    from gatedcells.forecast.training import Interrupted
-
-    console = plain_console()
-    trees = None
-    if options["trees"] is not None:
-        from gatedcells.forecast.trees import PooledTrees
-
-        threads = options["threads"] or torch.get_num_threads()
-        trees = PooledTrees(options["trees"], threads=threads, seed=options["seed"])
-    if options["resume"] is not None:
-        _check_resumed(context, options)
-        if RunFolder(options["resume"]).config().recipe_name == "bitcoin":
-            _run_bitcoin(options, console)
-            return
-        run = RunFolder(options["resume"])
-        config = run.config()
-        source = data_of(run, config, options["data"], console)
-    else:
-        name, recipe = _recipe(options)
-        if name == "bitcoin":
-            _run_bitcoin(options, console)
-            return
-        device(options["device"])  # is there, before anything is read
-        source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
-        policy = _policy(options)
-        for series in source.series:
-            check(series, policy)  # before there is a folder
-        fewer = options["steps"] is None and options["batch_size"] is None
-        recipe = recipe_for(recipe, source, policy, console, fewer=fewer)
-        config = new_config(
-            name, recipe, _cells(options), options["seed"], options["threads"], source.to_json(), policy,
-            options["device"],
-        )  # fmt: skip
-        run = _new_folder(options, config)
-    try:
-        execute(run, config, source, console, trees)
-    except (Interrupted, KeyboardInterrupt):
-        click.echo(f"Stopped. Go on with: gatedcells forecast --resume {run.path}", err=True)
-        raise SystemExit(INTERRUPTED) from None
-    console.print(f"Run folder: {run.path}", soft_wrap=True)
-    console.print(f"Report: {run.path / NAME}", soft_wrap=True)
-    example = next(iter(config.data["sha256"]), "FILE.csv")
-    file = Path(config.data["place"]) / example
-    console.print(
-        f"Next hours of a file: gatedcells forecast predict {run.path} --data {file}",
-        soft_wrap=True,
-    )
-
-
-def _policy(options: dict[str, Any]) -> Policy:
-    usual = "keep" if options["as_published"] else "repair"
-    return Policy(options["on_gap"], options["on_outlier"] or usual)
-
-
-def _cells(options: dict[str, Any]) -> tuple[str, ...]:
-    return CELLS if options["cell"] == "both" else (options["cell"],)
-
-
-def _new_folder(options: dict[str, Any], config: Any) -> RunFolder:
-    run = RunFolder(options["out"] or Path("forecast-runs") / f"{datetime.now():%Y%m%d-%H%M%S}")
-    if share().first:
-        run.create(config)
-    return run
-
-
-def _run_bitcoin(options: dict[str, Any], console: Console) -> None:
-    from gatedcells.forecast.bitcoin_run import data_of, execute, find_prices
-    from gatedcells.forecast.pipeline import new_config
-    from gatedcells.forecast.training import Interrupted
-
-    if options["resume"] is not None:
-        run = RunFolder(options["resume"])
-        config = run.config()
-        prices, path = find_prices(options["data"] or Path(config.data["place"]))
-        if data_of(prices, path)["sha256"] != config.data["sha256"]:
-            raise ForecastError(f"{run.path}: began with other prices than {path} holds now")
-    else:
-        name, recipe = _recipe(options)
-        prices, path = find_prices(options["data"])
-        config = new_config(
-            name, recipe, _cells(options), options["seed"], options["threads"], data_of(prices, path)
-        )
-        run = _new_folder(options, config)
-    try:
-        execute(run, config, prices, console)
-    except (Interrupted, KeyboardInterrupt):
-        click.echo(f"Stopped. Go on with: gatedcells forecast --resume {run.path}", err=True)
-        raise SystemExit(INTERRUPTED) from None
-    console.print(f"Run folder: {run.path}", soft_wrap=True)
-    console.print(f"Next day: gatedcells forecast predict {run.path} --data {path}", soft_wrap=True)
-
-
-def _check_resumed(context: click.Context, options: dict[str, Any]) -> None:
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in options
-        if name not in ("resume", "data", "trees")
-        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
-    if given:
-        raise click.UsageError(f"a resumed run has its own settings; leave out {', '.join(given)}", context)
 
 
 def _predict(options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gatedcells.forecast.data import FloatArray, IntArray, shown
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.panel import Panel
+from gatedcells.forecast.panel import Panel, carried
 
 _LONGEST_PAUSE = 10_000  # steps without values between what was known and what came
 
@@ -23,7 +23,7 @@ def last_values(panel: Panel, reach: int) -> Panel:
 
 def continued(before: Panel, after: Panel) -> Panel:
     """The series of ``before``, and those that ``after`` alone has, up to where either knows them; where
-    both do, ``after`` is believed.
+    both do, ``after`` is believed. A blank covariate is the one before, of what was known as well.
 
     Raises:
         ForecastError: the values of a series that came lie far from those that were known.
@@ -38,11 +38,8 @@ def continued(before: Panel, after: Panel) -> Panel:
     for own, whole in zip(parts, end - first, strict=True):
         if whole > sum(int(panel.sizes[at]) for panel, at in own) + _LONGEST_PAUSE:
             (panel, at), (other, there) = own
-            ended, began = panel.grid.wall_stamps(
-                np.array([_end(panel, at) - 1, other.first[there]], dtype=np.int64)
-            )
             raise ForecastError(
-                f"{shown(panel.ids[at])} was known until {ended}, and the values given begin at {began};"
+                f"{_apart(panel, at, int(other.first[there]))};"
                 f" expected at most {_LONGEST_PAUSE:,} steps between them (is a stamp mistyped?)"
             )
     offsets = np.concatenate([[0], np.cumsum(end - first)]).astype(np.int64)
@@ -53,14 +50,38 @@ def continued(before: Panel, after: Panel) -> Panel:
         first=first,
         offsets=offsets,
         y=_laid("y", parts, first, offsets),
-        known=_laid("known", parts, first, offsets),
+        known=carried(_laid("known", parts, first, offsets), offsets),
         ahead=0,
-        past=_laid("past", parts, first, offsets),
+        past=carried(_laid("past", parts, first, offsets), offsets),
         static={
             name: np.array([panel.static[name][at] for panel, at in last], dtype=values.dtype)
             for name, values in before.static.items()
         },
     )
+
+
+def missing_between(before: Panel, after: Panel, on_gap: str) -> int:
+    """How many steps lie between the ends of the series of ``before`` and where ``after`` goes on with them.
+
+    Raises:
+        ForecastError: there are some, and ``on_gap`` is not ``"fill"``.
+    """
+    ended = {one: _end(before, at) for at, one in enumerate(before.ids)}
+    missing = 0
+    for one, began in zip(after.ids, after.first.tolist(), strict=True):
+        hole = began - ended.get(one, began)
+        if hole > 0 and on_gap != "fill":
+            raise ForecastError(
+                f"{_apart(before, before.ids.index(one), began)}: {hole:,} value(s) are missing between"
+                f" (on_gap='fill' fills them from the past, {on_gap!r} does not)"
+            )
+        missing += max(hole, 0)
+    return missing
+
+
+def _apart(panel: Panel, at: int, began: int) -> str:
+    ended, began_at = panel.grid.wall_stamps(np.array([_end(panel, at) - 1, began], dtype=np.int64))
+    return f"{shown(panel.ids[at])} was known until {ended}, and the values given begin at {began_at}"
 
 
 def come_true(

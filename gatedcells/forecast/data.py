@@ -3,10 +3,11 @@
 A file is ``Datetime,<REGION>_MW``: local clock time and megawatts. The PJM files are in Eastern
 prevailing time and stamp an hour by its end, in no particular order of rows. Inside the library an hour
 is a position on a grid of UTC hours without holes: the two hours that share the stamp of an autumn night
-are two positions, the hour that a spring night skips is none.
+are two positions, the hour that a spring night skips is none. Where clocks are not whole hours from UTC, as
+India's, all hours of a folder begin so many minutes past the UTC hour.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.files import check_header
 from gatedcells.forecast.flaws import Flaws, find_flaws
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,7 +27,7 @@ EASTERN = "America/New_York"
 _FIRST_YEAR, _LAST_YEAR = 1900, 2200
 _LONGEST = 60  # characters of a cell that an error shows
 NOT_HOURLY_LOAD = {"pjm_hourly_est.csv"}  # in the published folder: all regions side by side
-_HOUR = pd.Timedelta(hours=1)
+_HOUR, _HOUR_S = pd.Timedelta(hours=1), 3600
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,13 @@ class Clock:
 
 @dataclass(frozen=True)
 class LoadSeries:
-    """The hourly load of one region on a grid of UTC hours.
+    """The hourly load of one region on a grid of hours of UTC.
 
     Attributes:
         region: its name, from the header.
         source: the file's name.
         clock: how the file writes time.
-        first_hour: UTC start of the hour at position 0.
+        first_hour: UTC start of the hour at position 0; all begin as many minutes past the UTC hour.
         load_mw: ``[n]`` megawatts, NaN where the file has no positive number.
         rows: ``[r]`` positions of the file's rows, in order of time.
         flaws: what was found and what was made of it.
@@ -78,6 +80,11 @@ class LoadSeries:
     flaws: Flaws
     not_positive: Mapping[int, float] = field(default_factory=dict[int, float])
 
+    @property
+    def phase_s(self) -> int:
+        """Seconds past the UTC hour at which its hours begin."""
+        return int(self.first_hour.timestamp()) % _HOUR_S
+
     def local_stamps(self, extra_hours: int = 0) -> pd.DatetimeIndex:
         """The stamp that the file's clock gives to every position, and to ``extra_hours`` more beyond the
         end; without a time zone. Both hours of an autumn night have one stamp."""
@@ -92,7 +99,8 @@ def read_folder(
     """Read every hourly load file of a folder, in the order of their names.
 
     Raises:
-        ForecastError: no folder, no CSV files, two files for one region, or a file that `read_file` refuses.
+        ForecastError: no folder, no CSV files, two files for one region, hours that begin at other minutes
+            than another file's, or a file that `read_file` refuses.
     """
     if not folder.is_dir():
         raise ForecastError(f"{folder}: no such folder")
@@ -109,6 +117,12 @@ def read_folder(
                 f"{path}: region {series.region} is already in {found[series.region].source}; expected one"
                 " file a region"
             )
+        other = next(iter(found.values()), series)
+        if series.phase_s != other.phase_s:
+            raise ForecastError(
+                f"{path}, line {_line(0)}: hours begin {_past(series.phase_s)}, those of {other.source}"
+                f" {_past(other.phase_s)}; expected the same for all files of a folder"
+            )
         found[series.region] = series
     return list(found.values())
 
@@ -118,29 +132,28 @@ def read_file(path: Path, clock: Clock | None = None) -> LoadSeries:
 
     Raises:
         ForecastError: the file is missing, empty, not text, or has a cell that is neither a number nor
-            blank, a stamp that is not a whole hour or does not exist in the time zone, or two different
-            rows for one hour. The message names file and row.
+            blank, a stamp that is not a whole hour or does not exist in the time zone, hours that do not all
+            begin at one minute of UTC, or two different rows for one hour. The message names file and row.
     """
     clock = clock or Clock()
     frame = _read_text(path)
     stamp_column, load_column = _columns(path, frame)
     load = _numbers(path, frame[load_column], load_column)
-    begins = _utc_hours(path, frame[stamp_column], clock)
+    begins, phase_s = _utc_hours(path, frame[stamp_column], clock)
     order = np.argsort(begins, kind="stable")
     begins, load = begins[order], load[order]
     keep = _without_repeats(path, begins, load, order)
     repeated = int((~keep).sum())
-    positions = begins[keep] - begins[0]
+    positions, first_hour = begins[keep] - begins[0], utc_hour(int(begins[0]), phase_s)
     hours = int(positions[-1]) + 1
     if hours > 2 * len(positions) + 48:
         raise ForecastError(
             f"{path}: {len(positions):,} rows span {hours:,} hours; expected hourly data (is the first hour,"
-            f" {utc_hour(int(begins[0]))}, or the last, {utc_hour(int(begins[-1]))}, mistyped?)"
+            f" {first_hour}, or the last, {utc_hour(int(begins[-1]), phase_s)}, mistyped?)"
         )
     grid = np.full(hours, np.nan)
     grid[positions] = np.where(load[keep] > 0, load[keep], np.nan)
     region = load_column.removesuffix("_MW")
-    first_hour = utc_hour(int(begins[0]))
     series = LoadSeries(region, path.name, clock, first_hour, grid, positions, Flaws())
     flaws = find_flaws(
         local_stamps=series.local_stamps(),
@@ -160,6 +173,7 @@ def _read_text(path: Path) -> pd.DataFrame:
         raise ForecastError(f"{path}: no such file")
     try:
         frame = pd.read_csv(path, dtype=object, encoding="utf-8-sig", skipinitialspace=True)
+        check_header(frame)
     except UnicodeDecodeError as error:
         raise ForecastError(
             f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x} at {error.start});"
@@ -187,9 +201,9 @@ def _columns(path: Path, frame: pd.DataFrame) -> tuple[str, str]:
     return stamps[0], loads[0]
 
 
-def utc_hour(hours: int) -> pd.Timestamp:
-    """The UTC hour that starts so many hours after the start of 1970."""
-    stamp: Any = pd.Timestamp(hours * 3600, unit="s", tz="UTC")
+def utc_hour(hours: int, phase_s: int = 0) -> pd.Timestamp:
+    """The hour that starts so many hours, and seconds, after the start of 1970 in UTC."""
+    stamp: Any = pd.Timestamp(hours * _HOUR_S + phase_s, unit="s", tz="UTC")
     return stamp
 
 
@@ -207,20 +221,35 @@ def _numbers(path: Path, cells: Any, column: str) -> FloatArray:
     return numbers
 
 
-def _utc_hours(path: Path, cells: Any, clock: Clock) -> IntArray:
-    """For each row the UTC start of its hour, in hours since 1970."""
+def _utc_hours(path: Path, cells: Any, clock: Clock) -> tuple[IntArray, int]:
+    """For each row the UTC start of its hour: in whole hours since 1970, and the seconds past them of all."""
     stamps = parse_stamps(cells, "Datetime", lambda row: f"{path}, line {_line(row)}")
-    off = stamps != stamps.floor("h")
+    off, expected = stamps != stamps.floor("h"), "whole hours"
+    if stamps.tz is not None and off.any():
+        # whole hours of UTC have always been read, whatever the time zone
+        wall = stamps.tz_convert(clock.tz).tz_localize(None)
+        off, expected = wall != wall.floor("h"), f"whole hours in {clock.tz}, the file's time zone"
     if off.any():
         row = int(np.argmax(off))
-        raise ForecastError(
-            f"{path}, line {_line(row)}: Datetime is {shown(cells.iloc[row])}; expected whole hours"
-        )
+        given = shown(cells.iloc[row])
+        raise ForecastError(f"{path}, line {_line(row)}: Datetime is {given}; expected {expected}")
     begins = stamps - _HOUR if clock.stamp == "ending" else stamps
     if begins.tz is None:
         begins = _localize(path, begins, cells, clock)
-    seconds = begins.tz_convert("UTC").as_unit("s").asi8
-    return np.asarray(seconds // 3600, dtype=np.int64)
+    seconds = np.asarray(begins.tz_convert("UTC").as_unit("s").asi8, dtype=np.int64)
+    phases = seconds % _HOUR_S
+    if (phases != phases[0]).any():
+        row = int(np.argmax(phases != phases[0]))
+        raise ForecastError(
+            f"{path}, line {_line(row)}: the hour {clock.stamp} {shown(cells.iloc[row])} in {clock.tz} begins"
+            f" {_past(int(phases[row]))}, that of line {_line(0)} {_past(int(phases[0]))}; expected one for"
+            " all (clocks there changed by less than an hour: stamps in UTC can be read)"
+        )
+    return seconds // _HOUR_S, int(phases[0])
+
+
+def _past(phase_s: int) -> str:
+    return f"{phase_s / 60:g} minutes past the UTC hour"
 
 
 def parse_stamps(cells: Any, column: str, where: Callable[[int], str]) -> pd.DatetimeIndex:
@@ -264,8 +293,7 @@ def check_years(stamps: pd.DatetimeIndex, column: str, where: Callable[[int], st
 
 
 def _localize(path: Path, begins: pd.DatetimeIndex, cells: Any, clock: Clock) -> pd.DatetimeIndex:
-    # An hour that comes twice in autumn: the first in the file is the one in summer time.
-    local = clock.localize(begins, ~begins.duplicated(keep="first"))
+    local = clock.localize(begins, ~begins.duplicated(keep="first"))  # in autumn summer time comes first
     skipped = local.isna()
     if skipped.any():
         row = int(np.argmax(skipped))
@@ -300,8 +328,3 @@ def shown(cell: object) -> str:
 
 def _printable(name: str) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST else repr(name[:_LONGEST])
-
-
-def regions_of(series: Sequence[LoadSeries]) -> list[str]:
-    """The names of the regions, in order."""
-    return [one.region for one in series]

@@ -25,8 +25,9 @@ _TREE_WINDOWS = 512  # whose columns are made together
 
 
 def panel_of(regions: Sequence[Region]) -> Panel:
-    """Regions as a panel: what the training part's repair took out, and what is missing, is NaN."""
-    clock = regions[0].series.clock
+    """Regions as a panel: what the training part's repair took out, and what is missing, is NaN. The hours of
+    all begin at one minute of UTC."""
+    clock, phase_s = regions[0].series.clock, regions[0].series.phase_s
     later = 1 if clock.stamp == "ending" else 0
     begins = [int(np.argmax(region.usable)) for region in regions]
     values = [
@@ -39,7 +40,7 @@ def panel_of(regions: Sequence[Region]) -> Panel:
     ]
     y = np.concatenate(values)
     return Panel(
-        grid=Grid(HOUR_S, 0, False, clock),
+        grid=Grid(HOUR_S, phase_s, False, clock),
         ids=tuple(region.name for region in regions),
         first=np.array(first),
         offsets=np.concatenate([[0], np.cumsum([len(one) for one in values])]).astype(np.int64),
@@ -183,7 +184,7 @@ def scores(
     panel: Panel, ends: IntArray, places: Places, forecast: FloatArray, steps: Sequence[int]
 ) -> dict[str, Any]:
     """By region and step, and under ``"mean"`` over regions, each counting the same: sMAPE, MASE and the
-    rest."""
+    rest. A score that is not defined in a region is None, and not in the mean."""
     by_region: dict[str, Any] = {}
     for at, name in enumerate(panel.ids):
         own = places.series == at
@@ -193,25 +194,36 @@ def scores(
         by_region[str(name)] = {step: one.to_json() for step, one in found.items()}
     every = list(by_region.values())
     mean = {
-        step: {score: float(np.mean([one[step][score] for one in every])) for score in every[0][step]}
+        step: {score: _mean_of([one[step][score] for one in every]) for score in every[0][step]}
         for step in every[0]
     }
     return by_region | {"mean": mean}
 
 
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    """Over those that are defined; None if none is."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
 def interval_scores(
     model: PanelModel, panel: Panel, places: Places, quantiles: FloatArray
-) -> dict[str, dict[str, float]]:
-    """By region, and under ``"mean"``: pinball loss, mean over quantiles, and the coverage of each level."""
-    found: dict[str, dict[str, float]] = {}
+) -> dict[str, dict[str, float | None]]:
+    """By region, and under ``"mean"``: pinball loss, mean over quantiles, and the coverage of each level;
+    None as of `scores`."""
+    found: dict[str, dict[str, float | None]] = {}
     q = model.recipe.quantiles
     for at, name in enumerate(panel.ids):
         own = places.series == at
         actual, forecast = places.actual[own], quantiles[own]
         losses = [pinball_loss(forecast[..., one], actual, quantile) for one, quantile in enumerate(q)]
-        found[str(name)] = {"pinball": float(np.mean(losses))}
+        found[str(name)] = {"pinball": _defined(float(np.mean(losses)))}
         for level, (low, high) in zip(model.fit.level, level_pairs(model.fit.level, q), strict=True):
             covered = coverage(forecast[..., low], forecast[..., high], actual)
-            found[str(name)][f"coverage_{level:g}"] = covered
+            found[str(name)][f"coverage_{level:g}"] = _defined(covered)
     names = next(iter(found.values()))
-    return found | {"mean": {one: float(np.mean([r[one] for r in found.values()])) for one in names}}
+    return found | {"mean": {one: _mean_of([r[one] for r in found.values()]) for one in names}}
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else value

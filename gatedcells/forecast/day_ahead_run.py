@@ -4,13 +4,15 @@ import csv
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from gatedcells.forecast.data import FloatArray
+from gatedcells.forecast.continuing import last_values
+from gatedcells.forecast.data import FloatArray, IntArray
 from gatedcells.forecast.day_ahead import (
     DirectTrees,
     Places,
@@ -21,7 +23,7 @@ from gatedcells.forecast.day_ahead import (
     train_ends,
 )
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import read_json, write_json, written_beside
+from gatedcells.forecast.files import in_digits, read_json, write_json, written_beside
 from gatedcells.forecast.forecaster import Forecaster
 from gatedcells.forecast.frames import Style
 from gatedcells.forecast.panel import Panel
@@ -45,7 +47,8 @@ def run(
     trees: DirectTrees | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Train on the regions' training parts, forecast from their test parts, print and write it.
+    """Train on the regions' training parts, forecast from their test parts, print and write it, and the
+    forecaster as it goes on from the end of the series.
 
     Args:
         folder: to write to; where it holds an unfinished run of the same settings, that goes on.
@@ -66,25 +69,35 @@ def run(
     _as_begun(folder, forecaster)
     settings = {"forecaster": forecaster.get_params(), "every": every, "data": source.to_json()}
     _begin(folder, json.loads(json.dumps(settings)))
-    if (folder / "forecaster" / "forecaster.json").exists():
-        forecaster = Forecaster.load(folder / "forecaster")
+    path, checkpoint = folder / "forecaster", folder / "checkpoint.safetensors"
+    if (path / "forecaster.json").exists():
+        forecaster = Forecaster.load(path)
     else:
         known = panel.select(np.arange(len(panel.ids)), np.zeros_like(ends), ends, 0)
         report = FrameReport(len(panel.ids), int(np.isfinite(known.y).sum()), panel.grid.freq)
-        checkpoint = folder / "checkpoint.safetensors"
         forecaster.fit_laid_out(known, Style(), report, checkpoint, console, usual=_USUAL)
         recipe = forecaster.model_.recipe
         forecaster.set_params(steps=recipe.steps, batch_size=recipe.batch_size)  # what fitting it again takes
-        forecaster.save(folder / "forecaster")
-        checkpoint.unlink(missing_ok=True)
     model = forecaster.model_
+    if model.grid != panel.grid:
+        raise ForecastError(
+            f"{folder}: its forecaster was trained on hours that begin at other minutes of UTC than those of"
+            f" {source.place}; choose another folder"
+        )
     name = model.recipe.cell.upper()
+    # as in training, whatever the test part has taught since
+    model.margins = replace(model.margins, widths=np.ones_like(model.margins.widths))
     with progress_bar(console) as progress:
         bar = progress.add_task("forecasting", total=len(places.series))
         came = np.full(len(places.series), every)
         quantiles = model.follow(
             panel, places.series, places.origins, came, lambda done: progress.advance(bar, done)
         )
+    # one that was told of later values by hand stays as it is
+    if (_ends(forecaster._context) < _ends(panel)).any():
+        forecaster._context = last_values(panel, model.reach)
+        forecaster.save(path)
+    checkpoint.unlink(missing_ok=True)
     inputs, _ = model.inputs(panel)
     forecasts = {name: quantiles[..., model.recipe.quantiles.index(0.5)]}
     seconds: dict[str, float] = {name: forecaster.train_seconds_}
@@ -113,6 +126,10 @@ def run(
     write_json(folder / "day_ahead.json", found)
     _show(found, name, [str(one) for one in panel.ids], source, console)
     return found
+
+
+def _ends(panel: Panel) -> IntArray:
+    return panel.first + panel.sizes
 
 
 def _as_begun(folder: Path, forecaster: Forecaster) -> None:
@@ -147,7 +164,7 @@ def _write(
     columns: dict[str, Any] = {"actual_mw": places.actual} | forecasts
     for level, (low, high) in zip(model.fit.level, model.pairs, strict=True):
         columns[f"lo-{level:g}"], columns[f"hi-{level:g}"] = quantiles[..., low], quantiles[..., high]
-    cells = [np.where(np.isfinite(c), np.char.mod("%.1f", c), "").ravel() for c in columns.values()]
+    cells = [in_digits(c).ravel() for c in columns.values()]
     names = np.repeat(np.array(panel.ids, dtype=object)[places.series], horizon)
     ahead = np.tile(np.arange(1, horizon + 1), len(places.series))
     with (
@@ -168,11 +185,11 @@ def _show(found: dict[str, Any], name: str, regions: Sequence[str], source: Sour
         table.add_column("")
         for step in steps:
             table.add_column(f"{step} h" if step != "mean" else "all", justify="right")
-        best = min(one["mean"]["mean"][score] for one in models.values())
-        for model, one in models.items():
-            mine = one["mean"]
-            style = "bold green" if mine["mean"][score] == best else ""
-            table.add_row(model, *(f"{mine[step][score]:.3f}" for step in steps), style=style)
+        means = [one["mean"]["mean"][score] for one in models.values()]
+        best = min((mean for mean in means if mean is not None), default=None)
+        for model, mean in zip(models, means, strict=True):
+            row = (_number(models[model]["mean"][step][score], 3) for step in steps)
+            table.add_row(model, *row, style="bold green" if mean is not None and mean == best else "")
         console.print(table)
     table = narrow_table(f"By region, all hours ahead{simulated}")
     table.add_column("sMAPE %")
@@ -184,11 +201,8 @@ def _show(found: dict[str, Any], name: str, regions: Sequence[str], source: Sour
         said = "pinball\nMW" if kind == "pinball" else f"inside\n{kind.removeprefix('coverage_')}%"
         table.add_column(said, justify="right")
     for region in [*regions, "mean"]:
-        own = [f"{one[region]['mean']['smape']:.2f}" for one in models.values()]
-        beside = [
-            f"{intervals[region][kind]:.1f}" if kind == "pinball" else f"{100 * intervals[region][kind]:.1f}"
-            for kind in kinds
-        ]
+        own = [_number(one[region]["mean"]["smape"], 2) for one in models.values()]
+        beside = [_number(intervals[region][kind], 1, 1 if kind == "pinball" else 100) for kind in kinds]
         table.add_row(region, *own, *beside)
     console.print(table)
     trained = (
@@ -199,3 +213,7 @@ def _show(found: dict[str, Any], name: str, regions: Sequence[str], source: Sour
         f"{name}: {trained}\n{found['places']:,} places, each forecasting all hours ahead at once",
         soft_wrap=True,
     )
+
+
+def _number(value: float | None, digits: int, times: float = 1) -> str:
+    return "undefined" if value is None else f"{times * value:.{digits}f}"

@@ -21,7 +21,7 @@ from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.panel_inputs import Batch, PanelInputs
 from gatedcells.forecast.passes import within_passes
-from gatedcells.forecast.training import warm_cosine
+from gatedcells.forecast.training import DIGEST, warm_cosine
 
 _IDENTITY = 8  # numbers that stand for a series
 _WINDOWS = 256  # forecast side by side
@@ -191,14 +191,15 @@ class DirectTask:
         sizes: of what it reads.
         chunks: the series, up to where training may look.
         season: whether the day of the year is among what they read.
+        digest: of the series and of how they are trained on, which a checkpoint has to have as well.
 
     Raises:
         ForecastError: no series is longer than the horizon.
     """
 
-    def __init__(self, recipe: DirectRecipe, sizes: Sizes, chunks: Chunks, season: bool) -> None:
+    def __init__(self, recipe: DirectRecipe, sizes: Sizes, chunks: Chunks, season: bool, digest: str) -> None:
         self.recipe, self.sizes, self._chunks = recipe, sizes, chunks
-        self.settings = {"batch_size": recipe.batch_size, "season": season}
+        self.settings = {"batch_size": recipe.batch_size, "season": season, DIGEST: digest}
         self.steps = recipe.steps
         self.clip_norm: float | None = recipe.clip_norm
         self.steps_per_epoch: float = max(chunks.windows / recipe.windows_a_step, 1.0)

@@ -25,6 +25,7 @@ class Result:
         seconds: of training; None if there is none.
         intervals: for each region, of a network's forecasts; None if there are none.
         interval_scores: their scores by region.
+        alone: of a network that its neighbours' errors correct: without that.
     """
 
     name: str
@@ -35,16 +36,19 @@ class Result:
     seconds: float | None = None
     intervals: list[Intervals] | None = None
     interval_scores: dict[str, IntervalScores] | None = None
+    alone: "Result | None" = None
 
     def to_json(self) -> dict[str, Any]:
         """Scores without the forecasts."""
         found = self.interval_scores or {}
+        beside = {} if self.alone is None else {"alone": self.alone.to_json()}
         return {
             "intervals": {name: scores.to_json() for name, scores in found.items()},
             "mean": self.mean.to_json(),
             "by_region": {name: scores.to_json() for name, scores in self.by_region.items()},
             "parameters": self.parameters,
             "train_seconds": self.seconds,
+            **beside,
         }
 
 

@@ -88,7 +88,7 @@ class FastForecaster:
             ForecastError: neighbours were fitted on other regions than these.
         """
         if self.neighbours is not None:
-            return self._with_neighbours(self.neighbours, regions, progress)
+            return self.forecast_test_twice(regions, progress)[0]
         found: list[FloatArray] = []
         for region in regions:
             logs = self._log_forecast(region, region.train_end)
@@ -102,10 +102,18 @@ class FastForecaster:
         ends = [errors.row(r.series.first_hour) + r.train_end for r in regions]
         self.neighbours = Neighbours.fit(errors, ends)
 
-    def _with_neighbours(
-        self, neighbours: Neighbours, regions: Sequence[Region], progress: Callable[[int], None]
-    ) -> list[FloatArray]:
-        names = tuple(region.name for region in regions)
+    def forecast_test_twice(
+        self, regions: Sequence[Region], progress: Callable[[int], None]
+    ) -> tuple[list[FloatArray], list[FloatArray]]:
+        """`forecast_test` with the neighbours' correction and, from the same pass, without it, as
+        `forecast_next` forecasts.
+
+        Raises:
+            ForecastError: there are no neighbours, or they were fitted on other regions than these.
+        """
+        neighbours, names = self.neighbours, tuple(region.name for region in regions)
+        if neighbours is None:
+            raise ForecastError("expected a network whose forecasts its neighbours' errors correct")
         if names != neighbours.regions:
             raise ForecastError(
                 f"expected {', '.join(neighbours.regions)}, whose errors correct one another; got"
@@ -113,11 +121,14 @@ class FastForecaster:
             )
         errors, logs = self._errors(regions, progress)
         found: list[FloatArray] = []
+        alone: list[FloatArray] = []
         for column, region in enumerate(regions):
             rows = errors.row(region.series.first_hour) + region.test
             correction = neighbours.correction(errors, rows)[:, column]
-            found.append(np.exp(logs[column][region.test - len(region.load_mw)] + correction))
-        return found
+            own = logs[column][region.test - len(region.load_mw)]
+            found.append(np.exp(own + correction))
+            alone.append(np.exp(own))
+        return found, alone
 
     def _errors(
         self, regions: Sequence[Region], progress: Callable[[int], None]

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -42,6 +45,18 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with written_beside(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def check_header(table: pd.DataFrame) -> None:
+    """Raise ValueError if rows of a CSV table have more cells than its header: pandas then takes every name
+    for the column beside it."""
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ValueError("rows have more cells than the header; expected a name for each")
+
+
+def in_digits(numbers: npt.NDArray[np.float64]) -> Any:
+    """Numbers as CSV files have them: eight significant digits, whatever their size; NaN is blank."""
+    return np.where(np.isfinite(numbers), np.char.mod("%.8g", numbers), "")
 
 
 def read_json(path: Path) -> Any:

@@ -15,6 +15,7 @@ from gatedcells.forecast.covariates import CovariateMoments
 from gatedcells.forecast.data import IntArray
 from gatedcells.forecast.direct import DirectForecaster, DirectRecipe, DirectTask, Sizes
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.fingerprint import Fingerprint
 from gatedcells.forecast.grid import HOUR_S, Grid
 from gatedcells.forecast.panel import Panel, outliers
 from gatedcells.forecast.panel_inputs import PanelInputs, input_sizes, reach_back
@@ -110,7 +111,7 @@ def fit_store(
         return model.inputs_of(panel, in_units(panel, scales.log), scales, numbers)
 
     chunks = StoreChunks(store, inputs, seen.windows, recipe.windows_a_step, recipe.steps, fit.seed)
-    task = DirectTask(recipe, sizes, chunks, fit.season)
+    task = DirectTask(recipe, sizes, chunks, fit.season, seen.fingerprint.of(recipe, fit))
     model.network, done = train_shown(
         task, name, console, seed=fit.seed, checkpoint=checkpoint, device=device
     )
@@ -126,6 +127,7 @@ class _Survey:
         begins: ``[parts]`` the number of each one's first series.
         windows: steps to train on, in all; longest: of one series; held: ``[S]`` steps held out.
         scales: of all series; covariates: of all parts; tails: their ends.
+        fingerprint: of all parts.
     """
 
     begins: list[int]
@@ -135,10 +137,11 @@ class _Survey:
     scales: SeriesScales
     covariates: CovariateMoments
     tails: list[Panel]
+    fingerprint: Fingerprint
 
 
 def _surveyed(store: Store, recipe: DirectRecipe, fit: Fit, console: Console) -> _Survey:
-    covariates, tails = CovariateMoments(), list[Panel]()
+    covariates, tails, fingerprint = CovariateMoments(), list[Panel](), Fingerprint()
     begins: list[int] = []
     held: list[IntArray] = []
     # in logarithms as long as every value is positive, and plain in case one will not be
@@ -155,6 +158,7 @@ def _surveyed(store: Store, recipe: DirectRecipe, fit: Fit, console: Console) ->
                 if (logarithm and log) or (not logarithm and fit.scaling != "log"):
                     x = in_units(part, logarithm)
                     scales[logarithm].append(SeriesScales.fit(x, part.offsets, logarithm))
+            fingerprint.add(panel)
             covariates.add(part)
             tails.append(last_values(panel, reach_back(panel.grid, recipe.lookback, recipe.horizon)))
             begins.append(series)
@@ -163,7 +167,7 @@ def _surveyed(store: Store, recipe: DirectRecipe, fit: Fit, console: Console) ->
             longest = max(longest, int(part.sizes.max()))
             progress.advance(bar)
     scaled = SeriesScales.joined(scales[log])
-    return _Survey(begins, windows, longest, np.concatenate(held), scaled, covariates, tails)
+    return _Survey(begins, windows, longest, np.concatenate(held), scaled, covariates, tails, fingerprint)
 
 
 def _training_part(panel: Panel, recipe: DirectRecipe, fit: Fit) -> tuple[Panel, IntArray]:

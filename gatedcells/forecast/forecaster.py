@@ -12,26 +12,29 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from gatedcells.forecast import forecaster_files
+from gatedcells.forecast import forecaster_files, forecaster_parameters
 from gatedcells.forecast.answers import forecast_frame
-from gatedcells.forecast.calendar import check_country
-from gatedcells.forecast.cells import CELLS
-from gatedcells.forecast.continuing import come_true, continued, last_values
 from gatedcells.forecast.direct import DirectRecipe
+from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.fitting import check, fit_store, too_few
+from gatedcells.forecast.fitting import fit_store, too_few
+from gatedcells.forecast.forecaster_parameters import USUAL, fit_of, recipe_of
 from gatedcells.forecast.frames import Names, Style, give_back
 from gatedcells.forecast.future import future_stamps, with_future
 from gatedcells.forecast.grid import Grid
 from gatedcells.forecast.panel import Panel
-from gatedcells.forecast.panel_inputs import usual_lookback
-from gatedcells.forecast.panel_model import Fit, PanelModel
+from gatedcells.forecast.panel_model import PanelModel
 from gatedcells.forecast.panel_report import FramePolicy, FrameReport, warn_of_levels
 from gatedcells.forecast.panel_store import InMemory, ParquetFolder, Store
-from gatedcells.forecast.rolling import cross_validated, laid_out, laid_out_as, steps_ahead, threads_set
+from gatedcells.forecast.rolling import (
+    cross_validated,
+    gone_on,
+    laid_out,
+    laid_out_as,
+    steps_ahead,
+    threads_set,
+)
 from gatedcells.forecast.training import Interrupted
-
-USUAL = (1000, 16)  # steps, and chunks a step
 
 
 class NotFitted(ForecastError):
@@ -55,7 +58,7 @@ class Forecaster:
         level: intervals to give, in %; each between two of the quantiles.
         known: columns that are known in advance, as a weather forecast or a price list.
         past: columns that are known up to now.
-        static: columns that say something of a series, numbers or categories (long frames only).
+        static: columns that say something of a series, numbers or categories (not of wide frames).
         holidays: country whose public holidays are inputs, as ``"US"``; None for none.
         freq: frequency of the stamps as pandas writes it, from seconds to days; None to infer it.
         tz: time zone of stamps without one, and of the calendar (a stamp's own where it has one; else UTC).
@@ -70,8 +73,9 @@ class Forecaster:
             on.
         seed: of everything random; threads: of torch, None for its own choice. Same seed, threads and
             machine: the same forecasts. device: ``"cpu"`` or ``"cuda"``, to train on.
-        id_col, time_col, target_col: names of the columns. A frame without ``id_col`` is wide: each column
-            that is neither the time nor a covariate is a series.
+        id_col, time_col, target_col: names of the columns. A frame without ``id_col`` is one series, its
+            ``target_col``; without that too, where it is the default, it is wide: each column that is neither
+            the time nor a covariate is a series.
         verbose: whether training shows a bar.
 
     Attributes:
@@ -103,7 +107,7 @@ class Forecaster:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """All parameters by name; ``deep`` is scikit-learn's and changes nothing here."""
-        return {name: getattr(self, name) for name in _PARAMETERS}
+        return {name: getattr(self, name) for name in _DEFAULTS}
 
     def set_params(self, **changed: Any) -> "Forecaster":
         """Change parameters; they take effect with the next `fit`.
@@ -112,16 +116,15 @@ class Forecaster:
             ForecastError: no such parameter.
         """
         for name in changed:
-            if name not in _PARAMETERS:
-                raise ForecastError(f"no parameter is called {name!r}; there are {', '.join(_PARAMETERS)}")
+            if name not in _DEFAULTS:
+                raise ForecastError(f"no parameter is called {name!r}; there are {', '.join(_DEFAULTS)}")
         vars(self).update(changed)
         return self
 
     def __repr__(self) -> str:
-        given = {
-            name: value for name, value in self.get_params().items() if value != _PARAMETERS[name].default
-        }
-        return f"Forecaster({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        # arrays do not compare as others do
+        given = [f"{n}={v!r}" for n, v in self.get_params().items() if repr(v) != repr(_DEFAULTS[n])]
+        return f"Forecaster({', '.join(given)})"
 
     def fit(self, frame: Any, *, checkpoint: str | Path | None = None) -> "Forecaster":
         """Train on a frame, or on the CSV or Parquet file of a path, or on a folder of Parquet files.
@@ -129,7 +132,8 @@ class Forecaster:
         Args:
             frame: pandas or polars, long or wide. Of a folder one file at a time is in memory; each has whole
                 series.
-            checkpoint: a file to keep the training in; where it exists already, training goes on from it.
+            checkpoint: a file to keep the training in; where it exists already, that training goes on, and
+                one of other series or settings is refused. It goes when all is finished.
 
         Raises:
             ForecastError: parameters or a frame that cannot be used; the message says what was expected.
@@ -143,6 +147,8 @@ class Forecaster:
             self._style, self.report_ = files.style, files.report
         else:
             self.fit_laid_out(*laid_out(self, frame), path)
+        if path is not None and share().first:
+            path.unlink(missing_ok=True)
         self.report_.warn()
         return self
 
@@ -150,8 +156,8 @@ class Forecaster:
         self, panel: Panel, style: Style, report: FrameReport, checkpoint: Path | None = None,
         console: Console | None = None, *, usual: tuple[int, int] = USUAL,
     ) -> None:  # fmt: skip
-        """Train on a panel that is laid out already; ``console`` shows the bar instead of one of its own, and
-        ``usual`` are steps and batch size where the parameters name none."""
+        """Train on a panel that is laid out already; ``console`` shows the bar instead of one of its own,
+        ``usual`` are steps and batch size where the parameters name none, and ``checkpoint`` stays."""
         self._fit_store(InMemory(panel), panel.grid, checkpoint, console, usual)
         self._style, self.report_ = style, report
 
@@ -164,7 +170,7 @@ class Forecaster:
         with threads_set(self.threads):
             try:
                 fitted = fit_store(
-                    store, grid, self._recipe(grid, usual), self._how(), console,
+                    store, grid, self._recipe(grid, usual), fit_of(self.get_params()), console,
                     name=f"{self.cell.upper()} training", checkpoint=checkpoint, device=self.device,
                     fewer=self.steps is None and self.batch_size is None,
                 )  # fmt: skip
@@ -207,17 +213,17 @@ class Forecaster:
 
         Args:
             frame: with the columns of the frame fitted on: the new rows alone, or those before them as well.
+                Steps between the values known and the first new one are a hole. Of a stamp that autumn shows
+                twice, a row that begins right behind what is known is taken for the second.
 
         Raises:
             NotFitted: not fitted yet.
-            ForecastError: a frame that cannot be used, or one that begins long after the values known.
+            ForecastError: a frame that cannot be used, one that begins long after the values known, or after
+                a hole unless ``on_gap="fill"``.
         """
-        model = self._fitted()
-        given, style = self._panel_to_forecast(frame)
-        panel = continued(self._context, given)
+        model, policy = self._fitted(), FramePolicy(self.on_gap, self.on_duplicate)
         with threads_set(self.threads):
-            model.follow(panel, *come_true(self._context, panel, model.recipe.horizon, model.ids))
-        self._context, self._style = last_values(panel, model.reach), style
+            self._context, self._style = gone_on(model, self._context, self._names, policy, frame)
         return self
 
     def make_future_dataframe(self, h: int | None = None, *, frame: Any = None) -> Any:
@@ -239,7 +245,7 @@ class Forecaster:
         """Forecast from several places before the end of every series, each knowing only what is before it.
 
         The forecaster itself stays as it is: a copy is trained on what lies before the first place, or with
-        ``refit`` before each.
+        ``refit`` before each. ``scaling="auto"`` is decided on all values of the frame.
 
         Args:
             frame: series; the last window ends where each of them ends.
@@ -266,7 +272,7 @@ class Forecaster:
             self.get_params(), model, self._context, self._names, self._style, self.report_, self.loss_,
             self.train_seconds_,
         )  # fmt: skip
-        forecaster_files.write(Path(folder), content)
+        forecaster_files.write(Path(folder), content, _DEFAULTS)
         return Path(folder)
 
     @classmethod
@@ -276,9 +282,7 @@ class Forecaster:
         Raises:
             ForecastError: it is something else, or its files do not fit together.
         """
-        content = forecaster_files.read(
-            Path(folder), {name: parameter.default for name, parameter in _PARAMETERS.items()}
-        )
+        content = forecaster_files.read(Path(folder), _DEFAULTS)
         made = cls(**content.parameters)
         made.model_, made._context, made._names = content.model, content.context, content.names
         made._style, made.report_ = content.style, content.report
@@ -287,33 +291,10 @@ class Forecaster:
 
     def checked(self) -> tuple[FramePolicy, Names]:
         """Policies and names, after everything that can be told without a frame."""
-        if self.cell not in CELLS:
-            raise ForecastError(f"cell must be one of {', '.join(CELLS)}, got {self.cell!r}")
-        columns = [self.id_col, self.time_col, self.target_col, *self.known, *self.past, *self.static]
-        twice = {name for name in columns if columns.count(name) > 1}
-        if twice:
-            raise ForecastError(f"columns are named twice: {', '.join(sorted(twice))}")
-        check(self._recipe(None), self._how())
-        beside = (tuple(columns) for columns in (self.known, self.past, self.static))
-        names = Names(self.id_col, self.time_col, self.target_col, *beside)
-        return FramePolicy(self.on_gap, self.on_duplicate, self.on_outlier), names
+        return forecaster_parameters.checked(self.get_params())
 
     def _recipe(self, grid: Grid | None, usual: tuple[int, int] = USUAL) -> DirectRecipe:
-        horizon = int(self.horizon)
-        return DirectRecipe(
-            cell=self.cell, horizon=horizon, lookback=int(self.lookback or usual_lookback(grid, horizon)),
-            quantiles=tuple(float(q) for q in self.quantiles), hidden_size=int(self.hidden_size),
-            steps=int(usual[0] if self.steps is None else self.steps),
-            batch_size=int(usual[1] if self.batch_size is None else self.batch_size),
-            learning_rate=float(self.learning_rate),
-        )  # fmt: skip
-
-    def _how(self) -> Fit:
-        country = "none" if self.holidays is None else check_country(self.holidays)
-        return Fit(
-            tuple(float(one) for one in self.level), country, bool(self.identity), self.scaling,
-            float(self.calibration), self.on_outlier == "repair", int(self.seed),
-        )  # fmt: skip
+        return recipe_of(self.get_params(), grid, usual)
 
     def _fitted(self) -> PanelModel:
         if not hasattr(self, "model_"):
@@ -324,7 +305,9 @@ class Forecaster:
         if frame is None:
             return self._context, self._style
         policy = FramePolicy(self.on_gap, self.on_duplicate)
-        return laid_out_as(self.model_, self._names, policy, frame)
+        panel, style, report = laid_out_as(self.model_, self._names, policy, frame)
+        report.warn()
+        return panel, style
 
 
-_PARAMETERS = dict(inspect.signature(Forecaster).parameters)
+_DEFAULTS = {name: one.default for name, one in inspect.signature(Forecaster).parameters.items()}

@@ -4,6 +4,7 @@
 
     FOLDER/forecaster.json            parameters, series, grid, report; the digest of the other file
     FOLDER/forecaster.safetensors     weights, scales, margins, and the values that forecasts go on from
+    FOLDER/checkpoint.safetensors     of a training that was stopped, as ``forecast fit`` leaves it
 
 Written over, the tensors come to lie in ``forecaster-again.safetensors``, and so back and forth: whatever
 stops the writing, ``forecaster.json`` names a file that is whole. Nothing in it is executed when it is
@@ -26,6 +27,8 @@ from gatedcells.forecast.direct import DirectForecaster, DirectRecipe, Sizes
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import read_json, read_tensors, sha256_of, write_json, write_tensors
 from gatedcells.forecast.fitting import check
+from gatedcells.forecast.forecaster_parameters import LARGEST, written
+from gatedcells.forecast.forecaster_parameters import read as read_parameter
 from gatedcells.forecast.frames import KINDS, Names, Style
 from gatedcells.forecast.grid import Grid
 from gatedcells.forecast.panel import Panel
@@ -37,8 +40,9 @@ from gatedcells.forecast.scaling import SeriesScales
 FORMAT = 1
 _JSON = "forecaster.json"
 _TENSORS = ("forecaster.safetensors", "forecaster-again.safetensors")
+CHECKPOINT = "checkpoint.safetensors"  # of a training under way
+_WRITTEN_BESIDE = ".checkpoint-*.safetensors"  # where a writing of it was killed
 _ADDED = {"device": "cpu"}  # parameters that folders of before do not have
-_LARGEST, _MOST_STEPS = 1_000_000, 2**63 - 1  # steps ask for no memory
 _FAR = 1e30
 _BLANKS = ("y", "known", "past")  # of the context; may have blanks
 _UNITS = ("s", "ms", "us", "ns", "day")
@@ -58,8 +62,8 @@ class Saved:
     train_seconds: float
 
 
-def write(folder: Path, saved: Saved) -> None:
-    """Write a folder, or write over one of a forecaster.
+def write(folder: Path, saved: Saved, defaults: dict[str, Any]) -> None:
+    """Write a folder, or write over one of a forecaster; ``defaults`` are those of the parameters.
 
     Raises:
         ForecastError: it holds something else, or cannot be written.
@@ -85,7 +89,7 @@ def write(folder: Path, saved: Saved) -> None:
         "format": FORMAT,
         "tensors": path.name,
         "tensors_sha256": sha256_of(path),
-        "parameters": {name: list(v) if isinstance(v, tuple) else v for name, v in saved.parameters.items()},
+        "parameters": written(saved.parameters, defaults),
         "recipe": asdict(model.recipe),
         "sizes": model.network.sizes._asdict(),
         "fit": asdict(model.fit),
@@ -113,14 +117,16 @@ def _tensors_named(content: Any) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse to write into what is something else.
+    """Refuse to write into what is something else; a folder with the checkpoint of a training alone is not.
 
     Raises:
         ForecastError: it is.
     """
-    strange = folder.exists() and (
-        not folder.is_dir() or (any(folder.iterdir()) and not (folder / _JSON).exists())
-    )
+    strange = folder.exists() and not folder.is_dir()
+    if folder.is_dir() and not (folder / _JSON).exists():
+        strange = any(
+            path.name != CHECKPOINT and not path.match(_WRITTEN_BESIDE) for path in folder.iterdir()
+        )
     if strange:
         raise ForecastError(f"{folder}: exists already and is no forecaster; choose another folder")
 
@@ -205,7 +211,7 @@ def _saved(content: dict[str, Any], tensors: dict[str, Tensor], defaults: dict[s
     model = PanelModel(network, fit, grid, ids, scales, covariates, margins)
     context = _context(content["context"], tensors, grid, names)
     model.inputs(context)  # the series are those of the model
-    saved = {name: _parameter(name, content["parameters"][name], like) for name, like in defaults.items()}
+    saved = {name: read_parameter(name, content["parameters"][name], like) for name, like in defaults.items()}
     report = FrameReport(**{str(name): value for name, value in content["report"].items()})
     return Saved(
         saved, model, context, names, style, report, float(content["loss"]), float(content["train_seconds"])
@@ -219,7 +225,7 @@ def _context(content: Any, tensors: dict[str, Tensor], grid: Grid, names: Names)
     first = _array(tensors, "context.first", (len(ids),), torch.int64)
     if not ids or offsets[0] != 0 or (sizes < 1).any() or (np.abs(first) > 1 << 40).any():
         raise ValueError("values that do not lie in series")
-    if int((first + sizes).max() - first.min()) > _LARGEST * 100:
+    if int((first + sizes).max() - first.min()) > LARGEST * 100:
         raise ValueError("series that span too long a time")
     n = int(offsets[-1])
     y = _with_blanks(tensors, "context.y", (n,))
@@ -290,31 +296,11 @@ def _filled(kind: Any, content: Any) -> Any:
         elif isinstance(like, float):
             value = float(value)
         elif type(value) is not type(like) or (
-            isinstance(value, int) and not 0 <= value <= _LARGEST and name not in ("seed", "steps")
+            isinstance(value, int) and not 0 <= value <= LARGEST and name not in ("seed", "steps")
         ):
             raise ValueError(f"{name} is {value!r}")
         checked[name] = value
     return kind(**checked)
-
-
-def _parameter(name: str, value: Any, like: Any) -> Any:
-    """A parameter from JSON, of a type that the constructor's has."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(like, tuple):
-        listed = tuple(value) if isinstance(value, list) else (None,)
-        value, fine = listed, all(isinstance(one, (str, int, float)) for one in listed)
-    elif like is None:
-        fine = value is None or isinstance(value, str)
-        if name in ("lookback", "threads", "steps", "batch_size"):
-            most = _MOST_STEPS if name == "steps" else _LARGEST
-            fine = value is None or (type(value) is int and 0 < value <= most)
-    elif isinstance(like, float):
-        fine = number
-    else:
-        fine = type(value) is type(like)
-    if not fine:
-        raise ValueError(f"{name} is {value!r}")
-    return value
 
 
 def _ids(content: Any) -> tuple[Any, ...]:

@@ -1,9 +1,12 @@
 """Frames at the border: pandas, polars, CSV and Parquet in, the same kind out.
 
-Long frames have a row for each series and stamp (``unique_id, ds, y`` by default); in wide frames every
-column that is not the stamp or a covariate is a series. narwhals reads both libraries' frames alike.
+Long frames have a row for each series and stamp (``unique_id, ds, y`` by default); without the column of
+series but with that of values a frame is one series, and without either it is wide: every column that is not
+the stamp or a covariate is a series. narwhals reads both libraries' frames alike.
 """
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +18,10 @@ import pandas as pd
 
 from gatedcells.forecast.data import FloatArray, IntArray, check_years, parse_stamps, shown
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.frame_files import read_frame_file
 
 KINDS = ("pandas", "polars")
+_UNNAMED = re.compile(r"(Unnamed: \d+)?")  # what pandas and polars call a column without a name
 
 
 @dataclass(frozen=True)
@@ -78,21 +83,22 @@ class Rows:
 
 
 def read_frame(
-    frame: Any, names: Names, *, target: bool = True, covariates: Sequence[str] = (), static: bool = True
-) -> Rows:
+    frame: Any, names: Names, *, target: bool = True, covariates: Sequence[str] = (), static: bool = True,
+    text_ids: bool = False,
+) -> Rows:  # fmt: skip
     """Read a frame, or the CSV or Parquet file of a path.
 
     Args:
-        frame: long or wide.
+        frame: long, of one series, or wide.
         names: of its columns.
         target: whether values are to be read, or covariates alone.
         covariates: which numbers to read beside.
-        static: whether to read the static covariates.
+        static: whether to read the static covariates; text_ids: as of `read_frame_file`.
 
     Raises:
         ForecastError: not a frame, a column is missing, or a cell is not what its column is said to hold.
     """
-    table = _table(frame, names)
+    table = _table(frame, names, text_ids)
     columns = list(table.columns)
     if names.time_col not in columns:
         raise ForecastError(
@@ -104,13 +110,17 @@ def read_frame(
     missing = [name for name in wanted if name not in columns]
     if missing:
         raise ForecastError(f"expected the covariates {_listed(missing)}, got the columns {_listed(columns)}")
-    stamps, style = _stamps(table[names.time_col], names.time_col, _kind(table))
-    numbers = [_numbers(table[name], name) for name in covariates]
+    stamps, style = _stamps(table.get_column(names.time_col), names.time_col, _kind(table))
+    numbers = [_numbers(table.get_column(name), name) for name in covariates]
     beside = np.stack(numbers, axis=1) if numbers else np.empty((len(table), 0))
-    if names.id_col in columns:
-        ids, codes = _ids(table[names.id_col], names.id_col)
+    # in a frame that says what it holds no other column is a series
+    named = target and (names.target_col in columns or names.target_col != Names.target_col)
+    if names.id_col in columns or named:
         y = _numbers(_column(table, names.target_col, "target_col"), names.target_col) if target else None
-        fixed = {name: _static(table[name]) for name in (names.static if static else ())}
+        ids, codes = (names.target_col,), np.zeros(len(table), dtype=np.int64)
+        if names.id_col in columns:
+            ids, codes = _ids(table.get_column(names.id_col), names.id_col)
+        fixed = {name: _static(table.get_column(name)) for name in (names.static if static else ())}
         return Rows(ids, codes, stamps, y, beside, fixed, style, np.arange(len(table)))
     if static and names.static:
         raise ForecastError("static covariates need a long frame: a wide one has no column for each series")
@@ -121,18 +131,18 @@ def _wide(
     table: Any, names: Names, target: bool, stamps: pd.DatetimeIndex, beside: FloatArray, style: Style
 ) -> Rows:
     other = {names.time_col, *names.known, *names.past, *names.static}
-    series = sorted(name for name in table.columns if name not in other)
+    series = _series_of([name for name in table.columns if name not in other]) if target else []
     if not target:
         series = [""]  # covariates of all series alike
     if not series:
         raise ForecastError(
-            f"expected a column {names.id_col!r} (long), or one column for each series (wide), got"
-            f" {_listed(list(table.columns))}"
+            f"expected a column {names.id_col!r} (long), one {names.target_col!r} (of one series), or one for"
+            f" each series (wide), got {_listed(list(table.columns))}"
         )
-    values = [_numbers(table[name], name) for name in series] if target else None
+    values = [_numbers(table.get_column(name), str(name)) for name in series] if target else None
     many, n = len(series), len(table)
     return Rows(
-        tuple(series),
+        tuple(name if isinstance(name, str) else int(name) for name in series),
         np.repeat(np.arange(many), n),
         stamps if many == 1 else stamps.take(np.tile(np.arange(n), many)),
         None if values is None else np.concatenate(values),
@@ -142,6 +152,23 @@ def _wide(
         np.tile(np.arange(n), many),
         wide=True,
     )
+
+
+def _series_of(columns: Sequence[Any]) -> list[Any]:
+    """The columns that are series, sorted: text, or whole numbers."""
+    nameless = [name for name in columns if isinstance(name, str) and _UNNAMED.fullmatch(name)]
+    if nameless:
+        raise ForecastError(
+            f"the column {nameless[0]!r} has no name, as an index that was written with its table; write it"
+            " with index=False, or give every series a name"
+        )
+    whole = [isinstance(name, (int, np.integer)) and not isinstance(name, bool) for name in columns]
+    if not all(whole) and not all(isinstance(name, str) for name in columns):
+        raise ForecastError(
+            "expected the series of a wide frame to be called by text, or all by whole numbers, got"
+            f" {', '.join(repr(name) for name in columns[:8])}{', ...' if len(columns) > 8 else ''}"
+        )
+    return sorted(columns)
 
 
 def give_back(columns: dict[str, Any], time_cols: Sequence[str], style: Style) -> Any:
@@ -186,15 +213,11 @@ def give_back(columns: dict[str, Any], time_cols: Sequence[str], style: Style) -
     return table.to_native()
 
 
-def _table(frame: Any, names: Names) -> Any:
+def _table(frame: Any, names: Names, text_ids: bool) -> Any:
     if isinstance(frame, (str, Path)):
-        frame = _read_file(Path(frame))
-    if isinstance(frame, pd.DataFrame) and names.time_col not in frame.columns:
-        of_index = [name for name in (names.id_col, names.time_col) if name in frame.index.names]
-        if names.time_col in of_index:
-            frame = frame.reset_index(level=of_index)
-        elif isinstance(frame.index, pd.DatetimeIndex):
-            frame = frame.rename_axis(names.time_col).reset_index()
+        frame = read_frame_file(Path(frame), names.id_col, text_ids)
+    if isinstance(frame, pd.DataFrame):
+        frame = _with_stamps(frame, names)
     try:
         table = nw.from_native(frame, eager_only=True)
     except (TypeError, ValueError) as error:
@@ -207,22 +230,19 @@ def _table(frame: Any, names: Names) -> Any:
     return table
 
 
-def _read_file(path: Path) -> pd.DataFrame:
-    if path.is_dir():
-        raise ForecastError(f"{path}: is a folder; fit alone reads folders, a file at a time")
-    if not path.is_file():
-        raise ForecastError(f"{path}: no such file")
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        return pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True)
-    except ImportError as error:
-        raise ForecastError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from error
-    except UnicodeDecodeError as error:
-        raise ForecastError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-    except (ValueError, OSError) as error:
-        kind = "Parquet file" if path.suffix.lower() in (".parquet", ".pq") else "CSV table"
-        raise ForecastError(f"{path}: not a {kind}: {' '.join(str(error).split())}") from error
+def _with_stamps(frame: pd.DataFrame, names: Names) -> pd.DataFrame:
+    """The frame with the stamps as a column, also where they were its index; every name once."""
+    of_index: list[str] = []
+    if names.time_col not in frame.columns and names.time_col in frame.index.names:
+        of_index = [name for name in (names.id_col, names.time_col) if name in frame.index.names]
+    twice = [name for name, count in Counter([*frame.columns, *of_index]).items() if count > 1]
+    if twice:
+        raise ForecastError(f"two columns are called {twice[0]!r}; expected every name once")
+    if of_index:
+        return frame.reset_index(level=of_index)
+    if names.time_col not in frame.columns and isinstance(frame.index, pd.DatetimeIndex):
+        return frame.rename_axis(names.time_col).reset_index()
+    return frame
 
 
 def _kind(table: Any) -> str:
@@ -236,7 +256,7 @@ def _listed(names: Sequence[Any]) -> str:
 def _column(table: Any, name: str, option: str) -> Any:
     if name not in table.columns:
         raise ForecastError(f"expected a column {name!r} ({option}=), got {_listed(table.columns)}")
-    return table[name]
+    return table.get_column(name)
 
 
 def _numbers(column: Any, name: str) -> FloatArray:

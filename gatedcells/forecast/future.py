@@ -45,7 +45,10 @@ def with_future(panel: Panel, future: Any, names: Names, style: Style, h: int, h
             f"fitted with known={names.known}: give their values for the {h} steps to come as future= (see"
             " make_future_dataframe)"
         )
-    rows = read_frame(future, names, target=False, covariates=names.known, static=False)
+    rows = read_frame(
+        future, names, target=False, covariates=names.known, static=False,
+        text_ids=isinstance(panel.ids[0], str),
+    )  # fmt: skip
     if (rows.stamps.tz is None) != (style.tz is None):
         raise ForecastError("stamps of future= and of the series must both have a time zone, or both none")
     ends = panel.first + panel.sizes

@@ -104,10 +104,13 @@ class Calibrator:
         return np.minimum(reach * self._usual_at(hour), _FURTHEST)
 
     def see(self, forecast_mw: float, actual_mw: float, hour: int) -> None:
-        """Learn what an hour was; NaN teaches nothing."""
+        """Learn what an hour was; NaN teaches nothing. The error of a forecast of zero or less counts as the
+        furthest."""
         if not np.isfinite(actual_mw) or actual_mw <= 0:
             return
-        error = abs(math.log(actual_mw / forecast_mw))
+        # a forecast that no load can have has no logarithm
+        ratio = actual_mw / forecast_mw if forecast_mw > 0 else 0.0
+        error = min(abs(math.log(ratio)), _FURTHEST) if ratio > 0 else _FURTHEST
         if self._ranked:
             missed = error > self.factors(hour)
             self._misses = self._misses + _ADAPTS * ((1 - np.array(self.levels)) - missed)
@@ -180,7 +183,14 @@ def intervals(
     for t, (forecast, actual, hour) in enumerate(zip(forecast_mw, actual_mw, hours, strict=True)):
         reach[:, t] = calibrator.factors(int(hour))
         calibrator.see(float(forecast), float(actual), int(hour))
-    return Intervals(calibrator.levels, forecast_mw * np.exp(-reach), forecast_mw * np.exp(reach))
+    return Intervals(calibrator.levels, *around(forecast_mw, reach))
+
+
+def around(forecast_mw: Any, reach: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The lower and the upper bounds of forecasts, MW, by `Calibrator.factors`; those of a forecast below
+    zero have its sign."""
+    ends = forecast_mw * np.exp(-reach), forecast_mw * np.exp(reach)
+    return np.minimum(*ends), np.maximum(*ends)
 
 
 def score_intervals(found: Intervals, actual_mw: FloatArray) -> IntervalScores:

@@ -141,6 +141,15 @@ def check_run(seed: Any, threads: Any) -> None:
         read_whole(name, value, low, high)
 
 
+def read_trees(trees: Any) -> int | None:
+    """How many trees of LightGBM there are beside the networks, if any.
+
+    Raises:
+        ValueError: no such number.
+    """
+    return None if trees is None else read_whole("trees", trees, 1, _MANY)
+
+
 def read_device(name: Any) -> str:
     """What networks are trained on.
 

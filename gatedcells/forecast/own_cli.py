@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.console import INTERRUPTED, guarded, one_process, plain_console
 from gatedcells.forecast.day_ahead_cli import day_ahead
+from gatedcells.forecast.distributed import DEVICES
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.panel_report import FrameWarning
 
@@ -22,7 +24,11 @@ _SHOWN = 30  # rows of a forecast
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Folder to make.")
 @click.option("--id-col", default="unique_id", show_default=True, help="Column that names the series.")
 @click.option("--time-col", default="ds", show_default=True, help="Column with the stamps.")
-@click.option("--target-col", default="y", show_default=True, help="Column to forecast.")
+@click.option(
+    "--target-col", default="y", show_default=True,
+    help="Column to forecast; without an id column it is the one series, and without either every column is"
+    " one.",
+)  # fmt: skip
 @click.option(
     "--known", multiple=True, metavar="COLUMN", help="Known in advance; may be given several times."
 )
@@ -39,6 +45,25 @@ _SHOWN = 30  # rows of a forecast
     type=click.IntRange(1),
     help="Optimizer steps. [1000, with few values fewer and of smaller batches]",
 )
+@click.option(
+    "--batch-size", type=click.IntRange(1, 100_000), help="Chunks a step. [16, with few values fewer]"
+)
+@click.option(
+    "--scaling", type=click.Choice(["auto", "log", "standard"]), default="auto", show_default=True,
+    help="Of values; auto takes logarithms where all are positive.",
+)  # fmt: skip
+@click.option(
+    "--level", type=float, multiple=True, default=(80, 95), show_default=True, metavar="PERCENT",
+    help="Intervals to give, of those between its quantiles (80, 95); several times.",
+)  # fmt: skip
+@click.option(
+    "--calibration", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True,
+    help="Share at the end that calibrates intervals.",
+)  # fmt: skip
+@click.option(
+    "--identity/--no-identity", default=True, show_default=True,
+    help="Whether the network tells series apart; without, it forecasts also others.",
+)  # fmt: skip
 @click.option("--freq", help="Frequency, as 15min, h or D. [as the stamps say]")
 @click.option("--tz", help="Time zone of stamps without one. [UTC]")
 @click.option(
@@ -55,9 +80,13 @@ _SHOWN = 30  # rows of a forecast
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
+@click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="To train on.")
 def fit(file: Path, out: Path, **options: Any) -> None:
     """Train on the series of a CSV or Parquet FILE: a row for each series and stamp, or a column for each
-    series."""
+    series.
+
+    Stopped by Ctrl-C, the same command goes on where it was.
+    """
     guarded(_fit, file, out, options)
 
 
@@ -86,7 +115,7 @@ COMMANDS = (day_ahead, fit, apply)
 
 def _fit(file: Path, out: Path, options: dict[str, Any]) -> None:
     from gatedcells.forecast.forecaster import Forecaster
-    from gatedcells.forecast.forecaster_files import check_folder
+    from gatedcells.forecast.forecaster_files import CHECKPOINT, check_folder
 
     one_process("fit")
     console = plain_console()
@@ -94,10 +123,11 @@ def _fit(file: Path, out: Path, options: dict[str, Any]) -> None:
     forecaster = Forecaster(**options, verbose=console.is_terminal)
     try:
         with _said_in_a_line():
-            forecaster.fit(file)
+            forecaster.fit(file, checkpoint=out / CHECKPOINT)
     except KeyboardInterrupt:
-        click.echo("Stopped.", err=True)
+        click.echo("Stopped. The same command goes on.", err=True)
         raise SystemExit(INTERRUPTED) from None
+    forecaster.save(out)
     for line in forecaster.report_.lines():
         console.print(line, soft_wrap=True)
     recipe, season = forecaster.model_.recipe, forecaster.model_.fit.season
@@ -108,7 +138,6 @@ def _fit(file: Path, out: Path, options: dict[str, Any]) -> None:
         " intervals",
         soft_wrap=True,
     )
-    forecaster.save(out)
     console.print(f"Forecast with it: gatedcells forecast apply {out}", soft_wrap=True)
 
 
@@ -122,6 +151,8 @@ def _apply(folder: Path, options: dict[str, Any]) -> None:
     if options["update"] and frame is None:
         raise ForecastError("--update keeps what has come since: give it as --data FILE")
     forecaster = Forecaster.load(folder)
+    # what is printed and written is a pandas frame, whatever it was fitted on
+    forecaster._style = replace(forecaster._style, kind="pandas")
     with _said_in_a_line():
         if options["update"]:
             forecaster.update(frame)

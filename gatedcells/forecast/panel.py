@@ -141,7 +141,7 @@ def build_panel(
     known = len(names.known)
     panel = Panel(
         grid, tuple(rows.ids[at] for at in kept), first, offsets, values,
-        _carried(beside[:, :known], offsets), 0, _carried(beside[:, known:], offsets),
+        carried(beside[:, :known], offsets), 0, carried(beside[:, known:], offsets),
         _static_of(rows, names, kept),
     )  # fmt: skip
     absent, blank = len(values) - len(flat), int(np.isnan(y).sum())
@@ -223,7 +223,7 @@ def _place(panel: Panel, flat: int) -> str:
     return f"of {shown(panel.ids[series])} at {stamp}"
 
 
-def _carried(values: FloatArray, offsets: IntArray) -> FloatArray:
+def carried(values: FloatArray, offsets: IntArray) -> FloatArray:
     """Blanks replaced by the value before them in the series, if there is one."""
     if not values.size or not np.isnan(values).any():
         return values

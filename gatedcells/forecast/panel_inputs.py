@@ -21,6 +21,7 @@ from gatedcells.forecast.features import level_columns
 from gatedcells.forecast.grid import DAY_S, HOUR_S, Grid
 from gatedcells.forecast.panel import Panel
 from gatedcells.forecast.scaling import SeriesScales
+from gatedcells.forecast.windows import steps_into_holes
 
 _WEEK_S, _YEAR_S = 7 * DAY_S, 364 * DAY_S  # 52 weeks: the same weekday
 _MULTIPLES = 6  # of the shorter season that a step looks back
@@ -51,13 +52,15 @@ def usual_lookback(grid: Grid | None, horizon: int) -> int:
 
 def fill_gaps(x: FloatArray, offsets: IntArray, season: int) -> FloatArray:
     """Values of series without holes: what is missing is the value before it, moved as the series moved a
-    season ago (``x[t-1] + x[t-m] − x[t-m-1]``; in logarithms what `windows.fill_from_the_past` does)."""
+    season ago (``x[t-1] + x[t-m] − x[t-m-1]``), and from the second season of a hole on the value a season
+    before; in logarithms what `windows.fill_from_the_past` does."""
     filled = x.copy()
     missing = np.flatnonzero(np.isnan(x))
     begins = offsets[np.searchsorted(offsets, missing, side="right") - 1]
-    for at, begin in zip(missing.tolist(), begins.tolist(), strict=True):
+    into = np.minimum(steps_into_holes(missing), missing - begins)
+    for at, begin, steps in zip(missing.tolist(), begins.tolist(), into.tolist(), strict=True):
         moved = filled[at - season] - filled[at - season - 1] if at - season - 1 >= begin else 0.0
-        filled[at] = filled[at - 1] + moved
+        filled[at] = filled[at - season] if steps >= season else filled[at - 1] + moved
     return filled
 
 

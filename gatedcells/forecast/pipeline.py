@@ -4,11 +4,10 @@ import csv
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -17,13 +16,14 @@ from gatedcells.forecast import distributed, page
 from gatedcells.forecast.article import ArticleRecipe, ArticleTask
 from gatedcells.forecast.baselines import baselines
 from gatedcells.forecast.bitcoin import BitcoinRecipe
-from gatedcells.forecast.data import Clock
+from gatedcells.forecast.data import Clock, FloatArray
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored, with_intervals
 from gatedcells.forecast.fast import FastTask, suited
 from gatedcells.forecast.fast_recipe import FastRecipe, told
-from gatedcells.forecast.files import write_json, written_beside
+from gatedcells.forecast.files import in_digits, write_json, written_beside
 from gatedcells.forecast.intervals import Calibrator
+from gatedcells.forecast.kept_scores import scored_before
 from gatedcells.forecast.page.findings import Findings, shown
 from gatedcells.forecast.page.gates import typical_days
 from gatedcells.forecast.plots import plot_all_regions, plot_four_regions
@@ -66,19 +66,19 @@ def data_of(run: RunFolder, config: Config, given: Path | None, console: Console
     return source
 
 
-def execute(
-    run: RunFolder, config: Config, source: Source, console: Console, trees: PooledTrees | None = None
-) -> list[Result]:
-    """Do whatever of a run is not done yet, and write and print its results; with ``trees``, theirs beside.
+def execute(run: RunFolder, config: Config, source: Source, console: Console) -> list[Result]:
+    """Do whatever of a run is not done yet, and write and print its results; what was scored before and is
+    not now keeps its scores.
 
     Raises:
         gatedcells.forecast.training.Interrupted: Ctrl-C during training; the run can be resumed.
         ForecastError: as the parts say.
     """
     torch.set_num_threads(config.threads)
-    recipe = config.recipe
+    recipe, trees = config.recipe, _trees(config)
     lookback = recipe.lookback_hours if isinstance(recipe, ArticleRecipe) else LOOKBACK
     regions = regions_of(config, source)
+    before = scored_before(run, [region.name for region in regions])
     console.print(flaw_table(source.series, config.policy, regions))
     train_windows, test_windows = count_windows(regions)
     console.print(
@@ -96,11 +96,18 @@ def execute(
             _train(run, config, cell, regions, console)
     if not distributed.share().first:
         return []
-    results, calibrators = score_networks(run, config, regions, console)
+    results, calibrators, alone = score_networks(run, config, regions, console)
     run.save_calibration(calibrators)
+    if alone:
+        run.save_calibration(alone, alone=True)
     results += score_formulas(config, regions, console)
     if trees is not None:
         results.append(_boosted(trees, regions, getattr(recipe, "season", True), console))
+    known = {result.name for result in results}
+    for result in before:
+        if result.name not in known:
+            console.print(f"{result.name}: as scored before, it is no setting of the run", style="dim")
+            results.append(result)
     _write(run, config, source, regions, results)
     page.write(run.path / page.NAME, findings_of(run, config, source, regions, results))
     title = f"Forecasting the next hour: {config.recipe_name} recipe"
@@ -121,6 +128,7 @@ def new_config(
     data: dict[str, Any],
     policy: Policy = DEFAULT,
     device: str = "cpu",
+    trees: int | None = None,
 ) -> Config:
     """The settings of a run that starts now."""
     versions = {
@@ -130,7 +138,7 @@ def new_config(
         "commit": commit(),
     }
     threads = threads or torch.get_num_threads()
-    return Config(recipe_name, recipe, cells, seed, threads, data, versions, policy, device)
+    return Config(recipe_name, recipe, cells, seed, threads, data, versions, policy, device, trees)
 
 
 def recipe_for(recipe: Any, source: Source, policy: Policy, console: Console, *, fewer: bool) -> Any:
@@ -161,17 +169,24 @@ def regions_of(config: Config, source: Source) -> list[Region]:
     return prepare(source.series, lookback, config.policy, recipe.hours_needed)
 
 
+Calibrators = dict[str, dict[str, Calibrator]]  # by cell and region
+
+
 def score_networks(
     run: RunFolder, config: Config, regions: Sequence[Region], console: Console
-) -> tuple[list[Result], dict[str, dict[str, Calibrator]]]:
-    """Every network's forecasts of the test hours with intervals, and what is then known of its errors."""
+) -> tuple[list[Result], Calibrators, Calibrators]:
+    """Every network's forecasts of the test hours with intervals; what is then known of its errors; and what
+    of those without the neighbours' correction, of networks that have one."""
     results: list[Result] = []
-    calibrators: dict[str, dict[str, Calibrator]] = {}
+    calibrators: Calibrators = {}
+    alone: Calibrators = {}
     for cell in config.cells:
         scored_network = _network(run, config, cell, regions, console)
         result, calibrators[cell] = with_intervals(scored_network, regions)
+        if result.alone is not None:
+            _, alone[cell] = with_intervals(result.alone, regions)
         results.append(result)
-    return results, calibrators
+    return results, calibrators, alone
 
 
 def _network(
@@ -181,11 +196,17 @@ def _network(
     known = list(forecaster.scales)
     if known != [r.name for r in regions]:
         raise ForecastError(f"{run.path}: was trained on {', '.join(known)}, not on these data")
+    alone: list[FloatArray] | None = None
     with progress_bar(console) as progress:
         bar = progress.add_task(f"{cell.upper()} test", total=sum(len(r.test) for r in regions))
-        forecasts = forecaster.forecast_test(regions, lambda hours: progress.advance(bar, hours))
+        if getattr(forecaster, "neighbours", None) is None:
+            forecasts = forecaster.forecast_test(regions, lambda hours: progress.advance(bar, hours))
+        else:
+            both = forecaster.forecast_test_twice(regions, lambda hours: progress.advance(bar, hours))
+            forecasts, alone = both
     parameters = sum(p.numel() for p in forecaster.network.parameters())
-    return scored(cell.upper(), regions, forecasts, parameters, seconds)
+    result = scored(cell.upper(), regions, forecasts, parameters, seconds)
+    return result if alone is None else replace(result, alone=scored(cell.upper(), regions, alone))
 
 
 def _train(run: RunFolder, config: Config, cell: str, regions: Sequence[Region], console: Console) -> None:
@@ -226,6 +247,18 @@ def score_formulas(config: Config, regions: Sequence[Region], console: Console) 
         results = score_baselines(regions, models, lambda _: progress.advance(bar))
         progress.update(bar, description=f"baselines {time.perf_counter() - started:.0f} s")
     return results
+
+
+def _trees(config: Config) -> PooledTrees | None:
+    """LightGBM as the run's settings ask for it.
+
+    Raises:
+        ForecastError: it is not installed.
+    """
+    if config.trees is None:
+        return None
+    holidays = getattr(config.recipe, "holidays", "US")
+    return PooledTrees(config.trees, threads=config.threads, seed=config.seed, holidays=holidays)
 
 
 def _boosted(trees: PooledTrees, regions: Sequence[Region], season: bool, console: Console) -> Result:
@@ -283,7 +316,7 @@ def _write(
                 if network.intervals:
                     found = network.intervals[number]
                     columns += [b for pair in zip(found.lower, found.upper, strict=True) for b in pair]
-            cells = [np.where(np.isfinite(c), np.char.mod("%.1f", c), "") for c in columns]
+            cells = [in_digits(c) for c in columns]
             table.writerows(zip([region.name] * len(stamps), stamps, *cells, strict=True))
     subtitle = "SIMULATED DATA" if source.kind == "simulated" else f"{config.recipe_name} recipe"
     plot_four_regions(run.path / "predicted_vs_actual.png", regions, networks, subtitle)

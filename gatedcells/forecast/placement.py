@@ -1,14 +1,19 @@
 """Where the rows of a frame lie on a grid."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from gatedcells.forecast.data import Clock, IntArray, shown
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.frames import Rows
 from gatedcells.forecast.grid import HOUR_S, Grid, infer_step, seconds_of, step_of
+
+_ANYWHERE = np.iinfo(np.int64).min  # the earliest position of all
 
 
 def grid_of(rows: Rows, *, freq: str | None, tz: str | None, stamp: str) -> Grid:
@@ -17,7 +22,7 @@ def grid_of(rows: Rows, *, freq: str | None, tz: str | None, stamp: str) -> Grid
     Raises:
         ForecastError: no regular frequency, a stamp beside it, or one that the time zone does not have.
     """
-    clock = Clock(tz or rows.style.tz or "UTC", stamp)
+    clock = Clock(str(tz or rows.style.tz or "UTC"), stamp)
     wall = seconds_of(_wall(rows.stamps, clock), rows.where)
     step = step_of(freq) if freq is not None else infer_step(wall, rows.codes)
     if step <= HOUR_S:
@@ -93,3 +98,34 @@ def positions_of(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> 
             f" stamps every {grid.freq} (as {near}); give freq= or put it on one"
         )
     return positions
+
+
+def going_on(rows: Rows, grid: Grid, ends: Mapping[Any, int]) -> IntArray:
+    """``[S]`` the earliest position that each series may have, for `positions_of`, where rows go on with
+    series that are known.
+
+    Naive stamps of the second of two hours that autumn shows alike, given without the first, would be read as
+    those of the first. They are read as the second where only so the rows begin right behind what is known:
+    no row is of the position behind it otherwise, or the rows would go back in time.
+
+    Args:
+        rows: with values; grid: theirs.
+        ends: the position behind the last known value, by name of the series.
+    """
+    assert rows.y is not None
+    many, codes = len(rows.ids), rows.codes
+    end = np.array([ends.get(one, _ANYWHERE) for one in rows.ids], dtype=np.int64)
+    usual, late = positions_of(rows, grid), positions_of(rows, grid, end)
+    has = np.isfinite(rows.y)
+    begins = np.full(many, np.iinfo(np.int64).max)
+    np.minimum.at(begins, codes[has], late[has])
+    there = np.bincount(codes[has & (usual == end[codes])], minlength=many) > 0
+    back = _goes_back(codes, usual, many) & ~_goes_back(codes, late, many)
+    return np.where((begins == end) & (~there | back), end, _ANYWHERE)
+
+
+def _goes_back(codes: IntArray, positions: IntArray, many: int) -> npt.NDArray[np.bool_]:
+    """``[S]`` whether a row of the series lies before one above it."""
+    order = np.argsort(codes, kind="stable")
+    back = (np.diff(codes[order]) == 0) & (np.diff(positions[order]) < 0)
+    return np.bincount(codes[order][1:][back], minlength=many) > 0

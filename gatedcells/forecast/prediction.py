@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from gatedcells.forecast.calendar import local_starts
-from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.data import Clock, FloatArray, read_file
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import read_json, written_beside
+from gatedcells.forecast.files import in_digits, written_beside
+from gatedcells.forecast.intervals import around
+from gatedcells.forecast.kept_scores import smape_of
 from gatedcells.forecast.policy import check
 from gatedcells.forecast.runs import Config, RunFolder
 from gatedcells.forecast.windows import fill_from_the_past
@@ -28,8 +29,10 @@ class Prediction:
         stamps: ``[hours]`` as the file's clock would write them, in its time zone; utc: their UTC starts.
         load_mw: ``[hours]`` forecast.
         one_step_smape: the network's sMAPE on the run's test hours of this region, %; NaN if unknown.
+        alone: whether the run corrects forecasts by the errors of all regions, which one file does not have:
+            the forecast, its sMAPE and its interval are without that.
         simulated: whether the run learnt from simulated data.
-        low_mw, high_mw: of the first hour, by level; empty if the run has not been scored.
+        low_mw, high_mw: of the first hour, by level; empty if such forecasts have not been scored.
         filled: hours among those looked back at that the file lacks.
     """
 
@@ -40,6 +43,7 @@ class Prediction:
     utc: pd.DatetimeIndex
     load_mw: FloatArray
     one_step_smape: float
+    alone: bool
     simulated: bool
     filled: int
     low_mw: dict[float, float]
@@ -62,8 +66,10 @@ def predict_file(
         ForecastError: the run or the file is not usable, or the region unknown to the run.
     """
     config = run.config()
-    scores = _scores(run)
-    cell = cell or _better(config, scores)
+    alone = bool(getattr(config.recipe, "neighbours", False))
+    scores = smape_of(run, alone=alone)
+    # runs of before have no such scores: the choice is then by those that they have
+    cell = cell or _better(config, scores or smape_of(run, alone=False))
     forecaster, _ = run.forecaster(config, cell)
     series = read_file(path, Clock(config.data["tz"], config.data["stamp"]))
     name = region or series.region
@@ -84,11 +90,13 @@ def predict_file(
     load_mw = fill_from_the_past(series.load_mw, recorded, series.source)
     forecast_mw = forecaster.forecast_next(series, load_mw, hours)
     end = len(series.load_mw)
-    calibrator = run.calibrator(cell, name)
-    reach: dict[float, float] = {}
+    calibrator = run.calibrator(cell, name, alone=alone)
+    bounds: dict[float, tuple[float, float]] = {}
     if calibrator is not None:
-        hour = int(local_starts(series, 1).hour[end])
-        reach = dict(zip(calibrator.levels, calibrator.factors(hour).tolist(), strict=True))
+        reach = calibrator.factors(int(local_starts(series, 1).hour[end]))
+        low, high = around(forecast_mw[0], reach)
+        ends = zip(low.tolist(), high.tolist(), strict=True)
+        bounds = dict(zip(calibrator.levels, ends, strict=True))
     utc = series.first_hour + pd.to_timedelta(np.arange(end, end + hours), unit="h")
     return Prediction(
         region=name,
@@ -98,10 +106,11 @@ def predict_file(
         utc=pd.DatetimeIndex(utc),
         load_mw=forecast_mw,
         one_step_smape=scores.get((cell, name), float("nan")),
+        alone=alone,
         simulated=config.data["kind"] == "simulated",
         filled=missing,
-        low_mw={level: float(forecast_mw[0] * np.exp(-r)) for level, r in reach.items()},
-        high_mw={level: float(forecast_mw[0] * np.exp(r)) for level, r in reach.items()},
+        low_mw={level: low for level, (low, _) in bounds.items()},
+        high_mw={level: high for level, (_, high) in bounds.items()},
     )
 
 
@@ -126,6 +135,7 @@ def print_prediction(console: Console, prediction: Prediction) -> None:
         table.add_row(f"{stamp:%a %Y-%m-%d %H:%M}", f"{utc:%Y-%m-%d %H:%M}", f"{load:,.1f}")
     known = np.isfinite(p.one_step_smape)
     error = f"sMAPE {p.one_step_smape:.3f}% on this region's test hours" if known else "error not known"
+    error += " without the neighbours' correction, which needs all regions" if p.alone else ""
     ranges = "; ".join(
         f"{100 * level:.0f}% between {p.low_mw[level]:,.1f} and {p.high_mw[level]:,.1f} MW"
         for level in p.low_mw
@@ -140,23 +150,9 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
     with written_beside(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["Datetime", f"{prediction.region}_MW", "utc_start"])
-        for stamp, utc, load in zip(prediction.stamps, prediction.utc, prediction.load_mw, strict=True):
-            table.writerow([f"{stamp:%Y-%m-%d %H:%M:%S}", f"{load:.3f}", f"{utc:%Y-%m-%dT%H:%M:%SZ}"])
-
-
-def _scores(run: RunFolder) -> dict[tuple[str, str], float]:
-    """Test sMAPE by (cell, region), as far as the run has been scored."""
-    if not run.metrics.exists():
-        return {}
-    try:
-        models = read_json(run.metrics)["models"]
-        return {
-            (cell, str(region)): float("nan") if scores["smape"] is None else float(scores["smape"])
-            for cell in CELLS
-            for region, scores in models.get(cell.upper(), {"by_region": {}})["by_region"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ForecastError(f"{run.metrics}: not the scores of a run ({error!r})") from error
+        loads = in_digits(prediction.load_mw)
+        for stamp, utc, load in zip(prediction.stamps, prediction.utc, loads, strict=True):
+            table.writerow([f"{stamp:%Y-%m-%d %H:%M:%S}", load, f"{utc:%Y-%m-%dT%H:%M:%SZ}"])
 
 
 def _better(config: Config, scores: dict[tuple[str, str], float]) -> str:

@@ -1,16 +1,13 @@
 """The report of a run that was made before, from its folder and the data it was made of."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 
 from gatedcells.forecast import page
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.evaluate import Result
-from gatedcells.forecast.files import read_json
-from gatedcells.forecast.metrics import Scores
+from gatedcells.forecast.kept_scores import scored_before
 from gatedcells.forecast.pipeline import findings_of, regions_of, score_formulas, score_networks
 from gatedcells.forecast.runs import Config, RunFolder
 from gatedcells.forecast.sources import Source
@@ -42,31 +39,8 @@ def write_report(run: RunFolder, config: Config, source: Source, out: Path, cons
     """
     torch.set_num_threads(config.threads)
     regions = regions_of(config, source)
-    results, _ = score_networks(run, config, regions, console)
+    results, *_ = score_networks(run, config, regions, console)
     results += score_formulas(config, regions, console)
-    results += _scored_before(run, [region.name for region in regions], {result.name for result in results})
+    known = {result.name for result in results}
+    results += [one for one in scored_before(run, [r.name for r in regions]) if one.name not in known]
     page.write(out, findings_of(run, config, source, regions, results))
-
-
-def _scored_before(run: RunFolder, regions: list[str], known: set[str]) -> list[Result]:
-    """Scores that the run has of others (LightGBM), whose forecasts were not kept."""
-    if not run.metrics.exists():
-        return []
-    try:
-        models = read_json(run.metrics)["models"]
-        return [
-            Result(
-                str(name), [], {region: _scores(model["by_region"][region]) for region in regions},
-                _scores(model["mean"]), None, float(model["train_seconds"]),
-            )
-            for name, model in models.items()
-            if name not in known
-        ]  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ForecastError(f"{run.metrics}: not the scores of this run ({error!r})") from error
-
-
-def _scores(content: dict[str, Any]) -> Scores:
-    return Scores(
-        **{name: float("nan") if value is None else float(value) for name, value in content.items()}
-    )

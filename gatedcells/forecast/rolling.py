@@ -2,19 +2,21 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from gatedcells.forecast.answers import forecast_frame
+from gatedcells.forecast.continuing import come_true, continued, last_values, missing_between
 from gatedcells.forecast.data import shown
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.frames import Names, Style, read_frame
 from gatedcells.forecast.panel import Panel, build_panel
 from gatedcells.forecast.panel_model import PanelModel
 from gatedcells.forecast.panel_report import FramePolicy, FrameReport
-from gatedcells.forecast.placement import grid_of
+from gatedcells.forecast.placement import going_on, grid_of
 
 
 class Fitting(Protocol):
@@ -65,16 +67,35 @@ def laid_out(forecaster: Fitting, frame: Any) -> tuple[Panel, Style, FrameReport
     return panel, rows.style, report
 
 
-def laid_out_as(model: PanelModel, names: Names, policy: FramePolicy, frame: Any) -> tuple[Panel, Style]:
-    """A frame on the grid of a fitted model.
+def laid_out_as(
+    model: PanelModel, names: Names, policy: FramePolicy, frame: Any, known: Panel | None = None
+) -> tuple[Panel, Style, FrameReport]:
+    """A frame on the grid of a fitted model, and what was found in it; ``known`` is what it goes on from.
 
     Raises:
         ForecastError: as the parts say.
     """
-    rows = read_frame(frame, names, covariates=(*names.known, *names.past))
-    panel, report = build_panel(rows, names, model.grid, policy)
-    report.warn()
-    return panel, rows.style
+    # a file that has some of the series alone may have whole numbers alone
+    of_text = isinstance(model.ids[0], str)
+    rows = read_frame(frame, names, covariates=(*names.known, *names.past), text_ids=of_text)
+    not_before = None
+    if known is not None:
+        ends = known.first + known.sizes
+        not_before = going_on(rows, model.grid, dict(zip(known.ids, ends.tolist(), strict=True)))
+    panel, report = build_panel(rows, names, model.grid, policy, not_before)
+    return panel, rows.style, report
+
+
+def gone_on(
+    model: PanelModel, known: Panel, names: Names, policy: FramePolicy, frame: Any
+) -> tuple[Panel, Style]:
+    """See `Forecaster.update`: what is known then, as far back as forecasts depend on it."""
+    given, style, report = laid_out_as(model, names, policy, frame, known)
+    panel = continued(known, given)
+    missing = missing_between(known, given, policy.on_gap)
+    replace(report, absent=report.absent + missing).warn()
+    model.follow(panel, *come_true(known, panel, model.recipe.horizon, model.ids))
+    return last_values(panel, model.reach), style
 
 
 def steps_ahead(h: int | None, horizon: int) -> int:
@@ -112,7 +133,10 @@ def cross_validated(
     every = np.arange(len(panel.ids))
     origins = [panel.sizes - steps for steps in back]
     found: list[Any] = []
-    one = type(forecaster)(**forecaster.get_params())
+    given = forecaster.get_params()
+    if given["scaling"] == "auto" and (panel.y <= 0).any():
+        given["scaling"] = "standard"  # also where the values that have no logarithm come later
+    one = type(forecaster)(**given)
     for number, origin in enumerate(origins):
         if refit or number == 0:
             known = panel.select(every, np.zeros_like(origin), origin, 0)

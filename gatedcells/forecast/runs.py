@@ -8,6 +8,7 @@
     RUN/gru/neighbours.json         what the regions' errors say of one another, if the recipe asks for it
     RUN/gru/checkpoint.safetensors  an unfinished training
     RUN/calibration.json            errors of the test hours, for intervals of later ones
+    RUN/calibration_alone.json      the same without the neighbours' correction, if the recipe asks for it
     RUN/metrics.json                scores, once all is done
     RUN/test_forecasts.csv, *.png   forecasts of the test hours and plots
     RUN/report.html                 all of it for a reader
@@ -38,6 +39,7 @@ from gatedcells.forecast.limits import (
     read_device,
     read_recipe,
     read_texts,
+    read_trees,
 )
 from gatedcells.forecast.neighbours import Neighbours
 from gatedcells.forecast.policy import DEFAULT, Policy
@@ -51,6 +53,7 @@ RECIPES: dict[str, type[FastRecipe] | type[ArticleRecipe] | type[BitcoinRecipe]]
     "article": ArticleRecipe,
     "bitcoin": BitcoinRecipe,
 }
+_CALIBRATION = {False: "calibration.json", True: "calibration_alone.json"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Config:
         versions: of gatedcells, torch and Python, and the commit where it is known.
         policy: what is made of holes and spikes in load files.
         device: that networks are trained on.
+        trees: of LightGBM beside the networks; None for no LightGBM.
     """
 
     recipe_name: str
@@ -78,6 +82,7 @@ class Config:
     versions: dict[str, str]
     policy: Policy = DEFAULT
     device: str = "cpu"
+    trees: int | None = None
 
     @property
     def as_published(self) -> bool:
@@ -136,6 +141,7 @@ class RunFolder:
         try:
             check_recipe(config.recipe)
             check_run(config.seed, config.threads)
+            read_trees(config.trees)
             taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
         except ValueError as error:
             raise ForecastError(str(error)) from error
@@ -143,8 +149,11 @@ class RunFolder:
             raise ForecastError(f"{self.path}: cannot be made a run folder ({error})") from error
         if taken:
             raise ForecastError(f"{self.path}: exists already; choose another folder, or go on with --resume")
-        content = {"format": FORMAT, **asdict(config)}
-        write_json(self.path / "config.json", content)
+        self.save_config(config)
+
+    def save_config(self, config: Config) -> None:
+        """Write the settings."""
+        write_json(self.path / "config.json", {"format": FORMAT, **asdict(config)})
 
     def config(self) -> Config:
         """Read the settings.
@@ -170,6 +179,7 @@ class RunFolder:
                 recipe_name, recipe, tuple(dict.fromkeys(cells)), content["seed"], content["threads"],
                 read_data(content["data"], recipe_name), read_texts("versions", content["versions"]),
                 _policy(recipe, content), read_device(content.get("device", "cpu")),
+                read_trees(content.get("trees")),
             )  # fmt: skip
         except ForecastError as error:
             raise ForecastError(f"{path}: {error}") from error
@@ -180,21 +190,23 @@ class RunFolder:
         """Write the regions' scales."""
         write_json(self.path / "scales.json", {name: scale.to_json() for name, scale in scales.items()})
 
-    def save_calibration(self, calibrators: dict[str, dict[str, Calibrator]]) -> None:
-        """Write what is known of the errors: by cell and region."""
+    def save_calibration(self, calibrators: dict[str, dict[str, Calibrator]], *, alone: bool = False) -> None:
+        """Write what is known of the errors, by cell and region; ``alone``: of those that the networks make
+        without the neighbours' correction."""
         content = {
             cell: {region: one.to_json() for region, one in regions.items()}
             for cell, regions in calibrators.items()
         }
-        write_json(self.path / "calibration.json", content)
+        write_json(self.path / _CALIBRATION[alone], content)
 
-    def calibrator(self, cell: str, region: str) -> Calibrator | None:
-        """What is known of a network's errors in a region; None if the run has not been scored.
+    def calibrator(self, cell: str, region: str, *, alone: bool = False) -> Calibrator | None:
+        """What is known of a network's errors in a region, ``alone`` as of `save_calibration`; None if they
+        have not been scored.
 
         Raises:
             ForecastError: the file is something else.
         """
-        path = self.file("calibration.json")
+        path = self.file(_CALIBRATION[alone])
         if not path.exists():
             return None
         try:

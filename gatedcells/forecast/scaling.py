@@ -70,8 +70,7 @@ class LogScale:
     def fit(cls, load_mw: FloatArray) -> "LogScale":
         """Fit on ``[n]`` positive loads; a constant series gets spreads of 1."""
         logs = np.log(load_mw)
-        spread, change = float(logs.std()), float(np.diff(logs).std()) if len(logs) > 1 else 0.0
-        return cls(float(logs.mean()), spread or 1.0, change or 1.0)
+        return cls(float(logs.mean()), _deviation(logs) or 1.0, _deviation(np.diff(logs)) or 1.0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -118,10 +117,15 @@ class SeriesScales:
         return SeriesScales(self.log, self.level[series], self.spread[series], self.change[series])
 
 
+def _deviation(values: FloatArray) -> float:
+    """The standard deviation; of equal values 0, where their mean is rounded as well."""
+    return float(values.std()) if len(values) and np.ptp(values) > 0 else 0.0
+
+
 def _spread(values: FloatArray) -> float:
     if len(values) < 2:
         return 1.0
     low, high = np.percentile(values, [25, 75])
-    deviation = float(values.std())
+    deviation = _deviation(values)
     robust = float(high - low) / _IQR
     return (robust if robust > 0.1 * deviation else deviation) or 1.0

@@ -73,6 +73,8 @@ class Stream:
         followed = neighbours is not None and set(neighbours.regions) == set(self.regions)
         self.neighbours = neighbours if followed else None
         self._made = 0  # hours since the series' ends
+        # hours of the hole with which each series ends
+        self._unknown = np.array([int(np.isfinite(one.load_mw[::-1]).argmax()) for one in series])
         self._calendar_from, self._calendar = 0, self._calendars(0)
         self._start()
 
@@ -138,10 +140,11 @@ class Stream:
             )
         unknown = np.isnan(loads)
         if unknown.any():
-            # as a hole in a file: y[t-1] · y[t-24] / y[t-25]
+            # as a hole in a file: y[t-1] · y[t-24] / y[t-25], from its second day on y[t-24]
             last, same, before = self._logs.back(np.array([1, 24, 25])).T
-            guess = np.exp(last + same - before)
+            guess = np.exp(np.where(self._unknown >= 24, same, last + same - before))
             loads = np.where(unknown, guess, loads)
+        self._unknown = np.where(unknown, self._unknown + 1, 0)
         self._errors.push(np.where(unknown, np.nan, np.log(loads) - self._log_forecast()))
         self._logs.push(np.log(loads))
         self._made += 1

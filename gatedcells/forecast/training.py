@@ -22,6 +22,7 @@ from gatedcells.forecast.files import parse_json, read_tensors, size_of, write_t
 
 _CHECKPOINT_SECONDS = 10.0
 _BEFORE = {"season": True}  # checkpoints from before they had settings
+DIGEST = "digest"  # among the settings: of all that they do not name
 
 
 class Forecaster(Protocol):
@@ -222,16 +223,14 @@ def _load(
     try:
         kept = parse_json(notes["progress"])
         step, steps, seconds = kept["step"], kept["steps"], float(kept["seconds"])
-        if (steps, kept["seed"]) != (progress.steps, seed):
-            raise ForecastError(f"{path}: is of another training (steps {steps}, seed {kept['seed']})")
         found = kept.get("settings", _BEFORE)
-        other = [
-            f"{name} {str(value)[:20]}"
-            for name, value in found.items()
-            if task.settings.get(name, value) != value
-        ]
-        if other:
-            raise ForecastError(f"{path}: is of another training ({', '.join(other)})")
+        other = [name for name, value in found.items() if task.settings.get(name, value) != value]
+        said = [f"{name} {str(found[name])[:20]}" for name in other if name != DIGEST]
+        if (steps, kept["seed"]) != (progress.steps, seed):
+            said = [f"steps {steps}, seed {kept['seed']}"]
+        if said or other:
+            of = ", ".join(said) or "other series or settings"
+            raise ForecastError(f"{path}: is of another training ({of}); delete it to train anew")
         if type(step) is not int or not 0 <= step <= steps or not 0 <= seconds < math.inf:
             raise ValueError(f"step is {step!r} of {steps}, after {seconds} seconds")
         expected = network.state_dict()

@@ -140,7 +140,9 @@ def _looking_back_on(holes: IntArray, size: int, hours: int) -> npt.NDArray[np.b
 
 def fill_from_the_past(load_mw: FloatArray, usable: npt.NDArray[np.bool_], source: str) -> FloatArray:
     """``[n]`` with every unusable hour replaced by ``y[t-1] · y[t-24] / y[t-25]``: the last value, moved
-    as the same hour moved the day before (before there is a day before: the last value alone).
+    as the same hour moved the day before (before there is a day before: the last value alone). From the
+    second day of a hole on it is ``y[t-24]``: the move acts once, where day by day it would grow or vanish
+    without end.
 
     Raises:
         ForecastError: nothing is usable.
@@ -150,7 +152,15 @@ def fill_from_the_past(load_mw: FloatArray, usable: npt.NDArray[np.bool_], sourc
     filled = load_mw.copy()
     first = int(np.argmax(usable))
     filled[:first] = load_mw[first]
-    for t in np.flatnonzero(~usable[first:]) + first:
+    missing = np.flatnonzero(~usable[first:]) + first
+    for t, into in zip(missing.tolist(), steps_into_holes(missing).tolist(), strict=True):
         moved = filled[t - _DAY] / filled[t - _DAY - 1] if t > _DAY else 1.0
-        filled[t] = filled[t - 1] * moved
+        filled[t] = filled[t - _DAY] if into >= _DAY else filled[t - 1] * moved
     return filled
+
+
+def steps_into_holes(missing: IntArray) -> IntArray:
+    """How many positions of its hole lie before each of ``missing``, which rise."""
+    count = np.arange(len(missing))
+    begins = np.diff(missing, prepend=-2) > 1
+    return count - np.maximum.accumulate(np.where(begins, count, 0))

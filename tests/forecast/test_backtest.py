@@ -17,6 +17,7 @@ from gatedcells.forecast.fast import FastTask
 from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.training import train
 from gatedcells.forecast.trees import PooledTrees
+from tests.support.load_files import eastern_stamps, made_up_load, write_file
 
 
 @pytest.fixture
@@ -79,6 +80,64 @@ def test_a_region_without_hours_on_both_sides_is_left_out_and_said(series):
     assert fold.left_out == {second.region: "no hour after it", "LATE": "100 hours before it, 672 are needed"}
     with pytest.raises(ForecastError, match="nothing to test at .* UTC: .*: no hour after it"):
         folds([short], Plan(folds=1, span_hours=100, end=max(ends_of(series))))
+
+
+def odd(series):
+    """Series as those given, and of the second ones that have no score in the last 100 hours, or no scale."""
+    first, second = series
+    at = len(second.load_mw) - 50
+    nothing, still, daily = second.load_mw.copy(), second.load_mw.copy(), second.load_mw.copy()
+    nothing[at:], still[:at] = np.nan, 700.0
+    daily[:at] = np.resize(daily[:24], at)
+    late = max(ends_of(series)) - HOUR * len(second.load_mw)
+    made = {"BLANK": nothing, "STILL": still, "DAILY": daily}
+    return [
+        first,
+        *(replace(second, region=name, load_mw=load, first_hour=late) for name, load in made.items()),
+    ]
+
+
+def test_regions_that_cannot_be_scored_are_left_out_and_said(series):
+    (fold,) = folds(odd(series), Plan(folds=1, span_hours=50))
+    assert [region.name for region in fold.regions] == [series[0].region]
+    still = "its load before it is that of a day before in every hour: no MASE"
+    assert fold.left_out == {
+        "BLANK": "no load above zero in any hour after it", "STILL": still, "DAILY": still,
+    }  # fmt: skip
+    with pytest.raises(ForecastError, match="nothing to test at .*: BLANK: no load above zero"):
+        folds(odd(series)[1:], Plan(folds=1, span_hours=50))
+
+
+def test_without_refitting_regions_that_the_first_network_does_not_know_are_said(series):
+    first, second = series
+    new = replace(second, region="NEW", first_hour=max(ends_of(series)) - HOUR * len(second.load_mw))
+    late = replace(new, load_mw=new.load_mw[-800:], first_hour=max(ends_of(series)) - 800 * HOUR,
+                   rows=np.arange(800))  # fmt: skip
+    plan = Plan(folds=2, span_hours=100)
+    refitted = folds([first, late], plan)
+    assert [len(fold.regions) for fold in refitted] == [1, 2]
+    once = folds([first, late], replace(plan, refit=False))
+    assert [[region.name for region in fold.regions] for fold in once] == [[first.region]] * 2
+    assert once[1].left_out == {"NEW": "the network of the first date does not know it"}
+    early = replace(first, load_mw=first.load_mw[:-150], rows=first.rows[:-150])
+    with pytest.raises(ForecastError, match="nothing to test at .*; NEW: the network of the first date does"):
+        folds([early, late], replace(plan, refit=False))
+
+
+def test_the_command_goes_on_without_regions_that_cannot_be_scored_and_names_them(tmp_path):
+    stamps = eastern_stamps("2016-09-01 04:00", 1200)
+    for seed, region in enumerate(("AEP", "BLANK", "STILL", "ZERO")):
+        load = made_up_load(1200, seed)
+        load[-60:] = {"BLANK": np.nan, "ZERO": 0.0}.get(region, load[-60:])
+        load[:-60] = 500.0 if region == "STILL" else load[:-60]
+        write_file(tmp_path / "data", region, stamps, load)
+    text = run("--data", tmp_path / "data", "--folds", 1, "--span", 60, "--steps", 3, "--hidden-size", 4,
+               "--threads", 1, "--out", tmp_path / "out")  # fmt: skip
+    for region in ("BLANK", "ZERO"):
+        assert f"without {region}, no load above zero in any hour after it" in text
+    assert "without STILL, its load before it is that of a day before in every hour: no MASE" in text
+    (fold,) = json.loads((tmp_path / "out" / "backtest.json").read_text())["folds"]
+    assert list(fold["by_region"]["GRU"]) == ["AEP"]
 
 
 def run(*arguments, status=0):

@@ -9,11 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from gatedcells.cli import main
+from gatedcells.forecast.data import read_file
 from tests.support.load_files import eastern_stamps, made_up_load, write_file
 
 SMALL = ["--steps", "20", "--batch-size", "8", "--hidden-size", "8", "--threads", "1"]
@@ -108,7 +111,14 @@ def test_predict_forecasts_the_hours_after_a_file(finished, small_folder, tmp_pa
     assert [r["Datetime"] for r in rows] == [str(s) for s in stamps]
     assert all(300 < float(r["AEP_MW"]) < 900 for r in rows)
     assert set(rows[0]) == {"Datetime", "AEP_MW", "utc_start"}
-    # the forecast can be read back as load
+    back, known = read_file(out), read_file(small_folder / "AEP_hourly.csv")
+    assert back.region == "AEP"
+    assert back.first_hour == known.first_hour + pd.Timedelta(hours=len(known.load_mw))
+    np.testing.assert_array_equal(back.load_mw, [float(r["AEP_MW"]) for r in rows])
+    both = pd.concat([pd.read_csv(small_folder / "AEP_hourly.csv"), pd.read_csv(out)])
+    both.to_csv(tmp_path / "both.csv", index=False)
+    joined = read_file(tmp_path / "both.csv")
+    np.testing.assert_array_equal(joined.load_mw, np.concatenate([known.load_mw, back.load_mw]))
     result = gatedcells(
         "forecast", "predict", run, "--data", small_folder / "DOM_hourly.csv", "--cell", "lstm"
     )

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatedcells.forecast.calendar import local_starts
 from gatedcells.forecast.data import Clock, read_file, read_folder
+from gatedcells.forecast.day_ahead import panel_of
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.flaws import REMEDIES, Flaws
 from gatedcells.forecast.windows import count_windows, prepare
-from tests.support.load_files import eastern_stamps, made_up_load, write_file, write_folder
+from tests.support.load_files import eastern_stamps, ending_stamps, made_up_load, write_file, write_folder
 
 
 def test_the_twelve_files_have_the_flaws_and_windows_that_are_known(data_root):
@@ -140,6 +142,85 @@ def test_every_way_of_writing_time_means_one_utc_hour(tmp_path, stamps, clock, f
     assert np.array_equal(series.load_mw, [1.0, 2.0])
 
 
+BETWEEN = {"Asia/Kolkata": 30, "Asia/Kathmandu": 15, "Australia/Adelaide": 30, "America/St_Johns": 30}
+
+
+@settings(max_examples=60)
+@given(
+    first=st.datetimes(pd.Timestamp("2014-01-01"), pd.Timestamp("2018-12-31")),
+    hours=st.integers(30, 400),
+    tz=st.sampled_from(sorted(BETWEEN)),
+    stamp=st.sampled_from(["ending", "beginning"]),
+    offsets=st.booleans(),
+)
+def test_local_stamps_that_are_no_utc_hours_come_back(tmp_path_factory, first, hours, tz, stamp, offsets):
+    first = pd.Timestamp(first).floor("h").tz_localize("UTC") + pd.Timedelta(minutes=BETWEEN[tz])
+    moments = pd.date_range(first, periods=hours, freq="h").tz_convert(tz)
+    load = made_up_load(hours)
+    if offsets:
+        later = pd.Timedelta(hours=1 if stamp == "ending" else 0)
+        written = [one.isoformat() for one in moments + later]
+    else:
+        written = ending_stamps(str(first.tz_localize(None)), hours, tz)
+        written = written if stamp == "ending" else written - pd.Timedelta(hours=1)
+    path = write_file(tmp_path_factory.mktemp("x"), "GRID", written, load)
+    series = read_file(path, Clock(tz, stamp))
+    assert series.first_hour == first
+    assert series.phase_s == 60 * BETWEEN[tz]
+    assert np.array_equal(series.load_mw, load)
+    assert series.flaws.missing_hours == 0
+    assert set(series.local_stamps().minute) == {0}
+    assert set(local_starts(series, 5).hour) == set(range(24))
+    if not offsets:
+        assert (series.local_stamps() == written).all()
+    (region,) = prepare([series]) if hours > 100 else (None,)
+    if region is not None:
+        panel = panel_of([region])
+        starts = panel.grid.local_starts(panel.first[0] + np.arange(panel.sizes[0]))
+        assert (starts == moments.tz_localize(None)[-len(starts) :]).all()
+
+
+@pytest.mark.parametrize(
+    ("tz", "stamps", "words"),
+    [
+        # half an hour of summer time
+        ("Australia/Lord_Howe", ["2016-04-02 12:00:00", "2016-04-03 12:00:00"],
+         "line 3: the hour ending '2016-04-03 12:00:00' in Australia/Lord_Howe begins 30 minutes past the UTC"
+         " hour, that of line 2 0 minutes past the UTC hour"),
+        # another standard time since then
+        ("Asia/Kathmandu", ["1985-12-31 12:00:00", "1986-01-02 12:00:00"],
+         "line 3: .* begins 15 minutes past the UTC hour, that of line 2 30 minutes"),
+        ("Asia/Kolkata", ["2016-07-01T01:00+05:30", "2016-07-01T02:15+05:30"],
+         "line 3: Datetime is '2016-07-01T02:15.05:30'; expected whole hours in Asia/Kolkata"),
+        ("America/New_York", ["2016-07-01T01:00+05:30", "2016-07-01T02:00+05:30"],
+         "line 2: .* expected whole hours in America/New_York, the file's time zone"),
+    ],
+)  # fmt: skip
+def test_hours_that_begin_at_different_minutes_of_utc_are_refused(tmp_path, tz, stamps, words):
+    path = write_file(tmp_path, "GRID", stamps, [1.0, 2.0])
+    with pytest.raises(ForecastError, match=words) as caught:
+        read_file(path, Clock(tz))
+    assert str(caught.value).startswith(str(path))
+
+
+def test_where_clocks_change_by_half_an_hour_stamps_in_utc_are_read(tmp_path):
+    stamps = pd.date_range("2016-04-01", periods=72, freq="h", tz="UTC")
+    path = write_file(tmp_path, "GRID", [one.isoformat() for one in stamps], made_up_load(72))
+    series = read_file(path, Clock("Australia/Lord_Howe", "beginning"))
+    assert (series.first_hour, series.flaws.missing_hours) == (stamps[0], 0)
+
+
+def test_files_of_a_folder_whose_hours_begin_at_different_minutes_are_refused(tmp_path):
+    clock = Clock("Asia/Kathmandu")
+    write_file(tmp_path, "NEW", ["1986-06-01 12:00:00"], [1.0])
+    write_file(tmp_path, "OLD", ["1985-06-01 12:00:00"], [1.0])
+    words = (
+        "OLD_hourly.csv, line 2: hours begin 30 minutes past the UTC hour, those of NEW_hourly.csv 15 minutes"
+    )
+    with pytest.raises(ForecastError, match=words):
+        read_folder(tmp_path, clock)
+
+
 HEADER = "Datetime,AEP_MW\n"
 BAD_FILES = {
     "": "the file is empty; expected a header Datetime,<REGION>_MW",
@@ -208,3 +289,12 @@ def test_a_clock_names_a_real_time_zone():
         Clock("Mars/Olympus")
     with pytest.raises(ForecastError, match="stamped 'ending' or 'beginning', got 'middle'"):
         Clock(stamp="middle")
+
+
+def test_rows_with_more_cells_than_the_header_are_refused(tmp_path):
+    path = tmp_path / "A_hourly.csv"
+    path.write_text("Datetime,A_MW\n2020-01-01 00:00:00,5,2020-01-01 01:00:00\n")
+    with pytest.raises(
+        ForecastError, match=r"A_hourly\.csv: not a CSV table: rows have more cells than the header"
+    ):
+        read_file(path)

@@ -12,13 +12,21 @@ from rich.console import Console
 
 from gatedcells.cli import main
 from gatedcells.forecast import Forecaster, ForecastError
-from gatedcells.forecast.data import read_file
+from gatedcells.forecast.data import Clock, read_file
 from gatedcells.forecast.day_ahead import DirectTrees, Places, panel_of, seasonal, train_ends
 from gatedcells.forecast.distributed import Share
 from gatedcells.forecast.fitting import fit_panel
-from gatedcells.forecast.metrics import coverage, naive_mae, pinball_loss, score, score_by_step
+from gatedcells.forecast.metrics import (
+    UndefinedScore,
+    coverage,
+    naive_mae,
+    pinball_loss,
+    score,
+    score_by_step,
+)
 from gatedcells.forecast.panel_model import Fit
-from tests.support.load_files import EASTERN, eastern_stamps, made_up_load, write_file
+from gatedcells.forecast.windows import prepare
+from tests.support.load_files import EASTERN, eastern_stamps, ending_stamps, made_up_load, write_file
 from tests.support.own_series import made_up
 
 SMALL = ["--steps", "20", "--batch-size", "4", "--hidden-size", "6", "--lookback", "30", "--threads", "1"]
@@ -151,7 +159,7 @@ def test_the_command_prints_its_tables_and_writes_its_folder(finished):
     own = [r for r in rows if r["region"] == "AEP" and r["hours_ahead"] == "6" and r["actual_mw"]]
     errors = [abs(float(r["GRU"]) - float(r["actual_mw"])) for r in own]
     expected = found["models"]["GRU"]["AEP"]["6"]["mae_mw"]
-    assert np.mean(errors) == pytest.approx(expected, abs=0.1)  # the file has one digit
+    assert np.mean(errors) == pytest.approx(expected, rel=1e-5)
     aep = [r for r in rows if r["region"] == "AEP" and r["actual_mw"]]
     inside = np.mean([float(r["lo-80"]) <= float(r["actual_mw"]) <= float(r["hi-80"]) for r in aep])
     assert inside == pytest.approx(found["intervals"]["AEP"]["coverage_80"], abs=0.03)
@@ -167,6 +175,102 @@ def test_the_same_command_shows_a_run_again_and_others_are_refused(finished, sma
     assert (run / "forecaster" / "forecaster.safetensors").stat().st_mtime_ns == weights
     other = gatedcells(*same, "--seed", "4")
     assert (other.exit_code, "other settings or data" in other.output) == (2, True)
+
+
+def test_the_forecaster_goes_on_from_the_end_of_the_files_and_the_same_command_finds_the_same(
+    small_folder, tmp_path
+):
+    run = tmp_path / "run"
+    same = ["forecast", "day-ahead", "--data", small_folder, "--out", run, *SMALL]
+    first = gatedcells(*same)
+    assert first.exit_code == 0, first.output
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    done = gatedcells("forecast", "apply", run / "forecaster", "--out", tmp_path / "next.csv")
+    assert done.exit_code == 0, done.output
+    written = pd.read_csv(tmp_path / "next.csv", parse_dates=["ds"])
+    frames = []
+    for name in ("AEP", "DOM"):
+        series = read_file(small_folder / f"{name}_hourly.csv")
+        stamps = series.local_stamps(24)
+        assert list(written.ds[written.unique_id == name]) == list(stamps[-24:])
+        frames.append(pd.DataFrame({"unique_id": name, "ds": stamps[:-24], "y": series.load_mw}))
+    forecaster = Forecaster.load(run / "forecaster")
+    assert (forecaster.model_.margins.widths != 1).any()
+    expected = forecaster.predict(frame=pd.concat(frames))
+    np.testing.assert_allclose(written[["GRU", "GRU-lo-95"]], expected[["GRU", "GRU-lo-95"]], rtol=1e-5)
+    again = gatedcells(*same)
+    assert again.output == first.output
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_forecaster_that_was_told_of_later_values_stays_as_it_is(small_folder, tmp_path):
+    run = tmp_path / "run"
+    same = ["forecast", "day-ahead", "--data", small_folder, "--out", run, *SMALL]
+    assert gatedcells(*same).exit_code == 0
+    came = pd.concat(
+        pd.DataFrame({
+            "unique_id": name, "y": made_up_load(30),
+            "ds": read_file(small_folder / f"{name}_hourly.csv").local_stamps(30)[-30:],
+        }) for name in ("AEP", "DOM")
+    )  # fmt: skip
+    came.to_csv(tmp_path / "came.csv", index=False)
+    update = ["forecast", "apply", run / "forecaster", "--data", tmp_path / "came.csv", "--update"]
+    assert gatedcells(*update).exit_code == 0
+    before = (run / "forecaster" / "forecaster.json").read_bytes()
+    assert gatedcells(*same).exit_code == 0
+    assert (run / "forecaster" / "forecaster.json").read_bytes() == before
+
+
+def test_regions_whose_scores_are_not_defined_are_shown_as_such(tmp_path):
+    stamps = eastern_stamps("2016-09-01 04:00", 1200)
+    for seed, region in enumerate(("AEP", "BLANK", "STILL")):
+        load = made_up_load(1200, seed)
+        load[-150:] = np.nan if region == "BLANK" else load[-150:]
+        load[:-100] = 500.0 if region == "STILL" else load[:-100]
+        write_file(tmp_path / "data", region, stamps, load)
+    run = tmp_path / "run"
+    with pytest.warns(UndefinedScore):
+        done = gatedcells("forecast", "day-ahead", "--data", tmp_path / "data", "--out", run, *SMALL)
+    assert done.exit_code == 0, done.output
+    found = json.loads((run / "day_ahead.json").read_text())
+    own = found["models"]["GRU"]
+    assert set(own["BLANK"]["mean"].values()) == {None}
+    assert own["STILL"]["mean"]["mase"] is None
+    assert own["mean"]["mean"]["mase"] == own["AEP"]["mean"]["mase"]
+    assert own["mean"]["6"]["smape"] == np.mean([own[one]["6"]["smape"] for one in ("AEP", "STILL")])
+    assert set(found["intervals"]["BLANK"].values()) == {None}
+    assert found["intervals"]["mean"]["pinball"] == np.mean(
+        [found["intervals"][one]["pinball"] for one in ("AEP", "STILL")]
+    )
+    (row,) = (line.split() for line in done.output.splitlines() if line.split()[:1] == ["BLANK"])
+    assert set(row[1:]) == {"undefined"}
+
+
+@pytest.mark.parametrize(("tz", "minutes"), [("Asia/Kolkata", 30), ("Asia/Kathmandu", 15), ("UTC", 0)])
+def test_a_day_begins_at_midnight_of_its_time_zone(tz, minutes, tmp_path):
+    stamps = ending_stamps("2016-03-01 05:00", 1200, "UTC")
+    path = write_file(tmp_path, "GRID", stamps, made_up_load(1200))
+    regions = prepare([read_file(path, Clock(tz))])
+    panel, ends = panel_of(regions), train_ends(regions)
+    assert panel.grid.phase_s == 60 * minutes
+    places = Places.of(panel, ends, 24, 24)
+    starts = panel.grid.local_starts(panel.first[0] + places.origins)
+    assert (starts == starts.normalize()).all()
+    positions = panel.first[0] + np.arange(panel.sizes[0])
+    assert list(panel.grid.wall_stamps(positions)) == list(stamps[-len(positions) :])
+    assert panel.grid.utc_stamps(positions[:1] - 1)[0] == regions[0].series.first_hour
+
+
+def test_small_loads_are_written_with_their_digits(tmp_path):
+    load = made_up_load(1200) * 0.35e-3
+    write_file(tmp_path / "data", "FEEDER", eastern_stamps("2016-09-01 04:00", 1200), load)
+    run = tmp_path / "run"
+    done = gatedcells("forecast", "day-ahead", "--data", tmp_path / "data", "--out", run, *SMALL)
+    assert done.exit_code == 0, done.output
+    rows = pd.read_csv(run / "forecasts.csv")
+    error = (rows["GRU"] - rows["actual_mw"]).abs().mean()
+    found = json.loads((run / "day_ahead.json").read_text())["models"]["GRU"]["mean"]["mean"]
+    assert error == pytest.approx(found["mae_mw"], rel=1e-5)
 
 
 def test_several_processes_are_refused(small_folder, tmp_path, monkeypatch):

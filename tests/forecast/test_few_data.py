@@ -22,6 +22,7 @@ from gatedcells.forecast.fast import FastTask, suited, table_of
 from gatedcells.forecast.fast_recipe import BestRecipe, FastRecipe
 from gatedcells.forecast.files import read_tensors, write_tensors
 from gatedcells.forecast.passes import within_passes
+from gatedcells.forecast.rolling import laid_out
 from gatedcells.forecast.stream import Stream
 from gatedcells.forecast.trees import PooledTrees
 from tests.support.own_series import made_up
@@ -286,12 +287,14 @@ def test_a_day_ahead_run_from_before_goes_on_with_its_steps(small_folder, tmp_pa
 def test_a_checkpoint_of_another_batch_size_or_season_is_refused(tmp_path):
     frame, checkpoint = made_up((120,), level=20.0), tmp_path / "checkpoint"
     options = {"horizon": 3, "lookback": 8, "hidden_size": 2, "threads": 1, "steps": 3, "level": ()}
-    Forecaster(**options, batch_size=5).fit(frame, checkpoint=checkpoint)
+    one = Forecaster(**options, batch_size=5)
+    one.fit_laid_out(*laid_out(one, frame), checkpoint)  # which leaves it
     with pytest.raises(ForecastError, match="another training .batch_size 5"):
         Forecaster(**options, batch_size=4).fit(frame, checkpoint=checkpoint)
     tensors, notes = read_tensors(checkpoint)
     kept = json.loads(notes["progress"])
-    assert kept["settings"] == {"batch_size": 5, "season": False}
+    digest = kept["settings"]["digest"]
+    assert kept["settings"] == {"batch_size": 5, "season": False, "digest": digest}
     del kept["settings"]  # as it was when the season was an input of any training
     write_tensors(checkpoint, tensors, {"progress": json.dumps(kept)})
     with pytest.raises(ForecastError, match="another training .season True"):

@@ -171,6 +171,16 @@ def test_cross_validation_is_predict_with_what_was_known(level, refit):
         small(**RICH).cross_validation(frame, n_windows=40)
 
 
+def test_a_value_without_a_logarithm_in_a_window_alone_does_not_stop_cross_validation():
+    frame = made_up([90], level=50.0)
+    frame.loc[88, "y"] = 0.0
+    found = small().cross_validation(frame, n_windows=2, refit=True)
+    expected = small(scaling="standard").cross_validation(frame, n_windows=2, refit=True)
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(ForecastError, match="has the value 0, which has no logarithm"):
+        small(scaling="log").cross_validation(frame, n_windows=2)
+
+
 def test_nothing_after_the_cutoff_is_known_but_what_is_known_ahead():
     frame = with_weather(made_up())
     late = frame.groupby("unique_id").cumcount(ascending=False) < 3

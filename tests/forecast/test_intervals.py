@@ -86,6 +86,31 @@ def test_a_perfect_forecast_has_intervals_all_the_same():
     assert calibrator.factors(3).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("wrong", [0.0, -5.0, 1e-320, -1e9])
+def test_the_error_of_a_forecast_that_no_load_can_have_counts_as_the_furthest(wrong):
+    forecast, actual, hours = noisy(600)
+    forecast[40::97] = wrong
+    other = np.where(forecast == wrong, actual / 1000, forecast)
+    found, as_furthest = Calibrator(), Calibrator()
+    of_wrong = intervals(found, forecast, actual, hours)
+    intervals(as_furthest, other, actual, hours)
+    for hour in range(24):
+        assert found.factors(hour) == pytest.approx(as_furthest.factors(hour), rel=1e-9)
+    Calibrator.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)))
+    known = np.isfinite(of_wrong.lower).all(axis=0)
+    assert (of_wrong.lower <= of_wrong.upper)[:, known].all()
+    assert (of_wrong.lower <= forecast)[:, known].all()
+    assert (forecast <= of_wrong.upper)[:, known].all()
+    assert np.isfinite(score_intervals(of_wrong, actual).pinball)
+
+
+def test_a_load_that_is_nothing_beside_its_forecast_is_as_far():
+    calibrator = Calibrator()
+    for hour in range(100):
+        calibrator.see(1e10, 1e-320 if hour == 70 else 1e10, hour % 24)
+    assert np.isfinite(calibrator.factors(70 % 24)).all()
+
+
 def test_what_was_learnt_comes_back():
     forecast, actual, hours = noisy(2000)
     calibrator = Calibrator()

@@ -90,6 +90,7 @@ def test_the_tables_hold_the_runs_numbers(run, browser):
         asked = cells(page, "What the run was asked to do")
         assert asked["on gap"] == ["fill"]
         assert asked["hidden size"] == ["6"]
+        assert asked["LightGBM's trees"] == ["3"]
 
 
 def test_a_choice_shows_its_panels_and_the_same_choice_elsewhere_follows(run, browser):

@@ -51,6 +51,16 @@ def test_a_run_from_before_there_was_a_setting_is_read_as_what_it_was(tmp_path, 
     assert run.config() == FAST
 
 
+def test_a_run_from_before_lightgbm_was_a_setting_has_none(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.create(replace(FAST, trees=30))
+    assert run.config().trees == 30
+    content = json.loads((run.path / "config.json").read_text())
+    del content["trees"]
+    (run.path / "config.json").write_text(json.dumps(content))
+    assert run.config() == FAST
+
+
 def test_a_folder_that_is_in_use_is_not_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ForecastError, match="exists already; choose another folder, or go on with --resume"):
@@ -90,6 +100,8 @@ def spoil(run, **changed):
         ({"cells": ["../../elsewhere"]}, "cells"),
         ({"seed": "x"}, "cannot read"),
         ({"data": 3}, "cannot read"),
+        ({"trees": 0}, "trees is 0; expected a whole number from 1"),
+        ({"trees": "3"}, "trees is '3'"),
     ],
 )
 def test_settings_of_another_version_or_hand_are_refused(tmp_path, changed, message):

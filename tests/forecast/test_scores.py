@@ -12,6 +12,7 @@ from gatedcells.forecast.calendar import Calendar, holiday_flags, local_starts
 from gatedcells.forecast.data import read_file, read_folder
 from gatedcells.forecast.evaluate import score_baselines, scored
 from gatedcells.forecast.metrics import Scores, UndefinedScore, mean_of, naive_mae, score
+from gatedcells.forecast.scaling import LogScale, SeriesScales
 from gatedcells.forecast.windows import prepare
 from tests.support.load_files import eastern_stamps, made_up_load, write_file
 
@@ -69,6 +70,15 @@ def test_naive_mae_is_the_mean_change_over_a_day():
     load = np.arange(30.0)
     load[29] = np.nan
     assert naive_mae(load) == 24.0
+
+
+@pytest.mark.parametrize("level", [500.0, 0.1, 1234.5])
+def test_a_load_that_stands_still_is_scaled_by_one(level):
+    load = np.full(1050, level)  # the mean of whose logarithms is rounded
+    scale = LogScale.fit(load)
+    assert (scale.spread, scale.change) == (1.0, 1.0)
+    several = SeriesScales.fit(np.log(load), np.array([0, 1050]), True)
+    assert (several.spread.tolist(), several.change.tolist()) == ([1.0], [1.0])
 
 
 @pytest.fixture

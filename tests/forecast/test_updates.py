@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from gatedcells.cli import main
-from gatedcells.forecast import Forecaster, ForecastError, NotFitted
+from gatedcells.forecast import Forecaster, ForecastError, FrameWarning, NotFitted
 from gatedcells.forecast import forecaster_files as files
 from gatedcells.forecast.conformal import ADAPTS, WIDEST, Margins, level_pairs
 from tests.support.own_series import made_up, small
@@ -167,7 +167,9 @@ def test_a_series_of_its_own_and_one_that_had_no_news(whole, known):
     assert (one.model_.margins.widths[1] == 1).all()
     # those of its own are followed from now on, the new one goes on with the width of all
     taught = one.model_.margins.widths.copy()
-    one.update(pd.concat([only, new]).assign(ds=lambda frame: frame.ds + (only.ds.max() - only.ds.min()) * 2))
+    later = pd.concat([only, new]).assign(ds=lambda frame: frame.ds + (only.ds.max() - only.ds.min()) * 2)
+    with pytest.warns(FrameWarning, match="116 stamps without a row: filled from the past"):
+        one.update(later)
     assert (one.model_.margins.widths[0] != taught[0]).any()
     assert one.predict().groupby("unique_id").ds.min()["new"] > found["new"]
 
@@ -200,6 +202,107 @@ def test_covariates_go_on_too(whole, known):
     one.update(with_them(whole.drop(known.index)))
     future = one.make_future_dataframe().assign(t=0.5)
     pd.testing.assert_frame_equal(medians(one.predict(future=future)), medians(expected))
+
+
+EAST = "America/New_York"
+
+
+def autumn(freq):
+    """A week over the night in which clocks go back: the local stamps, their moments, and values."""
+    utc = pd.date_range("2024-10-30 04:00", "2024-11-05 04:00", freq=freq, tz="UTC")
+    naive = utc.tz_convert(EAST).tz_localize(None)
+    values = np.random.default_rng(0).normal(size=len(utc))
+    return pd.DataFrame({"unique_id": "a", "ds": naive, "utc": utc, "y": values})
+
+
+def test_hour_by_hour_the_second_hour_of_the_night_is_not_the_first_again():
+    frame = autumn("h")
+    night = int(np.argmax(frame.ds == pd.Timestamp("2024-11-03 01:00")))
+    one = small(tz=EAST).fit(frame[["unique_id", "ds", "y"]].head(night))
+    same = small(tz=EAST).fit(frame[["unique_id", "ds", "y"]].head(night))
+    aware = small(tz=EAST).fit(frame.head(night).assign(ds=frame.utc)[["unique_id", "ds", "y"]])
+    for at in range(night, night + 4):
+        one.update(frame[["unique_id", "ds", "y"]].iloc[[at]])
+        aware.update(frame.assign(ds=frame.utc)[["unique_id", "ds", "y"]].iloc[[at]])
+        np.testing.assert_array_equal(one._context.y, aware._context.y)
+        assert list(one._context.first) == list(aware._context.first)
+        assert one._context.y[-1] == frame.y[at]
+    # rows of before sent once more stay where they are, also those of the night
+    for back in (1, 2, 4, 6):
+        same.update(frame[["unique_id", "ds", "y"]].iloc[max(night - back, 0) : night + 4])
+        np.testing.assert_array_equal(same._context.y, one._context.y)
+
+
+def test_a_first_hour_that_is_sent_again_with_rows_before_it_stays_the_first():
+    frame = autumn("h")[["unique_id", "ds", "y"]]
+    night = int(np.argmax(frame.ds == pd.Timestamp("2024-11-03 01:00")))
+    one = small(tz=EAST).fit(frame.head(night + 1))
+    one.update(frame.iloc[night - 2 : night + 1])
+    assert one.predict().ds[0] == pd.Timestamp("2024-11-03 01:00")
+    np.testing.assert_array_equal(one._context.y[-3:], frame.y[night - 2 : night + 1])
+
+
+@pytest.mark.parametrize("begins", range(9))
+@pytest.mark.parametrize("many", [1, 3, 8, 12])
+def test_quarters_of_the_night_come_in_any_number_and_lie_where_they_belong(begins, many):
+    frame = autumn("15min")
+    night = int(np.argmax(frame.ds == pd.Timestamp("2024-11-03 01:00"))) + begins
+    naive, aware = frame[["unique_id", "ds", "y"]], frame.assign(ds=frame.utc)[["unique_id", "ds", "y"]]
+    one, other = small(tz=EAST).fit(naive.head(night)), small(tz=EAST).fit(aware.head(night))
+    for begin in range(night, night + 12, many):
+        one.update(naive.iloc[begin : begin + many])
+        other.update(aware.iloc[begin : begin + many])
+        np.testing.assert_array_equal(one._context.y, other._context.y)
+    assert one._context.first + one._context.sizes == other._context.first + other._context.sizes
+
+
+def test_series_of_one_update_are_placed_each_behind_its_own_end():
+    frame = autumn("h")[["unique_id", "ds", "y"]]
+    night = int(np.argmax(frame.ds == pd.Timestamp("2024-11-03 01:00")))
+    ends = {"a": night + 1, "b": night}  # one knows the first of the two hours already
+    known = [frame.head(end).assign(unique_id=name) for name, end in ends.items()]
+    one = small(tz=EAST).fit(pd.concat(known))
+    came = [frame.iloc[[end]].assign(unique_id=name) for name, end in ends.items()]
+    one.update(pd.concat(came))
+    found = one.predict().groupby("unique_id").ds.min()
+    assert found["a"] == pd.Timestamp("2024-11-03 02:00")
+    assert found["b"] == pd.Timestamp("2024-11-03 01:00")
+
+
+def test_a_hole_before_what_came_is_told_or_refused(known, whole):
+    came = whole.drop(known.index)
+    late = came[came.groupby("unique_id").cumcount() >= 5]
+    with pytest.warns(FrameWarning, match="10 stamps without a row: filled from the past") as caught:
+        small().fit(known).update(late)
+    assert len(caught) == 1
+    for on_gap in ("raise", "drop"):
+        one = small(on_gap=on_gap).fit(known)
+        before = one.predict()
+        with pytest.raises(
+            ForecastError,
+            match="'a' was known until 2024-01-05 03:00:00, and the values given begin at 2024-01-05 09:00:00"
+            ": 5 value.s. are missing between .on_gap='fill' fills them",
+        ):
+            one.update(late)
+        pd.testing.assert_frame_equal(one.predict(), before)
+        one.update(came)
+
+
+def test_a_covariate_that_is_blank_where_an_update_begins_is_the_one_before(known, whole):
+    def with_them(frame):
+        return frame.assign(t=frame.ds.dt.hour / 24.0, wind=frame.ds.dt.day / 31.0)
+
+    came = with_them(whole.drop(known.index))
+    first = came.groupby("unique_id").cumcount() < 2
+    blank = came.assign(t=came.t.mask(first), wind=came.wind.mask(first))
+    last = with_them(known).groupby("unique_id")[["t", "wind"]].last()
+    carried = came.assign(**{n: came[n].mask(first, came.unique_id.map(last[n])) for n in ("t", "wind")})
+    one, other = (small(known=("t",), past=("wind",)).fit(with_them(known)) for _ in range(2))
+    other.update(carried)
+    with pytest.warns(FrameWarning, match="8 covariates without a value: the one before"):
+        one.update(blank)
+    for name in ("known", "past"):
+        np.testing.assert_array_equal(getattr(one._context, name), getattr(other._context, name))
 
 
 def test_what_is_kept_begins_with_a_value_where_a_gap_lies(known, tmp_path):

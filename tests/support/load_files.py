@@ -20,8 +20,13 @@ def made_up_load(hours: int, seed: int = 0, size_mw: float = 1000.0) -> np.ndarr
 
 def eastern_stamps(first_utc: str, hours: int) -> pd.DatetimeIndex:
     """Hour-ending wall-clock stamps, as PJM writes them, of consecutive UTC hours."""
+    return ending_stamps(first_utc, hours, EASTERN)
+
+
+def ending_stamps(first_utc: str, hours: int, tz: str) -> pd.DatetimeIndex:
+    """Hour-ending wall-clock stamps of consecutive hours in a time zone."""
     starts = pd.date_range(pd.Timestamp(first_utc, tz="UTC"), periods=hours, freq="h")
-    return starts.tz_convert(EASTERN).tz_localize(None) + pd.Timedelta(hours=1)
+    return starts.tz_convert(tz).tz_localize(None) + pd.Timedelta(hours=1)
 
 
 def write_file(folder: Path, region: str, stamps, load, name: str | None = None) -> Path:

@@ -116,7 +116,7 @@ def settings(findings: Findings) -> Element:
     config = findings.config
     asked: dict[str, object] = {"recipe": config.recipe_name, "cells": ", ".join(config.cells)}
     asked |= {name: value for name, value in asdict(config.recipe).items() if name != "cell"}
-    asked |= {"seed": config.seed, "threads": config.threads}
+    asked |= {"seed": config.seed, "threads": config.threads, "LightGBM's trees": config.trees or "none"}
     asked |= {"on gap": config.policy.on_gap, "on outlier": config.policy.on_outlier}
     asked |= {"data": config.data["place"], "kind of data": findings.kind}
     asked |= {"time zone of stamps": config.data["tz"], "a stamp is an hour's": config.data["stamp"]}

@@ -1,0 +1,67 @@
+"""Files that hold a frame: CSV and Parquet."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.files import check_header
+
+_PARQUET = (".parquet", ".pq")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_MARKED = "={}"
+
+
+def read_frame_file(path: Path, id_col: str, text_ids: bool = False) -> pd.DataFrame:
+    """Read a file.
+
+    Args:
+        path: CSV, or Parquet by its suffix.
+        id_col: the column that names series: of a CSV file it is read as it is written, so that 001 is not 1
+            and NA is a name; where every name is a whole number written plainly, they are whole numbers.
+        text_ids: whether they are text nevertheless, as in a file before that had others too.
+
+    Raises:
+        ForecastError: it is missing, no such file, or has two columns of one name.
+    """
+    if path.is_dir():
+        raise ForecastError(f"{path}: is a folder; fit alone reads folders, a file at a time")
+    if not path.is_file():
+        raise ForecastError(f"{path}: no such file")
+    try:
+        return pd.read_parquet(path) if path.suffix.lower() in _PARQUET else _read_csv(path, id_col, text_ids)
+    except ImportError as error:
+        raise ForecastError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from error
+    except UnicodeDecodeError as error:
+        raise ForecastError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+    except (ValueError, OSError) as error:
+        kind = "Parquet file" if path.suffix.lower() in _PARQUET else "CSV table"
+        raise ForecastError(f"{path}: not a {kind}: {' '.join(str(error).split())}") from error
+
+
+def _read_csv(path: Path, id_col: str, text_ids: bool) -> pd.DataFrame:
+    how: Any = {"encoding": "utf-8-sig", "skipinitialspace": True}
+    first = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **how)
+    names = Counter(str(name) for name in first.iloc[0] if name != "")
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:  # pandas would call the second one by another name
+        raise ForecastError(f"{path}: two columns are called {twice[0]!r}; expected every name once")
+    # marked, or pandas would take some names for blanks
+    table = pd.read_csv(path, converters={id_col: _MARKED.format}, **how)
+    check_header(table)
+    if id_col in table.columns:
+        table[id_col] = _as_written(table[id_col], text_ids)
+    return table
+
+
+def _as_written(cells: Any, text_ids: bool) -> Any:
+    """Names of series from their marked cells: whole numbers, or text; an empty cell is blank."""
+    found = {one: one.removeprefix(_MARKED.format("")) for one in cells.unique()}
+    if not text_ids and all(_WHOLE.fullmatch(name) for name in found.values()):
+        numbers = cells.map({one: int(name) for one, name in found.items()})
+        if pd.api.types.is_integer_dtype(numbers.dtype):
+            return numbers
+    return cells.map({one: name or None for one, name in found.items()})
