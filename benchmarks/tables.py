@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 
 from benchmarks.forecast_tables import FORECAST
 from benchmarks.table_rows import Row, newest, table
@@ -32,25 +32,14 @@ PEERS = ("torch", "onnxruntime")
 def _times(
     op: str, mode: str, dtype: str = "float32"
 ) -> tuple[Path, Row, dict[Shape, dict[tuple[str, str], Row]]]:
-    """Rows of one op, mode and dtype: by shape, then by threads and who; of several runs their median."""
+    """Rows of one op, mode and dtype: by shape, then by threads and who."""
     source, rows = newest("cells", op=op, mode=mode)
-    runs: dict[Shape, dict[tuple[str, str], list[Row]]] = {}
+    found: dict[Shape, dict[tuple[str, str], Row]] = {}
     for row in rows:
         if row["dtype"] == dtype:
             shape = tuple(row[key] for key in "TBIH")
-            runs.setdefault(shape, {}).setdefault((row["threads"], row["who"]), []).append(row)
-    found = {
-        shape: {who: _median(measured) for who, measured in by_who.items()} for shape, by_who in runs.items()
-    }
+            found.setdefault(shape, {})[row["threads"], row["who"]] = row
     return source, rows[0], found
-
-
-def _median(runs: list[Row]) -> Row:
-    """One row of a case that was measured in several runs."""
-    numbers = ("p50_ms", "of_peak_gflops")
-    return runs[0] | {
-        name: str(median(float(run[name]) for run in runs)) for name in numbers if runs[0][name]
-    }
 
 
 def _ratios(by_who: dict[tuple[str, str], Row], threads: str, peer: str) -> list[float]:
@@ -111,6 +100,26 @@ def _bfloat16() -> str:
     for threads in ("1 thread", "2 threads"):
         columns += [f"ms, {threads}", "float32", "torch's bfloat16"]
     return table(columns, lines, source, about)
+
+
+def _weight_gradients() -> str:
+    source, rows = newest("weight-gradients")
+    times: dict[Shape, dict[tuple[str, str], float]] = {}
+    for row in rows:
+        shape = (row["op"].upper(), *(row[key] for key in "TBIH"))
+        times.setdefault(shape, {})[row["threads"], row["way"]] = float(row["p50_ms"])
+    lines = []
+    for (op, *shape), by_way in times.items():
+        cells = [f"{op}, {', '.join(shape)}"]
+        for threads in ("1", "2"):
+            ours = by_way[threads, "chosen"]
+            others = [by_way[threads, way] / ours for way in ("d^T x", "(x^T d)^T")]
+            cells += [f"{ours:.3g}", *(f"{ratio:.2f}" for ratio in others)]
+        lines.append(cells)
+    columns = ["T, B, I, H"]
+    for threads in ("1 thread", "2 threads"):
+        columns += [f"ms, {threads}", "always d^T x", "always (x^T d)^T"]
+    return table(columns, lines, source, rows[0])
 
 
 def _memory() -> str:
@@ -187,6 +196,7 @@ TABLES: dict[str, Callable[[], str]] = {
         for mode in ("inference", "training", "step")
     },
     "bfloat16": _bfloat16,
+    "weight-gradients": _weight_gradients,
     "memory": _memory,
     "converted": _converted,
     "compile-time": _compile,

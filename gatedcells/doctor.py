@@ -2,7 +2,6 @@
 
 import os
 import platform
-from importlib import metadata
 
 import click
 import torch
@@ -12,6 +11,7 @@ from rich.table import Table
 import gatedcells
 from gatedcells.backends import BACKENDS, ENVIRONMENT_VARIABLE, Request, explain
 from gatedcells_kernels.cpu import library
+from gatedcells_kernels.triton import library as triton
 
 
 @click.command()
@@ -43,7 +43,7 @@ def _facts() -> list[tuple[str, str]]:
         ("torch", f"{torch.__version__}, {torch.get_num_threads()} thread(s)"),
         ("CPU", f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()} as torch sees it"),
         ("CPU kernels", _cpu_kernels()),
-        ("triton", _version("triton")),
+        ("triton", triton.version() or "not installed"),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("CUDA device", cuda),
         (ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE) or "not set"),
@@ -57,10 +57,3 @@ def _cpu_kernels() -> str:
         return f"none: {reason}"
     loaded = library.load()
     return f"{loaded.levels[loaded.level]} (this CPU runs {', '.join(loaded.levels)})"
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "not installed"

@@ -1,7 +1,8 @@
 """Compile the CPU kernels when gatedcells is installed or its wheel is built.
 
-Without a C++ compiler the installation goes on, says so, and computes with plain torch. A compiler that
-fails on the sources stops it: that is a fault, not a choice.
+Without a C++ compiler the installation goes on, says so, and computes with plain torch; on Windows also with
+one that cannot build the sources, unless ``$CXX`` names it. Any other compiler that fails stops it: that is a
+fault, not a choice.
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ class CompileKernels(BuildHookInterface[Any]):
         assert spec.loader is not None
         build = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(build)
+        why_not = FOLDER / build.WHY_NOT
         try:
             library = build.build()
         except build.NoCompiler as error:
             self.app.display_warning(f"gatedcells: no CPU kernels, plain torch will compute: {error}")
+            why_not.write_text(f"{error}\n", encoding="utf-8")  # for `gatedcells doctor`
+            build_data["artifacts"].append(why_not.relative_to(self.root).as_posix())
             return
-        build_data["artifacts"].append(str(library.relative_to(self.root)))
+        why_not.unlink(missing_ok=True)
+        build_data["artifacts"].append(library.relative_to(self.root).as_posix())
         build_data["pure_python"] = False
         # a library without Python's ABI: one wheel for all versions of Python
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,19 @@ def test_a_kernel_that_was_asked_for_runs_or_raises():
         chosen(H=128, device=small)
 
 
+@pytest.mark.parametrize(("numbers", "rows"), [("ieee", 16), ("tf32", 64), ("half", 64)])
+@pytest.mark.parametrize("cell", launch.GATES)
+def test_more_tiles_of_rows_than_a_grid_takes_run_on_the_library(cell, numbers, rows):
+    most = 65535 * rows
+    plan = chosen(cell, B=most, H=512, numbers=numbers)
+    assert (plan.kernel, plan.entry.rows) == ("steps", rows)
+    plan = chosen(cell, B=most + 1, H=512, numbers=numbers)
+    assert plan.kernel == "library"
+    assert f"steps: 65536 tiles of {rows} rows, a grid takes 65535" in str(plan)
+    with launch.prefer("steps"), pytest.raises(ValueError, match="65536 tiles of"):
+        chosen(cell, B=most + 1, H=512, numbers=numbers)
+
+
 def test_the_table_can_be_printed():
     lines = launch.printed().splitlines()
     assert lines[0].split() == [*launch.Entry._fields, "bytes", "on", "the", "chip"]
@@ -196,7 +210,7 @@ FEW_REGISTERS = 16 * 4
 
 # The Triton and the sources (see `sources`) of which every entry was compiled by the test below and found as
 # the rows say. With any other all entries are compiled, which takes minutes; then this line may follow.
-COMPILED = ("3.9.0", "8bda63a8b3fa261668fe4b1e47b3bda58639ad5fe80150aecc467591e333b8b3")
+COMPILED = ("3.9.0", "881e9faf85fc1c77fb64e8b14779f87c664757c83ef4cba0b3810a36a3dcecff")
 FEW_UNITS = 64
 
 
@@ -323,6 +337,31 @@ def test_what_the_entries_leave_out_compiles_too(target, tmp_path):
     library |= {f"GRU library backward, {phase}" for phase in ("all", "candidate", "reset")}
     library |= {"LSTM library forward", "LSTM library forward, projected", "LSTM library backward"}
     assert {row["variant"] for row in rows} == whole | cut | library
+
+
+def test_no_kernel_multiplies_rows_by_units_in_32_bits(tmp_path):
+    """As many rows as a grid takes have more numbers. Times and rows are: a tape bounds those."""
+    program = (
+        "from gatedcells_kernels.triton import ahead\n"
+        "for variant in ahead.variants():\n"
+        "    if ' steps ' in variant.name:\n"
+        "        print('variant', variant.name)\n"
+        "        print(ahead.compiled_variant(variant, 'sm_90').asm['ttir'])\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT / "kernels",
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    variants = done.stdout.split("variant ")[1:]
+    assert len(variants) == 8
+    for variant in variants:
+        constants = dict(re.findall(r"(%\S+) = arith.constant (\d+) : i32", variant))
+        with_rows = re.findall(r"arith.muli %B, (%\S+) : i32|arith.muli (%\S+), %B : i32", variant)
+        assert with_rows, variant
+        factors = {int(constants[name]) for name in map("".join, with_rows) if name in constants}
+        assert factors <= {2}, variant.splitlines()[0]
 
 
 @pytest.mark.parametrize(("version", "twice"), RECORDED)

@@ -142,6 +142,21 @@ def test_a_layer_in_torchs_graphs_trains_with_the_bits_of_the_layer(name, option
         assert all(map(torch.equal, everything(graphed, x), expected))
 
 
+@pytest.mark.parametrize("kernel", ["whole", "slices", "steps", "library"])
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_on_a_second_gpu_the_current_device_changes_no_bit(name, kernel, dtype):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    T, B, H = 9, 5, 50
+    ours, _ = both(name, H, dtype)
+    ours, x = ours.to("cuda:1"), torch.randn(T, B, H, device="cuda:1", dtype=dtype)
+    with launch.prefer(kernel):
+        with torch.cuda.device(1):
+            expected = everything(ours, x)
+        assert all(map(torch.equal, everything(ours, x), expected))
+        assert torch.cuda.current_device() == 0
+
+
 def test_a_grid_larger_than_the_device_is_refused_before_it_is_launched():
     ours, _ = both("GRU", 256, torch.bfloat16)
     x = torch.randn(4, 1 << 16, 256, device="cuda", dtype=torch.bfloat16)

@@ -11,24 +11,42 @@ import hashlib
 import itertools
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
 LIBRARY = "_native.dll" if os.name == "nt" else "_native.so"
+WHY_NOT = "_native.txt"  # in the library's place: why it was not built
 X86 = ("x86_64", "amd64", "i386", "i686")
 
-# name, vector bytes, vector registers, compiler flags
-BASELINE = {"x86": ("baseline", 16, 16, []), "other": ("baseline", 16, 32, [])}
+
+class Level(NamedTuple):
+    """An instruction set that the library is compiled for."""
+
+    name: str
+    vector_bytes: int
+    registers: int
+    flags: list[str]
+    line: str  # of C++ that comes to its instructions
+
+
+BASELINE = {"x86": Level("baseline", 16, 16, [], ""), "other": Level("baseline", 16, 32, [], "")}
+AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"]
 WIDER = [
-    ("avx2", 32, 16, ["-mavx2", "-mfma"]),
-    ("avx512", 64, 32, ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma",
-                        "-mprefer-vector-width=512"]),
-    ("avx512_bf16", 64, 32, ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx512bf16", "-mfma",
-                             "-mprefer-vector-width=512"]),
+    Level("avx2", 32, 16, ["-mavx2", "-mfma"],
+          "__m256i f(__m256i a) { return _mm256_add_epi32(a, a); }\n"
+          "__m256 g(__m256 a) { return _mm256_fmadd_ps(a, a, a); }"),
+    Level("avx512", 64, 32, AVX512,
+          "__m512d f(__m512d a) { return _mm512_maskz_loadu_pd(1, &a) + _mm512_scalef_pd(a, a); }\n"
+          "__m512d g(__m512d a) { return _mm512_xor_pd(a, a); }\n"
+          "__m256i h(void* a) { return _mm256_maskz_loadu_epi16(1, a); }"),
+    Level("avx512_bf16", 64, 32, [*AVX512, "-mavx512bf16"],
+          "__m512 f(__m512 a, __m512bh b) { return _mm512_dpbf16_ps(a, b, b); }"),
 ]  # fmt: skip
 # Not -ffast-math: it would delete the rounding trick of the exponential and the care for NaN.
 COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",
@@ -44,7 +62,11 @@ SANITIZE = [
 
 
 class NoCompiler(RuntimeError):
-    """There is no C++ compiler; the message says where it was looked for."""
+    """There is no C++ compiler that can build the library; the message says why, in a line."""
+
+
+class CompilerFailed(RuntimeError):
+    """The compiler failed on the sources; the message is the command and what it said."""
 
 
 def digest() -> str:
@@ -55,40 +77,73 @@ def digest() -> str:
     return sums.hexdigest()[:16]
 
 
-def compiler() -> str:
-    """The C++ compiler: ``$CXX``, else ``c++``, ``g++`` or ``clang++``.
+def compiler() -> list[str]:
+    """The C++ compiler: ``$CXX``, a program or a command with arguments; else ``c++``, ``g++``, ``clang++``.
 
     Raises:
-        NoCompiler: none of them is there.
+        NoCompiler: none of them is there, or ``$CXX`` is no command.
     """
-    asked = os.environ.get("CXX")
+    asked = os.environ.get("CXX", "").strip()
     for name in [asked] if asked else ["c++", "g++", "clang++"]:
-        found = shutil.which(name.split()[0])
+        found = shutil.which(name)  # before it is cut: a path may have spaces
         if found:
-            return found
-    raise NoCompiler(f"CXX={asked} is not a program" if asked else "no c++, g++ or clang++ on the PATH")
+            return [found]
+    if not asked:
+        raise NoCompiler("no c++, g++ or clang++ on the PATH")
+    try:
+        program, *arguments = _words(asked)
+    except ValueError as error:
+        raise NoCompiler(f"CXX={asked} is no command: {error}") from error
+    found = shutil.which(program)
+    if found is None:
+        raise NoCompiler(f"CXX={asked}: {program} is not a program")
+    return [found, *arguments]
+
+
+def _words(command: str) -> list[str]:
+    """A command's words; on Windows a backslash is a part of a path."""
+    if platform.system() != "Windows":
+        return shlex.split(command)
+    return [word.strip("\"'") for word in shlex.split(command, posix=False)]
 
 
 def build(target: Path | None = None, *, sanitize: bool = False) -> Path:
     """Compile and link the library, beside its target first, so that a failure leaves the old one.
 
-    From the first instruction set on that the compiler does not know, the library goes without.
+    From the first instruction set on that the compiler or its assembler does not know, the library goes
+    without.
 
     Raises:
-        NoCompiler: see `compiler`.
-        RuntimeError: the compiler failed; with what it said.
+        NoCompiler: see `compiler`; on Windows also one that nobody named in ``$CXX`` and that failed: not
+            every one there can build the sources.
+        CompilerFailed: it failed elsewhere.
     """
-    target = target or FOLDER / LIBRARY
     cxx = compiler()
+    try:
+        return _built(cxx, target or FOLDER / LIBRARY, sanitize)
+    except CompilerFailed as error:
+        if platform.system() != "Windows" or os.environ.get("CXX", "").strip():
+            raise
+        raise NoCompiler(f"{cxx[0]} cannot build them: {_complaint(str(error))}") from error
+
+
+def _complaint(said: str) -> str:
+    """The line in which a compiler said what is wrong."""
+    lines = [line.strip() for line in said.splitlines()[1:] if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[-1])
+
+
+def _built(cxx: list[str], target: Path, sanitize: bool) -> Path:
     x86 = platform.machine().lower() in X86
-    wider = [*itertools.takewhile(lambda level: _knows(cxx, level[3]), WIDER if x86 else [])]
+    wider = [*itertools.takewhile(lambda level: _knows(cxx, level), WIDER if x86 else [])]
     levels = [BASELINE["x86" if x86 else "other"], *wider]
     flags = [*COMMON, *(["-DGATEDCELLS_X86"] if x86 else []), *(SANITIZE if sanitize else [])]
     with tempfile.TemporaryDirectory() as scratch:
         jobs = [
-            (f"level_{name}.o", "level.cpp", [f"-DGATEDCELLS_LEVEL={name}",
-             f"-DGATEDCELLS_VECTOR_BYTES={width}", f"-DGATEDCELLS_REGISTERS={registers}", *extra])
-            for name, width, registers, extra in levels
+            (f"level_{level.name}.o", "level.cpp", [f"-DGATEDCELLS_LEVEL={level.name}",
+             f"-DGATEDCELLS_VECTOR_BYTES={level.vector_bytes}",
+             f"-DGATEDCELLS_REGISTERS={level.registers}", *level.flags])
+            for level in levels
         ] + [
             ("native.o", "native.cpp", [f'-DGATEDCELLS_SOURCES="{digest()}"',
              f"-DGATEDCELLS_LEVELS={len(levels)}"]),
@@ -98,31 +153,32 @@ def build(target: Path | None = None, *, sanitize: bool = False) -> Path:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             list(
                 pool.map(
-                    lambda job: _run([cxx, *flags, *job[2], "-c", str(FOLDER / job[1]), "-o",
+                    lambda job: _run([*cxx, *flags, *job[2], "-c", str(FOLDER / job[1]), "-o",
                                       str(Path(scratch) / job[0])]),
                     jobs,
                 )
             )  # fmt: skip
         beside = target.with_name(target.name + ".new")
         dl = [] if platform.system() in ("Darwin", "Windows") else ["-ldl"]
-        _run([cxx, *flags, "-shared", *objects, *dl, "-o", str(beside)])
+        _run([*cxx, *flags, "-shared", *objects, *dl, "-o", str(beside)])
         os.replace(beside, target)
     return target
 
 
-def _knows(cxx: str, flags: list[str]) -> bool:
-    """Whether the compiler takes these flags: an old one does not know the newest instruction sets."""
+def _knows(cxx: list[str], level: Level) -> bool:
+    """Whether the compiler takes a level's flags and its assembler the instructions: an old one does not know
+    the newest, and one need not be as old as the other."""
     with tempfile.TemporaryDirectory() as scratch:
-        empty = Path(scratch) / "empty.cpp"
-        empty.touch()
-        command = [cxx, *flags, "-fsyntax-only", str(empty)]
+        asked = Path(scratch) / "asked.cpp"
+        asked.write_text(f"#include <immintrin.h>\n{level.line}\n", encoding="utf-8")
+        command = [*cxx, *level.flags, "-c", str(asked), "-o", str(asked.with_suffix(".o"))]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}\nfailed:\n{done.stderr}")
+        raise CompilerFailed(f"{' '.join(command)}\nfailed:\n{done.stderr}")
 
 
 if __name__ == "__main__":

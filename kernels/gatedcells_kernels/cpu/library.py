@@ -116,9 +116,10 @@ def load() -> Library:
     """
     path = Path(os.environ.get(LIBRARY_VARIABLE) or build.FOLDER / build.LIBRARY)
     if not path.exists():
+        noted = path.with_name(build.WHY_NOT)
+        reason = noted.read_text(encoding="utf-8").strip() if noted.exists() else "no C++ compiler was found"
         raise Unavailable(
-            "its kernels were not built: the installation found no C++ compiler"
-            " (install one, then install gatedcells again)"
+            f"its kernels were not built: {reason} (install a C++ compiler, then install gatedcells again)"
         )
     try:
         library = Library(path)

@@ -126,7 +126,7 @@ def run_whole(kernel: Any, plan: launch.Plan, given: dict[str, Any]) -> None:
     if "P" in given:
         tiles["OUTPUTS"] = launch.padded(given["P"])
     grid = (triton.cdiv(given["B"], entry.rows), directions(given))
-    kernel[grid](**_with_rounded_weights(given), **tiles, num_warps=entry.warps, **_options())
+    _launch(kernel, grid, **_with_rounded_weights(given), **tiles, num_warps=entry.warps, **_options())
 
 
 def run_slices(kernel: Any, plan: launch.Plan, given: dict[str, Any], *, visits: int) -> None:
@@ -146,9 +146,9 @@ def run_slices(kernel: Any, plan: launch.Plan, given: dict[str, Any], *, visits:
     given = _with_rounded_weights(given)
     spans = [(0, visits)] if meet else [(visit, visit + 1) for visit in range(visits)]
     for first, last in spans:
-        kernel[grid](
-            **given, counters=counters, first=first, last=last, UNITS=entry.units, ROWS=entry.rows,
-            DEPTH=entry.depth, MEET=meet, num_warps=entry.warps, **options,
+        _launch(
+            kernel, grid, **given, counters=counters, first=first, last=last, UNITS=entry.units,
+            ROWS=entry.rows, DEPTH=entry.depth, MEET=meet, num_warps=entry.warps, **options,
         )  # fmt: skip
 
 
@@ -157,7 +157,14 @@ def run_pointwise(kernel: Any, given: dict[str, Any], **more: Any) -> None:
     names = set(kernel.arg_names)
     given = {name: value for name, value in (given | more).items() if name in names}
     grid = (triton.cdiv(given["B"] * given["H"], launch.POINTWISE),)
-    kernel[grid](**given, SIZE=launch.POINTWISE, num_warps=4, **_options())
+    _launch(kernel, grid, **given, SIZE=launch.POINTWISE, num_warps=4, **_options())
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], /, **arguments: Any) -> None:
+    """Launch on the device of the tensors: Triton by itself takes torch's current one."""
+    like = next(value for value in arguments.values() if isinstance(value, Tensor))
+    with torch.cuda.device_of(like):  # of a CPU tensor, in the interpreter, nothing
+        kernel[grid](**arguments)
 
 
 def _options() -> dict[str, Any]:

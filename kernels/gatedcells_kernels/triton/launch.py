@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 
 from gatedcells_kernels.tape import GRU_GATES, LSTM_GATES
-from gatedcells_kernels.triton.library import interprets
+from gatedcells_kernels.triton.library import interprets, why_not
 
 KERNELS = ("whole", "slices", "steps", "library")
 GATES = {"GRU": len(GRU_GATES), "LSTM": len(LSTM_GATES)}
@@ -33,6 +33,7 @@ TILES = 2  # of a state that the compiler has on the chip at once beside sliced 
 # Bytes of states that all programs together read a step, from which on meeting loses to launching: a guess,
 # until benchmarks.meetings and benchmarks.gpu have run on a GPU.
 BROADCAST = 8 << 20
+ACROSS = 65535  # programs along the second axis of a grid, where tiles of rows lie: CUDA's limit
 
 
 class Device(NamedTuple):
@@ -162,9 +163,16 @@ TABLE = (
 
 @functools.cache
 def device(index: int | None) -> Device:
-    """The device of a tensor; the interpreter runs one program after another."""
+    """The device of a tensor; the interpreter runs one program after another.
+
+    Raises:
+        RuntimeError: the kernels cannot run on this one, perhaps on another one here.
+    """
     if interprets():
         return Device("Triton's interpreter", 1, 1 << 40)
+    refusal = why_not(index)
+    if refusal is not None:
+        raise RuntimeError(f"Triton's kernels cannot run on cuda:{index}: {refusal}")
     found = torch.cuda.get_device_properties(index)
     shared = getattr(found, "shared_memory_per_block_optin", 64 << 10)
     return Device(found.name, found.multi_processor_count, shared)
@@ -199,6 +207,9 @@ def _why_not(entry: Entry, kernel: str, request: Request, device: Device) -> str
         broadcast = request.directions * request.B * states_read(entry, request) * entry.bytes
         if broadcast > BROADCAST:
             return f"{broadcast} bytes of states read a step, from {BROADCAST} on other kernels are better"
+    tiles = -(-request.B // entry.rows)
+    if kernel == "steps" and tiles > ACROSS:
+        return f"{tiles} tiles of {entry.rows} rows, a grid takes {ACROSS}"
     return None
 
 

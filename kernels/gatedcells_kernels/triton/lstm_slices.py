@@ -234,7 +234,7 @@ def lstm_slices_backward(
     at = far * H + unit[None, :]
     if first > 0:
         direct += load(carry + at, inside)
-        d_cell_state += load(carry + at + B * H, inside)
+        d_cell_state += load(carry + at + B.to(tl.int64) * H, inside)
     else:
         if d_last_hidden is not None:
             direct += load(d_last_hidden + at, inside)
@@ -309,4 +309,4 @@ def lstm_slices_backward(
         visit += 1
     if last <= T:
         store(carry + at, direct, inside)
-        store(carry + at + B * H, d_cell_state, inside)
+        store(carry + at + B.to(tl.int64) * H, d_cell_state, inside)

@@ -23,5 +23,7 @@ def rounded_to_tf32(weight: Tensor) -> Tensor:
     """A contiguous copy of a float32 tensor, each number the nearest that tf32 has."""
     weight = weight.contiguous()
     rounded = torch.empty_like(weight)
-    _round[(triton.cdiv(weight.numel(), SIZE),)](weight, rounded, weight.numel(), SIZE=SIZE)
+    grid = (triton.cdiv(weight.numel(), SIZE),)
+    with torch.cuda.device_of(weight):  # as in calls.py
+        _round[grid](given=weight, rounded=rounded, count=weight.numel(), SIZE=SIZE)
     return rounded
