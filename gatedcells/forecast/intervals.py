@@ -7,7 +7,6 @@ Nothing of an hour, nor of any later one, enters its interval.
 
 import bisect
 import math
-import sys
 import warnings
 from collections import deque
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ _MEMORY = 24 * 60  # hours whose scores are ranked
 _ADAPTS = 0.005  # of the level, an hour
 _FORGETS = 1 / 60  # of the usual error of an hour of the day, a day
 _FURTHEST = math.log(1000)  # a meter that fails shall not widen intervals without end
+_ROUNDING = 1e-12  # of a logarithm: less is no error
 _HOURS = 24
 _MOST_LEVELS, _MOST_DAYS, _FURTHEST_MISS = 100, 10**9, 1e6  # of what is read
 
@@ -101,7 +101,8 @@ class Calibrator:
             return np.full(len(self.levels), np.nan)
         ranks = [conformal_rank(n, miss) for miss in self._misses]
         reach = np.array([self._ranked[rank - 1] if rank > 0 else 0.0 for rank in ranks])
-        return np.minimum(reach * self._usual_at(hour), _FURTHEST)
+        with np.errstate(over="ignore"):  # beyond the furthest, however far
+            return np.minimum(reach * self._usual_at(hour), _FURTHEST)
 
     def see(self, forecast_mw: float, actual_mw: float, hour: int) -> None:
         """Learn what an hour was; NaN teaches nothing. The error of a forecast of zero or less counts as the
@@ -127,7 +128,7 @@ class Calibrator:
     def _usual_at(self, hour: int) -> float:
         """The usual error at an hour of the day, no less than a tenth of that of all hours."""
         everywhere = float(self._usual[self._days > 0].mean())
-        least = max(0.1 * everywhere, sys.float_info.min)
+        least = max(0.1 * everywhere, _ROUNDING)
         return max(float(self._usual[hour]), least) if self._days[hour] else max(everywhere, least)
 
     def to_json(self) -> dict[str, Any]:

@@ -119,8 +119,10 @@ def test_a_changed_json_file_is_refused_or_changes_no_forecast(data, run, conten
     text = json.dumps(changed(content[name], path, data.draw(VALUES), how))
     before = (run / name).read_bytes()
     (run / name).write_text(text)
-    found, refusal = outcome(forecast, run)
-    (run / name).write_bytes(before)
+    try:
+        found, refusal = outcome(forecast, run)
+    finally:
+        (run / name).write_bytes(before)
     if found is None:
         assert "\n" not in refusal
         assert str(run) in refusal, "the message names the file"
@@ -143,8 +145,10 @@ def test_a_changed_header_of_the_weights_is_refused_or_changes_no_forecast(data,
     spoilt = bytearray(whole)
     spoilt[at] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(spoilt))
-    found, refusal = outcome(forecast, run)
-    path.write_bytes(whole)
+    try:
+        found, refusal = outcome(forecast, run)
+    finally:
+        path.write_bytes(whole)
     assert str(run) in refusal if found is None else np.array_equal(found.load_mw, expected.load_mw)
 
 

@@ -153,3 +153,23 @@ def test_in_every_region_the_coverage_is_within_two_points(data_root: Path):
         found = intervals(Calibrator(), ratio.forecast(region), region.actual_mw, hours)
         scores = score_intervals(found, region.actual_mw)
         assert scores.coverage == pytest.approx(LEVELS, abs=0.02), region.name
+
+
+def test_errors_of_any_size_in_a_folder_reach_no_further_than_the_furthest():
+    one = Calibrator()
+    for hour in range(72):
+        one.see(100.0, 101.0, hour % 24)
+    content = one.to_json()
+    content["usual"][5], content["scores"][-3:] = 1e308, [1e308, 1e300, 5.0]
+    found = Calibrator.from_json(content)
+    assert (found.factors(5) == math.log(1000)).all()
+    assert np.isfinite(found.factors(6)).all()
+
+
+def test_one_error_after_none_at_all_is_a_number_that_can_be_written():
+    one = Calibrator()
+    for hour in range(72):
+        one.see(100.0, 100.0, hour % 24)
+    one.see(100.0, 1e300, 0)
+    json.dumps(one.to_json(), allow_nan=False)
+    assert (one.factors(0) <= math.log(1000)).all()
