@@ -40,7 +40,8 @@ def main() -> None:
         loads = stream.forecast_mw
         end = len(load)
         table = FeatureTable.join(
-            [table_of(forecaster.recipe, forecaster.scales, s, s.load_mw, end - WINDOW, end) for s in series]
+            (table_of(forecaster.recipe, forecaster.scales, s, s.load_mw, end - WINDOW, end) for s in series),
+            SERIES * WINDOW,
         )
         window = table.inputs(torch.arange(SERIES) * WINDOW + torch.arange(WINDOW)[:, None])
         network, state = forecaster.network.eval(), stream._state
