@@ -14,7 +14,7 @@ from gatedcells.forecast.conformal import level_pairs
 from gatedcells.forecast.data import FloatArray, IntArray
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.grid import HOUR_S, Grid
-from gatedcells.forecast.metrics import coverage, naive_mae, pinball_loss, score_by_step
+from gatedcells.forecast.metrics import coverage, defined, naive_mae, pinball_loss, score_by_step
 from gatedcells.forecast.panel import Panel
 from gatedcells.forecast.panel_inputs import PanelInputs
 from gatedcells.forecast.panel_model import PanelModel
@@ -202,8 +202,8 @@ def scores(
 
 def _mean_of(values: Sequence[float | None]) -> float | None:
     """Over those that are defined; None if none is."""
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if defined else None
+    found = [value for value in values if value is not None]
+    return float(np.mean(found)) if found else None
 
 
 def interval_scores(
@@ -217,13 +217,9 @@ def interval_scores(
         own = places.series == at
         actual, forecast = places.actual[own], quantiles[own]
         losses = [pinball_loss(forecast[..., one], actual, quantile) for one, quantile in enumerate(q)]
-        found[str(name)] = {"pinball": _defined(float(np.mean(losses)))}
+        found[str(name)] = {"pinball": defined(float(np.mean(losses)))}
         for level, (low, high) in zip(model.fit.level, level_pairs(model.fit.level, q), strict=True):
             covered = coverage(forecast[..., low], forecast[..., high], actual)
-            found[str(name)][f"coverage_{level:g}"] = _defined(covered)
+            found[str(name)][f"coverage_{level:g}"] = defined(covered)
     names = next(iter(found.values()))
     return found | {"mean": {one: _mean_of([r[one] for r in found.values()]) for one in names}}
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else value

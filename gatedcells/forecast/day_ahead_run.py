@@ -30,7 +30,7 @@ from gatedcells.forecast.panel import Panel
 from gatedcells.forecast.panel_model import PanelModel
 from gatedcells.forecast.panel_report import FrameReport
 from gatedcells.forecast.progress import progress_bar
-from gatedcells.forecast.report import narrow_table
+from gatedcells.forecast.report import narrow_table, number
 from gatedcells.forecast.sources import Source
 from gatedcells.forecast.windows import prepare
 
@@ -188,7 +188,7 @@ def _show(found: dict[str, Any], name: str, regions: Sequence[str], source: Sour
         means = [one["mean"]["mean"][score] for one in models.values()]
         best = min((mean for mean in means if mean is not None), default=None)
         for model, mean in zip(models, means, strict=True):
-            row = (_number(models[model]["mean"][step][score], 3) for step in steps)
+            row = (number(models[model]["mean"][step][score], 3) for step in steps)
             table.add_row(model, *row, style="bold green" if mean is not None and mean == best else "")
         console.print(table)
     table = narrow_table(f"By region, all hours ahead{simulated}")
@@ -201,8 +201,11 @@ def _show(found: dict[str, Any], name: str, regions: Sequence[str], source: Sour
         said = "pinball\nMW" if kind == "pinball" else f"inside\n{kind.removeprefix('coverage_')}%"
         table.add_column(said, justify="right")
     for region in [*regions, "mean"]:
-        own = [_number(one[region]["mean"]["smape"], 2) for one in models.values()]
-        beside = [_number(intervals[region][kind], 1, 1 if kind == "pinball" else 100) for kind in kinds]
+        own = [number(one[region]["mean"]["smape"], 2) for one in models.values()]
+        beside = [
+            number(value if value is None or kind == "pinball" else 100 * value, 1)
+            for kind, value in intervals[region].items()
+        ]
         table.add_row(region, *own, *beside)
     console.print(table)
     trained = (
@@ -213,7 +216,3 @@ def _show(found: dict[str, Any], name: str, regions: Sequence[str], source: Sour
         f"{name}: {trained}\n{found['places']:,} places, each forecasting all hours ahead at once",
         soft_wrap=True,
     )
-
-
-def _number(value: float | None, digits: int, times: float = 1) -> str:
-    return "undefined" if value is None else f"{times * value:.{digits}f}"

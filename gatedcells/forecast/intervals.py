@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gatedcells.forecast.data import FloatArray
-from gatedcells.forecast.metrics import UndefinedScore, coverage, pinball_loss
+from gatedcells.forecast.metrics import UndefinedScore, coverage, defined, pinball_loss
 
 LEVELS = (0.80, 0.95)
 _MEMORY = 24 * 60  # hours whose scores are ranked
@@ -61,13 +61,9 @@ class IntervalScores:
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, None for NaN."""
         return {
-            name: [_plain(one) for one in value] if isinstance(value, tuple) else _plain(value)
+            name: [defined(one) for one in value] if isinstance(value, tuple) else defined(value)
             for name, value in asdict(self).items()
         }
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def conformal_rank(scores: int, miss: float) -> int:

@@ -39,7 +39,12 @@ class Scores:
 
     def to_json(self) -> dict[str, float | None]:
         """Plain numbers, None for NaN."""
-        return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
+        return {name: defined(value) for name, value in asdict(self).items()}
+
+
+def defined(value: float) -> float | None:
+    """A score as JSON has it: None for NaN."""
+    return None if np.isnan(value) else value
 
 
 def score(forecast_mw: FloatArray, actual_mw: FloatArray, naive_mae_mw: float) -> Scores:

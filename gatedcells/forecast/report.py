@@ -99,9 +99,9 @@ def region_table(results: Sequence[Result]) -> Table:
     for region in results[0].by_region:
         values = [result.by_region[region].smape for result in results]
         best = min((v for v in values if not np.isnan(v)), default=float("nan"))
-        table.add_row(region, *(Text(_number(v, 3), style="bold green" if v == best else "") for v in values))
+        table.add_row(region, *(Text(number(v, 3), style="bold green" if v == best else "") for v in values))
     table.add_section()
-    table.add_row("mean", *(_number(result.mean.smape, 3) for result in results))
+    table.add_row("mean", *(number(result.mean.smape, 3) for result in results))
     return table
 
 
@@ -116,12 +116,12 @@ def interval_table(results: Sequence[Result]) -> Table:
             table.add_column(f"{result.name}\n{100 * level:.0f}%", justify="right")
     for region in results[0].by_region if results else ():
         found = [(result.interval_scores or {})[region] for result in results]
-        table.add_row(region, *(_number(100 * share, 1) for one in found for share in one.coverage))
+        table.add_row(region, *(number(100 * share, 1) for one in found for share in one.coverage))
     if levels:
         table.add_section()
         every = [list((result.interval_scores or {}).values()) for result in results]
         widths = [np.mean([one.width[k] for one in own]) for own in every for k in range(len(own[0].width))]
-        table.add_row("mean width, %", *(_number(100 * float(width), 2) for width in widths))
+        table.add_row("mean width, %", *(number(100 * float(width), 2) for width in widths))
     return table
 
 
@@ -130,18 +130,19 @@ def _score_row(table: Table, result: Result, best: bool) -> None:
     style = "bold green" if best else ""
     table.add_row(
         Text(result.name, style=style),
-        Text(_number(mean.smape, 3), style=style),
-        _number(mean.article_smape, 3),
-        _number(mean.mae_mw, 1),
-        _number(mean.rmse_mw, 1),
-        _number(mean.mase, 3),
+        Text(number(mean.smape, 3), style=style),
+        number(mean.article_smape, 3),
+        number(mean.mae_mw, 1),
+        number(mean.rmse_mw, 1),
+        number(mean.mase, 3),
         "" if result.seconds is None else f"{result.seconds:.0f}",
         f"{result.parameters:,}" if result.parameters else "",
     )
 
 
-def _number(value: float, digits: int) -> str:
-    return "undefined" if np.isnan(value) else f"{value:,.{digits}f}"
+def number(value: float | None, digits: int) -> str:
+    """A score as a table shows it; None and NaN are undefined."""
+    return "undefined" if value is None or np.isnan(value) else f"{value:,.{digits}f}"
 
 
 def narrow_table(title: str) -> Table:
