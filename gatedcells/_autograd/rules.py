@@ -84,8 +84,8 @@ def rows(x: Tensor) -> Tensor:
 def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
     """``d_gates.T @ read`` for ``[n, G]`` and ``[n, K]``: what a weight ``[G, K]`` gets from n rows.
 
-    With few columns computed as the transpose of ``read.T @ d_gates``: BLAS libraries are several times
-    slower where the right side is narrow, and K, the input's features, is often a handful. Otherwise that
+    With few columns computed as the transpose of ``read.T @ d_gates``: BLAS libraries are slower
+    where the right side is narrow, and K, the input's features, is often a handful. Otherwise that
     costs more than it saves, because autograd lays the transposed result out anew. One row is no sum.
     """
     columns = read.shape[1]
