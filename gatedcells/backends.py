@@ -25,6 +25,7 @@ from gatedcells.validation import is_autocast_enabled
 AUTO = "auto"
 ENVIRONMENT_VARIABLE = "GATEDCELLS_BACKEND"
 EXPORT = "torch.export"
+Tensors = tuple[Tensor | None, ...]
 
 
 class BackendUnavailable(RuntimeError):
@@ -41,13 +42,12 @@ class Request(NamedTuple):
     transform: str | None  # what only plain torch serves: a torch.func transform, forward mode, export
     needs: str = ""  # what only the reference computes: return_gates, layer_norm, ...
     precision: str | None = None  # of float32's products, see `gatedcells.precision`
+    device_index: int | None = None  # which of the devices, where there are several
 
     def __str__(self) -> str:
         """The request in words."""
-        asked = [
-            *([self.needs] if self.needs else []),
-            *([f"precision={self.precision!r}"] * bool(self.precision)),
-        ]
+        asked = [self.needs] * bool(self.needs)
+        asked += [f"precision={self.precision!r}"] * bool(self.precision)
         what = f"{self.cell} {self.form}" + (f" with {', '.join(asked)}" if asked else "")
         return f"{what} on {self.device}, {_short(self.dtype)}"
 
@@ -74,11 +74,11 @@ class Choice(NamedTuple):
 _MODULES = {"triton": "gatedcells_kernels.triton", "cpu": "gatedcells_kernels.cpu"}
 
 
-def _why_unusable(name: str) -> str | None:
+def _why_unusable(name: str, index: int | None) -> str | None:
     module = _MODULES[name]
     if importlib.util.find_spec(module) is None:
         return f"its kernels ({module}) are not part of this installation"
-    return importlib.import_module(f"{module}.library").why_not()
+    return importlib.import_module(f"{module}.library").why_not(index)
 
 
 # What is installed does not change while a process runs, and a compiled graph may hold a constant. This is
@@ -99,15 +99,14 @@ _triton_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _kernels_refuse(name: str, device: str, dtypes: tuple[torch.dtype, ...], request: Request) -> str | None:
     if request.device != device:
         return f"needs a tensor on {device}, got {request.device}"
-    reason = _why_unusable(name)
+    reason = _why_unusable(name, request.device_index)
     if reason is not None:
         return reason
     if request.transform is not None:
         return f"{request.transform} needs plain torch"
-    if request.precision is not None:
-        reason = _precision.why_not(name, request.device, request.dtype, request.precision)
-        if reason is not None:
-            return reason
+    reason = _precision.why_not(name, request.device, request.dtype, request.precision)
+    if reason is not None:
+        return reason
     if request.needs:
         return f"its kernels compute the plain cell, without {request.needs}"
     if request.dtype not in dtypes:
@@ -139,8 +138,6 @@ def _never(_: Request) -> str | None:
 
 
 def _reference_refuses(request: Request) -> str | None:
-    if request.precision is None:
-        return None
     return _precision.why_not("reference", request.device, request.dtype, request.precision)
 
 
@@ -208,7 +205,7 @@ def requested(own: str = AUTO) -> tuple[str, str]:
     return AUTO, AUTO
 
 
-def _transform(tensors: tuple[Tensor | None, ...]) -> str | None:
+def _transform(tensors: Tensors) -> str | None:
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform (vmap, grad, jvp)"
     if forward_ad._current_level >= 0 and any(
@@ -220,10 +217,17 @@ def _transform(tensors: tuple[Tensor | None, ...]) -> str | None:
     return None
 
 
+def _request(cell: str, form: str, tensors: Tensors, needs: str, precision: str | None) -> Request:
+    input, transform = tensors[0], _transform(tensors)
+    assert input is not None
+    device, dtype = input.device, input.dtype
+    return Request(cell, form, device.type, dtype, transform, needs, precision, device.index)
+
+
 def resolve(
     cell: str,
     form: str,
-    tensors: tuple[Tensor | None, ...],
+    tensors: Tensors,
     backend: str = AUTO,
     needs: str = "",
     precision: str | None = None,
@@ -235,9 +239,7 @@ def resolve(
         BackendUnavailable: an explicit backend cannot run the call, or none can in this precision.
         ValueError: no such backend.
     """
-    input = tensors[0]
-    assert input is not None
-    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors), needs, precision)
+    request = _request(cell, form, tensors, needs, precision)
     name, source = requested(backend)
     if precision is not None or torch.compiler.is_compiling():  # torch's flags may change
         return _choose(request, name, source)
@@ -274,16 +276,14 @@ def _choose(request: Request, name: str, source: str) -> Choice:
 def explain(
     cell: str,
     form: str,
-    tensors: tuple[Tensor | None, ...],
+    tensors: Tensors,
     backend: str = AUTO,
     needs: str = "",
     precision: str | None = None,
 ) -> str:
     """What `resolve` would choose and why, one backend a line; an explicit one that cannot run is said
     to, not raised."""
-    input = tensors[0]
-    assert input is not None
-    request = Request(cell, form, input.device.type, input.dtype, _transform(tensors), needs, precision)
+    request = _request(cell, form, tensors, needs, precision)
     name, source = requested(backend)
     chosen = False
     lines = [f"{request}; {'nobody asked for a backend' if source == AUTO else f'{source}={name!r}'}"]

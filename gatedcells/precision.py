@@ -35,15 +35,17 @@ def _set_on_the_cpu() -> str:
     return "ieee" if said in ("none", "ieee", "highest") else str(said)
 
 
-def why_not(backend: str, device: str, dtype: torch.dtype, precision: str) -> str | None:
-    """Why a backend does not multiply so, None if it does.
+def why_not(backend: str, device: str, dtype: torch.dtype, precision: str | None) -> str | None:
+    """Why a backend does not multiply so, None if it does or nothing is asked for.
 
     Args:
         backend: its name.
         device: the tensors', "cpu", "cuda", ...
         dtype: the tensors', after autocast.
-        precision: "ieee" or "tf32".
+        precision: "ieee", "tf32" or None.
     """
+    if precision is None:
+        return None
     if dtype not in (torch.float32, torch.float64):
         return (
             f"precision={precision!r} is about float32, these numbers are {str(dtype).removeprefix('torch.')}"

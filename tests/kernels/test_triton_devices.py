@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gatedcells import backends
 from gatedcells_kernels.tape import Keep
 
 triton = pytest.importorskip("triton")
@@ -27,6 +28,12 @@ tf32 = pytest.importorskip("gatedcells_kernels.triton.tf32")
 
 H100 = launch.Device("H100", 132, 227 << 10)
 T, B, I, H = 3, 5, 4, 40
+
+
+class OnFirstGPU(torch.Tensor):
+    """In this machine's memory, but says otherwise."""
+
+    device = torch.device("cuda:0")
 
 
 class OnSecondGPU(torch.Tensor):
@@ -122,6 +129,7 @@ def test_every_launch_is_on_the_tensors_device_and_the_current_one_stays(cell, t
 @pytest.fixture
 def capabilities(monkeypatch):
     """Those of two GPUs, of which the first is current."""
+    monkeypatch.setattr(backends, "_chosen", {})
     found = [(9, 0), (7, 0)]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -143,6 +151,15 @@ def test_a_gpu_that_is_too_old_is_refused_though_another_one_is_current(capabili
     like = torch.empty(0).as_subclass(OnSecondGPU)
     explained = sequence.explain("GRU", like, 3, 5, 40, 40, True, 1)
     assert explained == "cannot run on cuda:1: needs compute capability 8.0 or higher, got 7.0"
+
+
+def test_such_a_gpu_is_refused_before_anything_is_launched(capabilities):
+    first, second = (torch.empty(0).as_subclass(kind) for kind in (OnFirstGPU, OnSecondGPU))
+    refusal = "needs compute capability 8.0 or higher, got 7.0"
+    assert backends.resolve("GRU", "sequence", (first,), "triton").backend == "triton"
+    with pytest.raises(backends.BackendUnavailable, match=refusal):
+        backends.resolve("GRU", "sequence", (second,), "triton")
+    assert f"triton     cannot run: {refusal}" in backends.explain("GRU", "sequence", (second,), "triton")
 
 
 def test_a_gpu_that_serves_is_taken_though_one_that_is_too_old_is_current(capabilities):

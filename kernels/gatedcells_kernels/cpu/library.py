@@ -134,8 +134,8 @@ def load() -> Library:
 
 
 @functools.cache
-def why_not() -> str | None:
-    """Why the kernels cannot run on this machine, None if they can."""
+def why_not(_: int | None = None) -> str | None:
+    """Why the kernels cannot run on this machine, None if they can; a CPU has no index."""
     try:
         load()
     except Unavailable as error:
