@@ -1,11 +1,16 @@
 """The house is in order: imports point down, the core is light, the wheel is whole, the checkers pass."""
 
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from gatedcells_kernels.cpu import build
 
 ROOT = Path(__file__).parent.parent
 HEAVY = (
@@ -74,12 +79,22 @@ def test_kernels_is_a_source_root_and_no_package():
     assert (ROOT / "kernels" / "gatedcells_kernels" / "__init__.py").exists()
 
 
-def test_the_wheel_holds_both_packages_with_their_type_marks(tmp_path):
-    done = run("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
+def test_the_wheel_holds_both_packages_with_their_type_marks_and_the_library(tmp_path):
+    copy = tmp_path / "copy"  # the library is built beside the sources, and others use that one
+    others = shutil.ignore_patterns(".git", ".venv", "*cache*", build.LIBRARY, build.WHY_NOT)
+    shutil.copytree(ROOT, copy, ignore=others)
+    quick = tmp_path / "quick-c++"
+    quick.write_text(f'#!/bin/sh\nexec {shlex.join(build.compiler())} "$@" -O0\n')
+    quick.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        capture_output=True, text=True, cwd=copy, env=os.environ | {"CXX": str(quick)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"gatedcells/py.typed", "gatedcells_kernels/py.typed", "gatedcells/layers/gru.py"} <= names
+    assert f"gatedcells_kernels/cpu/{build.LIBRARY}" in names
     assert not any(name.startswith(("tests", "benchmarks", "docs")) for name in names)
     sources = {
         str(path.relative_to(base))

@@ -189,6 +189,52 @@ def test_a_rows_result_does_not_depend_on_the_rest_of_its_batch(
             assert torch.equal(apart, whole.narrow(int(axis), first, last - first))
 
 
+# Weights beyond the second-level cache, rows 2 KB apart: then what comes next is fetched, and the rows are moved.
+LARGE = [(torch.float64, 256), (torch.float32, 512), (torch.bfloat16, 1024)]
+
+
+@pytest.mark.parametrize(("dtype", "H"), LARGE)
+@pytest.mark.parametrize(("cell", "options"), CELLS)
+def test_with_large_weights_results_depend_on_neither(native, level, cell, options, dtype, H):
+    tensors = tensors_of(cell, (3, 17, H, H), options, dtype)
+    together = everything(cell, tensors, **options)
+    torch.set_num_threads(2)
+    on_two = everything(cell, tensors, **options)
+    torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(on_two, together, strict=True))
+    states = 2 if cell == "gru" else 3
+    for first, last in ((4, 5), (3, 16)):
+        some = [tensors[0][:, first:last], *(t[first:last] for t in tensors[1:states]), *tensors[states:]]
+        for apart, whole in zip(everything(cell, some, **options), together, strict=True):
+            assert torch.equal(apart, whole.narrow(int(whole.dim() > 2), first, last - first))
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("I", [256, 3])
+@pytest.mark.parametrize("B", [9, 70])
+def test_with_large_weights_gru_kernels_are_the_reference(level, B, I, reset_after):
+    tensors, resets = gru_tensors(4, B, I, 256), torch.rand(4, B) < 0.3
+    options = (torch.arange(B) % 5, resets, True, reset_after)
+    exact = reference.gru_forward(*tensors, *options, Keep.TAPE)
+    assert_same(sequence.gru_forward(*tensors, *options, Keep.TAPE), exact)
+    backward = (draw(4, B, 256), None, tensors[1], tensors[3], *options[:2], *exact, *options[2:])
+    assert_same(sequence.gru_backward(*backward), reference.gru_backward(*backward))
+
+
+@pytest.mark.parametrize("P", [0, 256])
+@pytest.mark.parametrize("I", [256, 3])
+@pytest.mark.parametrize("B", [9, 70])
+def test_with_large_weights_lstm_kernels_are_the_reference(level, B, I, P):
+    tensors, resets = lstm_tensors(4, B, I, 256, P=P), torch.rand(4, B) < 0.3
+    options = (torch.arange(B) % 5, resets, True)
+    exact = reference.lstm_forward(*tensors, *options, Keep.TAPE)
+    assert_same(sequence.lstm_forward(*tensors, *options, Keep.TAPE), exact)
+    _, hidden, cell, _, weight_hh, _, _, weight_hr = tensors
+    read = (hidden, cell, weight_hh, weight_hr, *options[:2], exact[0], exact[2], True)
+    backward = (torch.randn_like(exact[0]), None, torch.randn_like(cell), *read)
+    assert_same(sequence.lstm_backward(*backward), reference.lstm_backward(*backward))
+
+
 @DTYPES
 @pytest.mark.parametrize(("cell", "options"), CELLS)
 def test_a_nan_stays_in_its_row(native, level, cell, options, dtype):

@@ -22,18 +22,24 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
   const Range rows = share.rows, units = share.panels(panels);
   const int64_t mine = units.count() * width;
   const bool packed = call.packed != 0;
-  const Weights<N> w_x = {static_cast<const N*>(call.w_x), I, H, packed},
-                   w_h = {static_cast<const N*>(call.w_h), H, H, packed},
-                   w_n = {static_cast<const N*>(call.w_n), H, H, packed};
+  const int ahead = fetches(packed, S, mine * (I + H) * static_cast<int64_t>(sizeof(N)));
+  const Weights<N> w_x = {static_cast<const N*>(call.w_x), I, H, packed, ahead};
+  Weights<N> w_h = {static_cast<const N*>(call.w_h), H, H, packed},
+             w_n = {static_cast<const N*>(call.w_n), H, H, packed};
   const bool before = !call.reset_after;
   const int64_t chunk = steps_at_once(S, B, T);
 
   const int64_t kept_size = call.resets ? S * H : 0, carried_size = coarse ? S * H : 0;
-  Scratch<Real> scratch(2 * panels * width + (chunk + 1) * S * mine + kept_size + carried_size);
+  const int64_t apart_x = ahead * apart<N>(I), room_x_size = apart_x ? chunk * S * (I + apart_x) : 0;
+  const int64_t apart_h = ahead * apart<N>(H), room_h_size = apart_h ? S * (H + apart_h) : 0;
+  Scratch<Real> scratch(2 * panels * width + (chunk + 1) * S * mine + kept_size + carried_size + room_x_size +
+                        room_h_size);
   if (!share.agree(scratch.next != nullptr)) return;
   Real *bias_x = scratch.take(panels * width), *bias_h = scratch.take(panels * width);
   Real *x = scratch.take(chunk * S * mine), *h = scratch.take(S * mine);
-  N* kept = scratch.template take_as<N>(kept_size);
+  N *kept = scratch.template take_as<N>(kept_size),
+    *room_x = apart_x ? scratch.template take_as<N>(room_x_size) : nullptr,
+    *room_h = apart_h ? scratch.template take_as<N>(room_h_size) : nullptr;
   Real* carried = coarse ? scratch.take(carried_size) : nullptr;
   const int64_t reset_stride = panels * L;
   N* reset_hidden = before ? static_cast<N*>(share.team->shared) + rows.first * reset_stride : nullptr;
@@ -60,11 +66,13 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
     const int64_t t_first = call.reverse ? clock.time(start + steps - 1) : start;
     if (chunk > 1) {
       const N* inputs = static_cast<const N*>(call.input) + t_first * B * I;
-      multiply<N, 3>(steps * S, inputs, I, w_x, bias_x, x, mine, units.first, units.last);
+      const Left<N> left = spaced<N>(inputs, steps * S, I, I, room_x);
+      multiply<N, 3>(steps * S, left.rows, left.stride, w_x, bias_x, x, mine, units.first, units.last);
     }
     for (int64_t i = start; i < start + steps; ++i) {
       const int64_t t = clock.time(i);
-      const N* input = static_cast<const N*>(call.input) + (t * B + rows.first) * I;
+      Left<N> input = {static_cast<const N*>(call.input) + (t * B + rows.first) * I, I};
+      if (chunk == 1) input = spaced<N>(input.rows, S, I, I, room_x);
       GRUStep<N> step;
       step.rows = rows_at(call.lengths, call.resets, t, B, rows);
       const N* last = (i == 0 ? initial : all_states + clock.time(i - 1) * B * H) + rows.first * H;
@@ -79,21 +87,24 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
       step.states = all_states + (t * B + rows.first) * H;
       step.tape = call.tape ? static_cast<N*>(call.tape) + (t * B + rows.first) * GRU_TAPE * H : nullptr;
       step.H = H;
-      to_and_fro(units, group, (i + turn) % 2 != 0, [&](int64_t p, int64_t end) {
+      const Left<N> state = spaced<N>(previous, S, H, H, room_h);
+      const bool backwards = (i + turn) % 2 != 0;
+      w_h.ahead = w_n.ahead = before || !backwards ? ahead : -ahead;  // before: all panels in one group
+      to_and_fro(units, group, backwards, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (chunk == 1) {
-          multiply<N, 3>(S, input, I, w_x, bias_x, xs, mine, p, end);
+          multiply<N, 3>(S, input.rows, input.stride, w_x, bias_x, xs, mine, p, end);
         } else {
           xs = x + (t - t_first) * S * mine + (p - units.first) * width;
         }
         if (before) {
-          multiply<N, 2>(S, previous, H, w_h, bias_h, h, mine, p, end);
+          multiply<N, 2>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
           gru_reset_gates<N>(step, xs, mine, h, mine, reset_hidden, reset_stride, p, end);
           share.meet();
           multiply<N, 1>(S, reset_hidden, reset_stride, w_n, bias_n, h, mine, p, end);
           gru_candidate<N>(step, xs, mine, h, mine, p, end);
         } else {
-          multiply<N, 3>(S, previous, H, w_h, bias_h, h, mine, p, end);
+          multiply<N, 3>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
           gru_gates<N>(step, xs, mine, h, mine, p, end);
         }
       });
@@ -111,12 +122,16 @@ void gru_walk_backward(const GatedcellsGRUBackward& call, const Share& share) {
   const int64_t T = call.T, B = call.B, H = call.H, S = share.rows.count();
   const Range rows = share.rows, units = share.panels(panel_count<Real>(H));
   const int64_t mine = units.count() * L;
-  const bool before = !call.reset_after;
-  const Weights<N> w_h = {static_cast<const N*>(call.w_h), before ? 2 * H : 3 * H, H, call.packed != 0},
-                   w_n = {static_cast<const N*>(call.w_n), H, H, call.packed != 0};
-  Scratch<Real> scratch(S * mine + (coarse ? S * H : 0));
+  const bool before = !call.reset_after, packed = call.packed != 0;
+  const int64_t K = before ? 2 * H : 3 * H, stride = GRU_GRADS * H;
+  const int ahead = fetches(packed, S, mine * 3 * H * static_cast<int64_t>(sizeof(N)));
+  const Weights<N> w_h = {static_cast<const N*>(call.w_h), K, H, packed},
+                   w_n = {static_cast<const N*>(call.w_n), H, H, packed};
+  const int64_t apart_d = ahead * apart<N>(stride), room_size = apart_d ? S * (K + apart_d) : 0;
+  Scratch<Real> scratch(S * mine + (coarse ? S * H : 0) + room_size);
   if (!share.agree(scratch.next != nullptr)) return;
   Real* product = scratch.take(S * mine);
+  N* room = apart_d ? scratch.template take_as<N>(room_size) : nullptr;
   const Clock clock = {T, call.reverse != 0};
   const N *d_states = static_cast<const N*>(call.d_states), *states = static_cast<const N*>(call.states),
           *d_last = static_cast<const N*>(call.d_last), *initial = static_cast<const N*>(call.hidden);
@@ -141,13 +156,13 @@ void gru_walk_backward(const GatedcellsGRUBackward& call, const Share& share) {
     step.before = before;
     gru_gates_backward<N>(step, units.first, units.last);
     share.meet();
-    const int64_t stride = GRU_GRADS * H;
     if (before) {
       multiply_back<N>(S, step.d_gates + 3 * H, stride, w_n, product, mine, units.first, units.last);
       gru_reset_backward<N>(step, product, mine, units.first, units.last);
       share.meet();
     }
-    multiply_back<N>(S, step.d_gates + H, stride, w_h, product, mine, units.first, units.last);
+    const Left<N> left = spaced<N>(step.d_gates + H, S, K, stride, room);
+    multiply_back<N>(S, left.rows, left.stride, w_h, product, mine, units.first, units.last);
     for (int64_t row = 0; row < S; ++row) {
       for (int64_t p = units.first; p < units.last; ++p) {
         Real* to = d_hidden + row * H + p * L;

@@ -153,7 +153,7 @@ def pack(library: Library, matrix: Tensor, *, gates: int, by_rows: bool) -> Tens
         "gates": gates, "by_rows": by_rows, "dtype": DTYPES[matrix.dtype],
         "level": library.level, "matrix": matrix, "packed": None,
     }  # fmt: skip
-    fields["packed"] = packed = matrix.new_empty(library.c.gatedcells_packed_size(library.pack(fields)))
+    fields["packed"] = packed = empty(matrix, library.c.gatedcells_packed_size(library.pack(fields)))
     library.c.gatedcells_pack(library.pack(fields))
     return packed
 

@@ -20,19 +20,24 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
   const Range rows = share.rows, units = share.panels(panels), outputs = share.panels(panel_count<Real>(P));
   const int64_t mine = units.count() * width;
   const bool packed = call.packed != 0, projects = call.w_p != nullptr;
-  const Weights<N> w_x = {static_cast<const N*>(call.w_x), I, H, packed},
-                   w_h = {static_cast<const N*>(call.w_h), P, H, packed},
+  const int ahead = fetches(packed, S, mine * (I + P) * static_cast<int64_t>(sizeof(N)));
+  const Weights<N> w_x = {static_cast<const N*>(call.w_x), I, H, packed, ahead},
                    w_p = {static_cast<const N*>(call.w_p), H, P, packed};
+  Weights<N> w_h = {static_cast<const N*>(call.w_h), P, H, packed};
   const int64_t chunk = steps_at_once(S, B, T), shown_stride = panels * L;
 
   const int64_t kept_size = call.resets ? S * P : 0, carried_size = coarse ? S * H : 0;
+  const int64_t apart_x = ahead * apart<N>(I), room_x_size = apart_x ? chunk * S * (I + apart_x) : 0;
+  const int64_t apart_h = ahead * apart<N>(P), room_h_size = apart_h ? S * (P + apart_h) : 0;
   Scratch<Real> scratch(2 * panels * width + (chunk + 1) * S * mine + S * outputs.count() * L + kept_size +
-                        carried_size);
+                        carried_size + room_x_size + room_h_size);
   if (!share.agree(scratch.next != nullptr)) return;
   Real *bias_x = scratch.take(panels * width), *bias_h = scratch.take(panels * width);
   Real *x = scratch.take(chunk * S * mine), *h = scratch.take(S * mine);
   Real* projected = scratch.take(S * outputs.count() * L);
-  N* kept = scratch.template take_as<N>(kept_size);
+  N *kept = scratch.template take_as<N>(kept_size),
+    *room_x = apart_x ? scratch.template take_as<N>(room_x_size) : nullptr,
+    *room_h = apart_h ? scratch.template take_as<N>(room_h_size) : nullptr;
   N* shown = projects ? static_cast<N*>(share.team->shared) + rows.first * shown_stride : nullptr;
   spread_bias<N>(static_cast<const N*>(call.bias_x), H, 4, bias_x);
   spread_bias<N>(static_cast<const N*>(call.bias_h), H, 4, bias_h);
@@ -56,11 +61,13 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
     const int64_t t_first = call.reverse ? clock.time(start + steps - 1) : start;
     if (chunk > 1) {
       const N* inputs = static_cast<const N*>(call.input) + t_first * B * I;
-      multiply<N, 4>(steps * S, inputs, I, w_x, bias_x, x, mine, units.first, units.last);
+      const Left<N> left = spaced<N>(inputs, steps * S, I, I, room_x);
+      multiply<N, 4>(steps * S, left.rows, left.stride, w_x, bias_x, x, mine, units.first, units.last);
     }
     for (int64_t i = start; i < start + steps; ++i) {
       const int64_t t = clock.time(i), at = t * B + rows.first;
-      const N* input = static_cast<const N*>(call.input) + at * I;
+      Left<N> input = {static_cast<const N*>(call.input) + at * I, I};
+      if (chunk == 1) input = spaced<N>(input.rows, S, I, I, room_x);
       LSTMStep<N> step;
       step.rows = rows_at(call.lengths, call.resets, t, B, rows);
       const N* last = (i == 0 ? initial : all_states + clock.time(i - 1) * B * P) + rows.first * P;
@@ -74,19 +81,22 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
       step.cells = call.cells ? static_cast<N*>(call.cells) + at * H : nullptr;
       step.H = H;
       step.projected = projects;
-      to_and_fro(units, group, (i + turn) % 2 != 0, [&](int64_t p, int64_t end) {
+      const Left<N> state = spaced<N>(previous, S, P, P, room_h);
+      const bool backwards = (i + turn) % 2 != 0;
+      w_h.ahead = backwards ? -ahead : ahead;
+      to_and_fro(units, group, backwards, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (!packed) {
-          multiply_plain<N, 4>(S, {{input, I, &w_x}, {previous, P, &w_h}}, bias_h, h, mine, p, end);
+          multiply_plain<N, 4>(S, {{input.rows, I, &w_x}, {previous, P, &w_h}}, bias_h, h, mine, p, end);
           lstm_gates<N>(step, bias_x + p * width, 0, h, mine, p, end);  // all of x is in h but the bias
           return;
         }
         if (chunk == 1) {
-          multiply<N, 4>(S, input, I, w_x, bias_x, xs, mine, p, end);
+          multiply<N, 4>(S, input.rows, input.stride, w_x, bias_x, xs, mine, p, end);
         } else {
           xs = x + (t - t_first) * S * mine + (p - units.first) * width;
         }
-        multiply<N, 4>(S, previous, P, w_h, bias_h, h, mine, p, end);
+        multiply<N, 4>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
         lstm_gates<N>(step, xs, mine, h, mine, p, end);
       });
       share.meet();
@@ -118,13 +128,16 @@ void lstm_walk_backward(const GatedcellsLSTMBackward& call, const Share& share) 
   const int64_t T = call.T, B = call.B, H = call.H, P = call.P, S = share.rows.count();
   const Range rows = share.rows, units = share.panels(panel_count<Real>(H)),
               outputs = share.panels(panel_count<Real>(P));
-  const bool projects = call.w_p != nullptr;
-  const Weights<N> w_h = {static_cast<const N*>(call.w_h), 4 * H, P, call.packed != 0},
-                   w_p = {static_cast<const N*>(call.w_p), P, H, call.packed != 0};
-  const int64_t unit_stride = units.count() * L, output_stride = outputs.count() * L;
-  Scratch<Real> scratch(S * (unit_stride + output_stride) + (coarse ? S * (H + P) : 0));
+  const bool projects = call.w_p != nullptr, packed = call.packed != 0;
+  const int64_t unit_stride = units.count() * L, output_stride = outputs.count() * L, K = LSTM_GRADS * H;
+  const int ahead = fetches(packed, S, output_stride * K * static_cast<int64_t>(sizeof(N)));
+  const Weights<N> w_h = {static_cast<const N*>(call.w_h), K, P, packed},
+                   w_p = {static_cast<const N*>(call.w_p), P, H, packed};
+  const int64_t apart_d = ahead * apart<N>(K), room_size = apart_d ? S * (K + apart_d) : 0;
+  Scratch<Real> scratch(S * (unit_stride + output_stride) + (coarse ? S * (H + P) : 0) + room_size);
   if (!share.agree(scratch.next != nullptr)) return;
   Real *d_shown = scratch.take(S * unit_stride), *product = scratch.take(S * output_stride);
+  N* room = apart_d ? scratch.template take_as<N>(room_size) : nullptr;
   const Clock clock = {T, call.reverse != 0};
   const N *d_states = static_cast<const N*>(call.d_states), *tape = static_cast<const N*>(call.tape),
           *d_last_hidden = static_cast<const N*>(call.d_last_hidden),
@@ -175,8 +188,8 @@ void lstm_walk_backward(const GatedcellsLSTMBackward& call, const Share& share) 
     }
     lstm_gates_backward<N>(step, units.first, units.last);
     share.meet();
-    multiply_back<N>(S, step.d_gates, LSTM_GRADS * H, w_h, product, output_stride, outputs.first,
-                   outputs.last);
+    const Left<N> left = spaced<N>(step.d_gates, S, K, K, room);
+    multiply_back<N>(S, left.rows, left.stride, w_h, product, output_stride, outputs.first, outputs.last);
     for (int64_t row = 0; row < S; ++row) {
       if (step.rows.ended(row)) continue;
       for (int64_t p = outputs.first; p < outputs.last; ++p)

@@ -19,9 +19,15 @@
 
 namespace GATEDCELLS_LEVEL {
 
-template <class N, int R, int G, int P>
+// What a tile brings into the second-level cache meanwhile: from `at` on 1 to 4 lines at each step along k.
+struct Fetch {
+  uintptr_t at;
+  int64_t lines;
+};
+
+template <class N, int R, int G, int P, bool FETCH>
 INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const RealOf<N>* bias,
-                 RealOf<N>* c, int64_t c_stride) {
+                 RealOf<N>* c, int64_t c_stride, Fetch fetch) {
   typedef RealOf<N> Real;
   typedef Vector<Real> V;
   typedef typename Operand<N>::V O;
@@ -35,6 +41,14 @@ INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const
   }
   // of the two sides the one with fewer vectors stays in registers while the other goes by
   const auto terms = [&](int64_t k, bool whole) __attribute__((always_inline)) {
+    if constexpr (FETCH) {
+      const char* line = reinterpret_cast<const char*>(fetch.at);
+      __builtin_prefetch(line, 0, 2);
+      if (fetch.lines > 1) __builtin_prefetch(line + CACHE_LINE, 0, 2);
+      if (fetch.lines > 2) __builtin_prefetch(line + 2 * CACHE_LINE, 0, 2);
+      if (fetch.lines > 3) __builtin_prefetch(line + 3 * CACHE_LINE, 0, 2);
+      fetch.at += static_cast<uintptr_t>(fetch.lines * CACHE_LINE);
+    }
     const auto weight = [&](int v) __attribute__((always_inline)) {
       return held(load_operand<N>(packed + (v / G) * panel + (k * G + v % G * together) * L));
     };
@@ -75,19 +89,25 @@ INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const
   }
 }
 
-// All rows against P panels, R rows at a time, the tiles as even as they can be (9 rows are 5 and 4).
-template <class N, int G, int P>
+// All rows against P panels, R rows at a time, the tiles as even as they can be (9 rows are 5 and 4). What is to
+// be fetched, from `next` on and as large as these panels, is spread over the tiles, a line or more at each step.
+template <class N, int G, int P, bool FETCH = false>
 NOINLINE void rows_by_panels(int64_t rows, const N* a, int64_t a_stride, int64_t K, const N* packed,
-                             const RealOf<N>* bias, RealOf<N>* c, int64_t c_stride) {
+                             const RealOf<N>* bias, RealOf<N>* c, int64_t c_stride, uintptr_t next = 0) {
   constexpr int fit = SUMS / (G * P) < 1 ? 1 : SUMS / (G * P);
   constexpr int highest = fit > ROWS ? ROWS : fit;
   int64_t tiles = ceil_div(rows, highest);
+  constexpr int64_t lines = ceil_div(G * P * GATEDCELLS_VECTOR_BYTES, CACHE_LINE);  // a step, in all
+  Fetch fetch = {next, ceil_div(lines, tiles)};
+  int64_t fetched = 0;
   for (; rows > 0; --tiles) {
+    if (FETCH && fetched >= lines)
+      return rows_by_panels<N, G, P>(rows, a, a_stride, K, packed, bias, c, c_stride);
     const int64_t now = ceil_div(rows, tiles);
     switch (now) {
 #define GATEDCELLS_ROWS(R)                                                                             \
   case R:                                                                                              \
-    if constexpr (R <= highest) tile<N, R, G, P>(a, a_stride, K, packed, bias, c, c_stride);        \
+    if constexpr (R <= highest) tile<N, R, G, P, FETCH>(a, a_stride, K, packed, bias, c, c_stride, fetch); \
     break;
       GATEDCELLS_ROWS(1)
       GATEDCELLS_ROWS(2)
@@ -99,6 +119,8 @@ NOINLINE void rows_by_panels(int64_t rows, const N* a, int64_t a_stride, int64_t
       GATEDCELLS_ROWS(8)
 #undef GATEDCELLS_ROWS
     }
+    fetch.at += static_cast<uintptr_t>(ceil_div(K, Operand<N>::numbers) * fetch.lines * CACHE_LINE);
+    fetched += fetch.lines;
     a += now * a_stride;
     c += now * c_stride;
     rows -= now;
@@ -113,6 +135,13 @@ INLINE int64_t panels_at_once(int64_t rows) {
   return fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
 }
 
+// Whether to fetch the next panel while rows are multiplied by this one: both must fit the second-level cache.
+template <class N, int G>
+INLINE bool fetches_next(int64_t rows, const Weights<N>& w) {
+  const int64_t bytes = panel_size<N>(w.K) * G * static_cast<int64_t>(sizeof(N));
+  return w.ahead && rows >= ROWS && 2 * bytes < SECOND_LEVEL_CACHE;
+}
+
 template <class N, int G>
 INLINE void multiply_packed(int64_t rows, const N* a, int64_t a_stride, const Weights<N>& w,
                             const RealOf<N>* bias, RealOf<N>* c, int64_t c_stride, int64_t first,
@@ -122,6 +151,7 @@ INLINE void multiply_packed(int64_t rows, const N* a, int64_t a_stride, const We
   const int64_t group = panels_at_once<G>(rows), panel = panel_size<N>(w.K) * G;
   const int64_t vectors = vectors_of<Real>(lanes_of<Real>(last - 1, w.units), G);
   const int64_t end = vectors < G ? last - 1 : last;
+  const bool fetch = G >= 3 && fetches_next<N, G>(rows, w);
   for (int64_t p = first; p < end;) {
     const int64_t left = end - p;
     const N* panels = w.data + p * panel;
@@ -134,7 +164,14 @@ INLINE void multiply_packed(int64_t rows, const N* a, int64_t a_stride, const We
       rows_by_panels<N, G, 2>(rows, a, a_stride, w.K, panels, b, out, c_stride);
       p += 2;
     } else {
-      rows_by_panels<N, G, 1>(rows, a, a_stride, w.K, panels, b, out, c_stride);
+      if constexpr (G >= 3) {
+        if (fetch) {
+          const int64_t bytes = w.ahead * panel * static_cast<int64_t>(sizeof(N));
+          const uintptr_t next = reinterpret_cast<uintptr_t>(panels) + static_cast<uintptr_t>(bytes);
+          rows_by_panels<N, G, 1, true>(rows, a, a_stride, w.K, panels, b, out, c_stride, next);
+        }
+      }
+      if (!fetch) rows_by_panels<N, G, 1>(rows, a, a_stride, w.K, panels, b, out, c_stride);
       p += 1;
     }
   }

@@ -9,6 +9,8 @@ constexpr int REGISTERS = GATEDCELLS_REGISTERS;
 constexpr int SUMS = REGISTERS == 32 ? 24 : 12;
 constexpr int ROWS = 8;  // at most so many rows in a tile
 
+constexpr int64_t SECOND_LEVEL_CACHE = 1 << 20;  // bytes; only speed depends on it
+
 template <class Real>
 INLINE int64_t panel_count(int64_t units) {
   return ceil_div(units, Lanes<Real>::count);
@@ -21,6 +23,8 @@ struct Weights {
   int64_t K;      // length of the sums
   int64_t units;
   bool packed;    // else the matrix as it is: [gates * units, K] (forward) or [K, units] (backward)
+  // to be fetched while others are multiplied by: the panel that follows (1) or comes before (-1); 0: none
+  int ahead = 0;
 };
 
 // Numbers of a panel with one gate and K terms to a sum.

@@ -23,8 +23,6 @@ struct Plan {
   int64_t bytes;  // of weights that every step reads
 };
 
-constexpr int64_t SECOND_LEVEL_CACHE = 1 << 20;  // bytes; only speed depends on it
-
 // Split `rows` through T steps, each a product with `weights` numbers of type N for every row.
 template <class N>
 INLINE Plan plan(int threads, int64_t T, int64_t rows, int64_t panels, int64_t weights) {
@@ -122,6 +120,36 @@ INLINE Rows rows_at(const int64_t* lengths, const uint8_t* resets, int64_t t, in
 // Whether this thread's walks have made an odd number of steps before the `steps` that come now: a walk reads the
 // weights in the direction that the last one did not end in.
 INLINE bool turned(int64_t steps) { return gatedcells_steps(steps) % 2 != 0; }
+
+// Whether to fetch weights ahead of their use: a step reads them from beyond the second-level cache, and has the
+// rows to multiply meanwhile.
+INLINE bool fetches(bool packed, int64_t rows, int64_t bytes) {
+  return packed && rows >= ROWS && bytes > SECOND_LEVEL_CACHE;
+}
+
+// The left side of a product.
+template <class N>
+struct Left {
+  const N* rows;
+  int64_t stride;
+};
+
+// How many numbers further apart than `stride` rows should lie, or 0: of lines whose addresses are 4 KB apart the
+// first-level cache keeps only a few.
+template <class N>
+INLINE int64_t apart(int64_t stride) {
+  return stride * static_cast<int64_t>(sizeof(N)) % 2048 == 0 ? CACHE_LINE / static_cast<int64_t>(sizeof(N)) : 0;
+}
+
+// Rows as they are, or where there is room for it a copy of them with a distance of `width` and a cache line.
+template <class N>
+INLINE Left<N> spaced(const N* from, int64_t rows, int64_t width, int64_t stride, N* room) {
+  if (!room) return {from, stride};
+  const int64_t wider = width + CACHE_LINE / static_cast<int64_t>(sizeof(N));
+  for (int64_t row = 0; row < rows; ++row)
+    memcpy(static_cast<void*>(room + row * wider), from + row * stride, sizeof(N) * static_cast<size_t>(width));
+  return {room, wider};
+}
 
 // This thread's working memory, handed out piece by piece.
 template <class Real>

@@ -42,9 +42,11 @@ struct Lanes<double> {
 template <class Real>
 using Vector = typename Lanes<Real>::V;
 
+constexpr int64_t CACHE_LINE = 64;  // bytes; only speed depends on it
+
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+INLINE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class Real>
 INLINE Vector<Real> load(const Real* from) {
