@@ -26,6 +26,12 @@ def newest(name: str, **kind: str) -> tuple[Path, list[Row]]:
     return files[-1], [row for row in rows if row["commit"] == rows[-1]["commit"]]
 
 
+def devices(name: str) -> list[str]:
+    """The devices that have rows called ``name``, as files call them."""
+    found = (re.fullmatch(rf"\d{{4}}-\d\d-\d\d-(.+)-{name}", path.stem) for path in RESULTS.glob("*.csv"))
+    return sorted({match[1] for match in found if match})
+
+
 def table(columns: list[str], rows: list[list[str]], source: Path, about: Row) -> str:
     """Text is left aligned in the first column, numbers right in the others."""
     lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]

@@ -1,7 +1,7 @@
 """The tables of README and docs, made from the rows in ``results/``: ``python -m benchmarks.tables``.
 
 A page marks the place of a table with a comment, ``rows: NAME``, and the end of it with ``end of rows``.
-Each table is made from the newest file of its kind.
+Each table is made from the newest file of its kind; of the cells there is one for each machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import geometric_mean
 
 from benchmarks.forecast_tables import FORECAST
-from benchmarks.table_rows import Row, newest, table
+from benchmarks.table_rows import Row, devices, newest, table
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,11 +29,16 @@ Shape = tuple[str, ...]
 PEERS = ("torch", "onnxruntime")
 
 
+def _on_each_cpu(make: Callable[[str], str]) -> str:
+    """A table for each device that the cells were timed on."""
+    return "\n\n".join(make(device) for device in devices("cells"))
+
+
 def _times(
-    op: str, mode: str, dtype: str = "float32"
+    device: str, op: str, mode: str, dtype: str = "float32"
 ) -> tuple[Path, Row, dict[Shape, dict[tuple[str, str], Row]]]:
     """Rows of one op, mode and dtype: by shape, then by threads and who."""
-    source, rows = newest("cells", op=op, mode=mode)
+    source, rows = newest(f"{device}-cells", op=op, mode=mode)
     found: dict[Shape, dict[tuple[str, str], Row]] = {}
     for row in rows:
         if row["dtype"] == dtype:
@@ -49,8 +54,8 @@ def _ratios(by_who: dict[tuple[str, str], Row], threads: str, peer: str) -> list
     return [float(by_who[threads, peer]["p50_ms"]) / float(by_who[threads, "gatedcells"]["p50_ms"])]
 
 
-def _cells(op: str, mode: str) -> str:
-    source, about, times = _times(op, mode)
+def _cells(op: str, mode: str, device: str) -> str:
+    source, about, times = _times(device, op, mode)
     peers = PEERS if mode != "training" else PEERS[:1]
     columns = ["T, B, I, H"]
     for threads in ("1", "2"):
@@ -66,11 +71,11 @@ def _cells(op: str, mode: str) -> str:
     return table(columns, lines, source, about)
 
 
-def _cells_in_short() -> str:
+def _cells_in_short(device: str) -> str:
     lines = []
     for op in ("gru", "lstm"):
         for mode in ("inference", "training", "step"):
-            source, about, times = _times(op, mode)
+            source, about, times = _times(device, op, mode)
             cells = [f"{op.upper()} {mode}"]
             for threads in ("1", "2"):
                 for peer in PEERS:
@@ -82,12 +87,12 @@ def _cells_in_short() -> str:
     return table(columns, lines, source, about)
 
 
-def _bfloat16() -> str:
+def _bfloat16(device: str) -> str:
     lines = []
     for op in ("gru", "lstm"):
         for mode in ("inference", "training"):
-            _, _, wide = _times(op, mode)
-            source, about, times = _times(op, mode, "bfloat16")
+            _, _, wide = _times(device, op, mode)
+            source, about, times = _times(device, op, mode, "bfloat16")
             for shape, by_who in times.items():
                 cells = [f"{op.upper()} {mode}, {', '.join(shape)}"]
                 for threads in ("1", "2"):
@@ -189,13 +194,13 @@ def _ahead_of_time(name: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     **FORECAST,
-    "cells": _cells_in_short,
+    "cells": partial(_on_each_cpu, _cells_in_short),
     **{
-        f"cells-{op}-{mode}": partial(_cells, op, mode)
+        f"cells-{op}-{mode}": partial(_on_each_cpu, partial(_cells, op, mode))
         for op in ("gru", "lstm")
         for mode in ("inference", "training", "step")
     },
-    "bfloat16": _bfloat16,
+    "bfloat16": partial(_on_each_cpu, _bfloat16),
     "weight-gradients": _weight_gradients,
     "memory": _memory,
     "converted": _converted,

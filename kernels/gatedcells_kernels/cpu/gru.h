@@ -122,16 +122,12 @@ void gru_walk_backward(const GatedcellsGRUBackward& call, const Share& share) {
   const int64_t T = call.T, B = call.B, H = call.H, S = share.rows.count();
   const Range rows = share.rows, units = share.panels(panel_count<Real>(H));
   const int64_t mine = units.count() * L;
-  const bool before = !call.reset_after, packed = call.packed != 0;
-  const int64_t K = before ? 2 * H : 3 * H, stride = GRU_GRADS * H;
-  const int ahead = fetches(packed, S, mine * 3 * H * static_cast<int64_t>(sizeof(N)));
-  const Weights<N> w_h = {static_cast<const N*>(call.w_h), K, H, packed},
-                   w_n = {static_cast<const N*>(call.w_n), H, H, packed};
-  const int64_t apart_d = ahead * apart<N>(stride), room_size = apart_d ? S * (K + apart_d) : 0;
-  Scratch<Real> scratch(S * mine + (coarse ? S * H : 0) + room_size);
+  const bool before = !call.reset_after;
+  const Weights<N> w_h = {static_cast<const N*>(call.w_h), before ? 2 * H : 3 * H, H, call.packed != 0},
+                   w_n = {static_cast<const N*>(call.w_n), H, H, call.packed != 0};
+  Scratch<Real> scratch(S * mine + (coarse ? S * H : 0));
   if (!share.agree(scratch.next != nullptr)) return;
   Real* product = scratch.take(S * mine);
-  N* room = apart_d ? scratch.template take_as<N>(room_size) : nullptr;
   const Clock clock = {T, call.reverse != 0};
   const N *d_states = static_cast<const N*>(call.d_states), *states = static_cast<const N*>(call.states),
           *d_last = static_cast<const N*>(call.d_last), *initial = static_cast<const N*>(call.hidden);
@@ -156,13 +152,13 @@ void gru_walk_backward(const GatedcellsGRUBackward& call, const Share& share) {
     step.before = before;
     gru_gates_backward<N>(step, units.first, units.last);
     share.meet();
+    const int64_t stride = GRU_GRADS * H;
     if (before) {
       multiply_back<N>(S, step.d_gates + 3 * H, stride, w_n, product, mine, units.first, units.last);
       gru_reset_backward<N>(step, product, mine, units.first, units.last);
       share.meet();
     }
-    const Left<N> left = spaced<N>(step.d_gates + H, S, K, stride, room);
-    multiply_back<N>(S, left.rows, left.stride, w_h, product, mine, units.first, units.last);
+    multiply_back<N>(S, step.d_gates + H, stride, w_h, product, mine, units.first, units.last);
     for (int64_t row = 0; row < S; ++row) {
       for (int64_t p = units.first; p < units.last; ++p) {
         Real* to = d_hidden + row * H + p * L;

@@ -128,16 +128,13 @@ void lstm_walk_backward(const GatedcellsLSTMBackward& call, const Share& share) 
   const int64_t T = call.T, B = call.B, H = call.H, P = call.P, S = share.rows.count();
   const Range rows = share.rows, units = share.panels(panel_count<Real>(H)),
               outputs = share.panels(panel_count<Real>(P));
-  const bool projects = call.w_p != nullptr, packed = call.packed != 0;
-  const int64_t unit_stride = units.count() * L, output_stride = outputs.count() * L, K = LSTM_GRADS * H;
-  const int ahead = fetches(packed, S, output_stride * K * static_cast<int64_t>(sizeof(N)));
-  const Weights<N> w_h = {static_cast<const N*>(call.w_h), K, P, packed},
-                   w_p = {static_cast<const N*>(call.w_p), P, H, packed};
-  const int64_t apart_d = ahead * apart<N>(K), room_size = apart_d ? S * (K + apart_d) : 0;
-  Scratch<Real> scratch(S * (unit_stride + output_stride) + (coarse ? S * (H + P) : 0) + room_size);
+  const bool projects = call.w_p != nullptr;
+  const Weights<N> w_h = {static_cast<const N*>(call.w_h), 4 * H, P, call.packed != 0},
+                   w_p = {static_cast<const N*>(call.w_p), P, H, call.packed != 0};
+  const int64_t unit_stride = units.count() * L, output_stride = outputs.count() * L;
+  Scratch<Real> scratch(S * (unit_stride + output_stride) + (coarse ? S * (H + P) : 0));
   if (!share.agree(scratch.next != nullptr)) return;
   Real *d_shown = scratch.take(S * unit_stride), *product = scratch.take(S * output_stride);
-  N* room = apart_d ? scratch.template take_as<N>(room_size) : nullptr;
   const Clock clock = {T, call.reverse != 0};
   const N *d_states = static_cast<const N*>(call.d_states), *tape = static_cast<const N*>(call.tape),
           *d_last_hidden = static_cast<const N*>(call.d_last_hidden),
@@ -188,8 +185,8 @@ void lstm_walk_backward(const GatedcellsLSTMBackward& call, const Share& share) 
     }
     lstm_gates_backward<N>(step, units.first, units.last);
     share.meet();
-    const Left<N> left = spaced<N>(step.d_gates, S, K, K, room);
-    multiply_back<N>(S, left.rows, left.stride, w_h, product, output_stride, outputs.first, outputs.last);
+    multiply_back<N>(S, step.d_gates, LSTM_GRADS * H, w_h, product, output_stride, outputs.first,
+                   outputs.last);
     for (int64_t row = 0; row < S; ++row) {
       if (step.rows.ended(row)) continue;
       for (int64_t p = outputs.first; p < outputs.last; ++p)
