@@ -189,7 +189,7 @@ def test_a_rows_result_does_not_depend_on_the_rest_of_its_batch(
             assert torch.equal(apart, whole.narrow(int(axis), first, last - first))
 
 
-# Weights beyond the second-level cache and rows 2 KB apart: what comes next is fetched, and the rows are moved.
+# Weights beyond the second-level cache, rows 2 KB apart: what comes next is fetched, and the rows are moved.
 LARGE = [(torch.float64, 256), (torch.float32, 512), (torch.bfloat16, 1024)]
 
 
