@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from benchmarks.table_rows import newest
+from benchmarks.table_rows import devices, newest
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 COLOURS = {"gatedcells": "#1b6ca8", "torch": "#d95f0e", "onnxruntime": "#7a7a7a"}
@@ -14,13 +14,14 @@ COLOURS = {"gatedcells": "#1b6ca8", "torch": "#d95f0e", "onnxruntime": "#7a7a7a"
 
 def main() -> None:
     """Draw every figure anew."""
-    print(roofline())
+    for device in devices("cells"):
+        print(roofline(device))
     print(history())
 
 
-def roofline() -> Path:
+def roofline(device: str) -> Path:
     """Inference in float32 on one thread: operations a second over operations a byte of weights, per peer."""
-    _, rows = newest("cells", mode="inference", threads="1", dtype="float32")
+    _, rows = newest(f"{device}-cells", mode="inference", threads="1", dtype="float32")
     ours = [row for row in rows if row["who"] == "gatedcells"]
     peak = max(float(r["gflops"]) / float(r["of_peak_gflops"]) for r in ours if float(r["of_peak_gflops"]))
     bandwidth = max(
@@ -54,7 +55,7 @@ def roofline() -> Path:
         f" line: matrix product and 512 KB vector read on this core", fontsize=8,
     )  # fmt: skip
     FIGURES.mkdir(exist_ok=True)
-    path = FIGURES / "cpu_roofline.png"
+    path = FIGURES / f"cpu_roofline_{device.split('-')[0]}.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
