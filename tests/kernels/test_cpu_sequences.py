@@ -195,7 +195,9 @@ LARGE = [(torch.float64, 256), (torch.float32, 512), (torch.bfloat16, 1024)]
 
 @pytest.mark.parametrize(("dtype", "H"), LARGE)
 @pytest.mark.parametrize(("cell", "options"), CELLS)
-def test_with_large_weights_results_depend_on_neither(native, level, cell, options, dtype, H):
+def test_with_large_weights_results_depend_neither_on_threads_nor_on_the_batch(
+    native, level, cell, options, dtype, H
+):
     tensors = tensors_of(cell, (3, 17, H, H), options, dtype)
     together = everything(cell, tensors, **options)
     torch.set_num_threads(2)

@@ -23,8 +23,8 @@ def device(request):
 
 
 def remember_builtins():
-    """Have the interpreter look through Triton's modules once: it goes through all of their names whenever a
-    function calls another, which took a third of these tests' time."""
+    """Have the interpreter look through Triton's modules once: by itself it goes through all of their names
+    whenever a function calls another."""
     from triton import language
     from triton.runtime import interpreter
 

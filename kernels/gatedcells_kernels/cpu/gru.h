@@ -23,9 +23,9 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
   const int64_t mine = units.count() * width;
   const bool packed = call.packed != 0;
   const int ahead = fetches(packed, S, mine * (I + H) * static_cast<int64_t>(sizeof(N)));
-  const Weights<N> w_x = {static_cast<const N*>(call.w_x), I, H, packed, ahead};
-  Weights<N> w_h = {static_cast<const N*>(call.w_h), H, H, packed},
-             w_n = {static_cast<const N*>(call.w_n), H, H, packed};
+  const Weights<N> w_x = {static_cast<const N*>(call.w_x), I, H, packed, ahead},
+                   w_n = {static_cast<const N*>(call.w_n), H, H, packed};
+  Weights<N> w_h = {static_cast<const N*>(call.w_h), H, H, packed};
   const bool before = !call.reset_after;
   const int64_t chunk = steps_at_once(S, B, T);
 
@@ -89,7 +89,7 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
       step.H = H;
       const Left<N> state = spaced<N>(previous, S, H, H, room_h);
       const bool backwards = (i + turn) % 2 != 0;
-      w_h.ahead = w_n.ahead = before || !backwards ? ahead : -ahead;  // before: all panels in one group
+      w_h.ahead = backwards ? -ahead : ahead;
       to_and_fro(units, group, backwards, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (chunk == 1) {
