@@ -21,6 +21,7 @@ from benchmarks.machine import peaks
 from benchmarks.peers.modules import exact, run_gatedcells, run_torch
 from benchmarks.records import append
 from benchmarks.registry import DTYPES, MODES, OPS, Case, Run, Unsupported, cases
+from benchmarks.table_rows import FLOAT32
 from benchmarks.timing import interleaved, quantiles
 from gatedcells.testing import assert_within_budget
 
@@ -52,13 +53,15 @@ def main() -> None:
     for case in track(chosen, console=console, description="cases"):
         runs = {name: run for name, make in makers.items() if (run := _made(make, case)) is not None}
         _gate(case, runs)
+        if case.dtype == "bfloat16":  # beside which it is to be worth its digits
+            runs[FLOAT32] = run_gatedcells(case._replace(dtype="float32"))
         calls = {name: run.call for name, run in runs.items()}
         # once around them all, as where a model serves: entering it takes a good part of a small step
         with torch.set_grad_enabled(case.mode == "training"):
             taken = interleaved(calls, budget_s=options.budget, pause=options.threads > 1)
         times = {name: quantiles(seconds) for name, seconds in taken.items()}
         ours = times["gatedcells"]["p50_ms"]
-        best = min(t["p50_ms"] for name, t in times.items() if name != "gatedcells")
+        best = min(t["p50_ms"] for name, t in times.items() if not name.startswith("gatedcells"))
         ratios[case.op, case.mode, case.dtype].append(best / ours)
         console.print(
             f"{case}: {ours:.4g} ms, {best / ours:.2f} x the fastest other;"

@@ -10,6 +10,8 @@ from benchmarks.records import RESULTS
 
 Row = dict[str, str]
 
+FLOAT32 = "gatedcells float32"  # who: ours in float32, timed in turn with bfloat16
+
 
 def newest(name: str, **kind: str) -> tuple[Path, list[Row]]:
     """The newest file of rows called ``name``, and its rows of a ``kind`` that the last commit that measured

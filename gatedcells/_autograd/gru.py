@@ -10,6 +10,7 @@ from gatedcells import _ops
 from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
     kernel_cannot_differentiate,
+    product,
     rows,
     save,
     through_reference,
@@ -82,7 +83,7 @@ def gradients(
         d_x = d_x.roll(-H, 1)
     grads: list[Tensor | None] = [None] * _DIFFERENTIABLE
     if needed[0]:
-        grads[0] = (d_x @ (weight_ih if few else weight_ih.roll(H, 0))).reshape(input.shape)
+        grads[0] = product(d_x, weight_ih if few else weight_ih.roll(H, 0)).reshape(input.shape)
     if needed[1]:
         grads[1] = d_hidden
     if needed[2]:

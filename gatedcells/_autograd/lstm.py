@@ -10,6 +10,7 @@ from gatedcells import _ops
 from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
     kernel_cannot_differentiate,
+    product,
     rows,
     save,
     through_reference,
@@ -79,7 +80,7 @@ def gradients(
     d_rows = rows(d_gates)  # [T*B, 4H]
     grads: list[Tensor | None] = [None] * _DIFFERENTIABLE
     if needed[0]:
-        grads[0] = (d_rows @ weight_ih).reshape(input.shape)
+        grads[0] = product(d_rows, weight_ih).reshape(input.shape)
     if needed[1]:
         grads[1] = d_hidden
     if needed[2]:

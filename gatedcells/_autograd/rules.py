@@ -1,6 +1,7 @@
 """What the rules of the GRU and of the LSTM share."""
 
 import math
+import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,18 @@ from gatedcells_kernels.tape import Keep
 # measured: benchmarks/weight_gradients.py
 _HANDFUL, _WIDE = 8, 128  # columns
 _MANY_ROWS = 256
+_WIDENED_AT_ONCE = 1024  # rows: what is widened of them is still in cache when it is multiplied
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this CPU has an instruction for products of bfloat16; without one torch's take several times as
+    long as those of float32, or with AVX2 far more than that (benchmarks/bfloat16_products.py)."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported()
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+_BFLOAT16_IS_FAST = _multiplies_bfloat16()
 
 
 def kernel_cannot_differentiate(keep: int) -> bool:
@@ -81,6 +94,38 @@ def rows(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0] * x.shape[1], math.prod(x.shape[2:]))
 
 
+def _widens(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not _BFLOAT16_IS_FAST
+
+
+def product(d_rows: Tensor, weight: Tensor) -> Tensor:
+    """``d_rows @ weight`` for ``[n, G]`` and ``[G, K]``, rounded once.
+
+    bfloat16 is multiplied in float32 where the CPU has no instruction for it, some rows at a time.
+    """
+    if not _widens(d_rows):
+        return d_rows @ weight
+    wide = weight.float()
+    if torch.compiler.is_compiling():  # the number of rows may not be known yet
+        return (d_rows.float() @ wide).to(d_rows.dtype)
+    found = d_rows.new_empty(len(d_rows), weight.shape[1])
+    for some, to in zip(d_rows.split(_WIDENED_AT_ONCE), found.split(_WIDENED_AT_ONCE), strict=True):
+        to.copy_(some.float() @ wide)
+    return found
+
+
+def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
+    """``a.T @ b`` for ``[n, G]`` and ``[n, K]``, rounded once; see `product`."""
+    if not _widens(a):
+        return a.T @ b
+    if torch.compiler.is_compiling():
+        return (a.float().T @ b.float()).to(a.dtype)
+    total = a.new_zeros(a.shape[1], b.shape[1], dtype=torch.float32)
+    for some, beside in zip(a.split(_WIDENED_AT_ONCE), b.split(_WIDENED_AT_ONCE), strict=True):
+        total.addmm_(some.float().T, beside.float())
+    return total.to(a.dtype)
+
+
 def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
     """``d_gates.T @ read`` for ``[n, G]`` and ``[n, K]``: what a weight ``[G, K]`` gets from n rows.
 
@@ -91,10 +136,10 @@ def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
     columns = read.shape[1]
     many_rows = torch.compiler.is_compiling() or len(read) >= _MANY_ROWS
     if columns <= _HANDFUL or (many_rows and columns < _WIDE):
-        return (read.T @ d_gates).T
+        return _transposed_product(read, d_gates).T
     if not many_rows and len(read) == 1:
         return d_gates.T * read
-    return d_gates.T @ read
+    return _transposed_product(d_gates, read)
 
 
 def save(ctx: Any, tape: Tensor, *tensors: Tensor | None) -> None:

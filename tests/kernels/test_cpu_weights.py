@@ -16,6 +16,7 @@ def layer(native):
 
 
 X = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(1))
+MANY_ROWS = torch.randn(4, 9, 5, generator=torch.Generator().manual_seed(2)).bfloat16()
 
 
 def forget(layer):
@@ -66,6 +67,18 @@ def test_a_changed_weight_is_packed_anew(layer, change):
     after = layer(X)[0].detach()
     assert not torch.equal(after, before)
     assert torch.equal(after, forget(layer).detach())
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_a_changed_weight_is_widened_anew(native, inference):
+    """Of bfloat16 that is multiplied in float32."""
+    layer = gatedcells.GRU(5, 20, backend="cpu", dtype=torch.bfloat16)
+    with torch.inference_mode(inference):
+        before = layer(MANY_ROWS)[0]
+        layer.weight_hh_l0.data[31, 7] += 0.5
+        after = layer(MANY_ROWS)[0]
+        assert not torch.equal(after, before)
+        assert torch.equal(after, copy.deepcopy(layer)(MANY_ROWS)[0])
 
 
 def test_functional_call_uses_the_given_weights(layer):

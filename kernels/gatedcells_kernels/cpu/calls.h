@@ -11,6 +11,9 @@ extern "C" {
 // The type of a call's tensors. What is bfloat16 in memory is computed with as float32.
 enum GatedcellsDtype : int32_t { GATEDCELLS_FLOAT32 = 0, GATEDCELLS_FLOAT64 = 1, GATEDCELLS_BFLOAT16 = 2 };
 
+// How a call's weights lie: the matrices, panels of them (pack.h), or panels of float32 where tensors are bfloat16.
+enum GatedcellsForm : int32_t { GATEDCELLS_AS_THEY_ARE = 0, GATEDCELLS_PACKED = 1, GATEDCELLS_WIDENED = 2 };
+
 // Packed weights: see pack.h.
 struct GatedcellsPack {
   int64_t rows;           // of the matrix: what a panel's column is made of
@@ -44,7 +47,7 @@ struct GatedcellsGRU {
   const void* origin_x;   // a GatedcellsOrigin of w_x, or null
   const void* origin_h;   // of w_h
   int64_t T, B, I, H;
-  int32_t reverse, reset_after, packed, dtype, level;
+  int32_t reverse, reset_after, form, dtype, level;
   const void* w_n;        // the candidate's rows of weight_hh (reset before), else null
   const void* bias_x;     // [3H] or null
   const void* bias_h;     // [3H] or null
@@ -55,7 +58,7 @@ struct GatedcellsGRU {
 
 struct GatedcellsGRUBackward {
   int64_t T, B, H;
-  int32_t reverse, reset_after, packed, dtype, level, threads;
+  int32_t reverse, reset_after, form, dtype, level, threads;
   const void* d_states;   // [T, B, H] or null
   const void* d_last;     // [B, H] or null
   const void* hidden;     // [B, H]
@@ -82,7 +85,7 @@ struct GatedcellsLSTM {
   const void* origin_x;   // a GatedcellsOrigin of w_x, or null
   const void* origin_h;   // of w_h
   int64_t T, B, I, H, P;
-  int32_t reverse, packed, dtype, level;
+  int32_t reverse, form, dtype, level;
   const void* w_p;        // weight_hr, or null: no projection, P = H
   const void* bias_x;     // [4H] or null
   const void* bias_h;     // [4H] or null
@@ -94,7 +97,7 @@ struct GatedcellsLSTM {
 
 struct GatedcellsLSTMBackward {
   int64_t T, B, H, P;
-  int32_t reverse, packed, dtype, level, threads;
+  int32_t reverse, form, dtype, level, threads;
   const void* d_states;   // [T, B, P] or null
   const void* d_last_hidden;  // [B, P] or null
   const void* d_last_cell;    // [B, H] or null

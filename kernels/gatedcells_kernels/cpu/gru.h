@@ -11,8 +11,8 @@
 
 namespace GATEDCELLS_LEVEL {
 
-// One member's rows and units, through all steps.
-template <class N>
+// One member's rows and units, through all steps. Packed weights are of type W.
+template <class N, class W>
 void gru_walk(const GatedcellsGRU& call, const Share& share) {
   typedef RealOf<N> Real;
   constexpr int64_t L = Lanes<Real>::count;
@@ -21,25 +21,23 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
   const int64_t panels = panel_count<Real>(H), width = 3 * L;
   const Range rows = share.rows, units = share.panels(panels);
   const int64_t mine = units.count() * width;
-  const bool packed = call.packed != 0;
-  const int ahead = fetches(packed, S, mine * (I + H) * static_cast<int64_t>(sizeof(N)));
-  const Weights<N> w_x = {static_cast<const N*>(call.w_x), I, H, packed, ahead},
-                   w_n = {static_cast<const N*>(call.w_n), H, H, packed};
-  Weights<N> w_h = {static_cast<const N*>(call.w_h), H, H, packed};
+  const bool packed = call.form != 0;
+  const int ahead = fetches(packed, S, mine * (I + H) * static_cast<int64_t>(sizeof(W)));
+  const Weights<W> w_x = {static_cast<const W*>(call.w_x), I, H, packed, ahead},
+                   w_n = {static_cast<const W*>(call.w_n), H, H, packed};
+  Weights<W> w_h = {static_cast<const W*>(call.w_h), H, H, packed, ahead};
   const bool before = !call.reset_after;
   const int64_t chunk = steps_at_once(S, B, T);
 
   const int64_t kept_size = call.resets ? S * H : 0, carried_size = coarse ? S * H : 0;
-  const int64_t apart_x = ahead * apart<N>(I), room_x_size = apart_x ? chunk * S * (I + apart_x) : 0;
-  const int64_t apart_h = ahead * apart<N>(H), room_h_size = apart_h ? S * (H + apart_h) : 0;
+  const int64_t room_x_size = room_for<N>(w_x, chunk * S, I), room_h_size = room_for<N>(w_h, S, H);
   Scratch<Real> scratch(2 * panels * width + (chunk + 1) * S * mine + kept_size + carried_size + room_x_size +
                         room_h_size);
   if (!share.agree(scratch.next != nullptr)) return;
   Real *bias_x = scratch.take(panels * width), *bias_h = scratch.take(panels * width);
   Real *x = scratch.take(chunk * S * mine), *h = scratch.take(S * mine);
-  N *kept = scratch.template take_as<N>(kept_size),
-    *room_x = apart_x ? scratch.template take_as<N>(room_x_size) : nullptr,
-    *room_h = apart_h ? scratch.template take_as<N>(room_h_size) : nullptr;
+  N* kept = scratch.template take_as<N>(kept_size);
+  W *room_x = scratch.template take_as<W>(room_x_size), *room_h = scratch.template take_as<W>(room_h_size);
   Real* carried = coarse ? scratch.take(carried_size) : nullptr;
   const int64_t reset_stride = panels * L;
   N* reset_hidden = before ? static_cast<N*>(share.team->shared) + rows.first * reset_stride : nullptr;
@@ -66,13 +64,13 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
     const int64_t t_first = call.reverse ? clock.time(start + steps - 1) : start;
     if (chunk > 1) {
       const N* inputs = static_cast<const N*>(call.input) + t_first * B * I;
-      const Left<N> left = spaced<N>(inputs, steps * S, I, I, room_x);
-      multiply<N, 3>(steps * S, left.rows, left.stride, w_x, bias_x, x, mine, units.first, units.last);
+      const Left<W> left = left_of<W>(inputs, steps * S, I, I, room_x);
+      multiply<W, 3>(steps * S, left.rows, left.stride, w_x, bias_x, x, mine, units.first, units.last);
     }
     for (int64_t i = start; i < start + steps; ++i) {
       const int64_t t = clock.time(i);
-      Left<N> input = {static_cast<const N*>(call.input) + (t * B + rows.first) * I, I};
-      if (chunk == 1) input = spaced<N>(input.rows, S, I, I, room_x);
+      const N* inputs = static_cast<const N*>(call.input) + (t * B + rows.first) * I;
+      const Left<W> input = left_of<W>(inputs, chunk == 1 ? S : 0, I, I, room_x);
       GRUStep<N> step;
       step.rows = rows_at(call.lengths, call.resets, t, B, rows);
       const N* last = (i == 0 ? initial : all_states + clock.time(i - 1) * B * H) + rows.first * H;
@@ -87,24 +85,25 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
       step.states = all_states + (t * B + rows.first) * H;
       step.tape = call.tape ? static_cast<N*>(call.tape) + (t * B + rows.first) * GRU_TAPE * H : nullptr;
       step.H = H;
-      const Left<N> state = spaced<N>(previous, S, H, H, room_h);
+      const Left<W> state = left_of<W>(previous, S, H, H, room_h);
       const bool backwards = (i + turn) % 2 != 0;
       w_h.ahead = backwards ? -ahead : ahead;
       to_and_fro(units, group, backwards, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (chunk == 1) {
-          multiply<N, 3>(S, input.rows, input.stride, w_x, bias_x, xs, mine, p, end);
+          multiply<W, 3>(S, input.rows, input.stride, w_x, bias_x, xs, mine, p, end);
         } else {
           xs = x + (t - t_first) * S * mine + (p - units.first) * width;
         }
         if (before) {
-          multiply<N, 2>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
+          multiply<W, 2>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
           gru_reset_gates<N>(step, xs, mine, h, mine, reset_hidden, reset_stride, p, end);
           share.meet();
-          multiply<N, 1>(S, reset_hidden, reset_stride, w_n, bias_n, h, mine, p, end);
+          const Left<W> left = left_of<W>(reset_hidden, S, H, reset_stride, room_h);
+          multiply<W, 1>(S, left.rows, left.stride, w_n, bias_n, h, mine, p, end);
           gru_candidate<N>(step, xs, mine, h, mine, p, end);
         } else {
-          multiply<N, 3>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
+          multiply<W, 3>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
           gru_gates<N>(step, xs, mine, h, mine, p, end);
         }
       });
@@ -114,7 +113,7 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
   hand_over<N>(share, all_states + clock.time(T - 1) * B * H, static_cast<N*>(call.last), H);
 }
 
-template <class N>
+template <class N, class W>
 void gru_walk_backward(const GatedcellsGRUBackward& call, const Share& share) {
   typedef RealOf<N> Real;
   constexpr int64_t L = Lanes<Real>::count;
@@ -123,11 +122,13 @@ void gru_walk_backward(const GatedcellsGRUBackward& call, const Share& share) {
   const Range rows = share.rows, units = share.panels(panel_count<Real>(H));
   const int64_t mine = units.count() * L;
   const bool before = !call.reset_after;
-  const Weights<N> w_h = {static_cast<const N*>(call.w_h), before ? 2 * H : 3 * H, H, call.packed != 0},
-                   w_n = {static_cast<const N*>(call.w_n), H, H, call.packed != 0};
-  Scratch<Real> scratch(S * mine + (coarse ? S * H : 0));
+  const Weights<W> w_h = {static_cast<const W*>(call.w_h), before ? 2 * H : 3 * H, H, call.form != 0},
+                   w_n = {static_cast<const W*>(call.w_n), H, H, call.form != 0};
+  const int64_t room_size = room_for<N>(w_h, S, w_h.K);
+  Scratch<Real> scratch(S * mine + (coarse ? S * H : 0) + room_size);
   if (!share.agree(scratch.next != nullptr)) return;
   Real* product = scratch.take(S * mine);
+  W* room = scratch.template take_as<W>(room_size);
   const Clock clock = {T, call.reverse != 0};
   const N *d_states = static_cast<const N*>(call.d_states), *states = static_cast<const N*>(call.states),
           *d_last = static_cast<const N*>(call.d_last), *initial = static_cast<const N*>(call.hidden);
@@ -154,11 +155,13 @@ void gru_walk_backward(const GatedcellsGRUBackward& call, const Share& share) {
     share.meet();
     const int64_t stride = GRU_GRADS * H;
     if (before) {
-      multiply_back<N>(S, step.d_gates + 3 * H, stride, w_n, product, mine, units.first, units.last);
+      const Left<W> left = left_of<W>(step.d_gates + 3 * H, S, H, stride, room);
+      multiply_back<W>(S, left.rows, left.stride, w_n, product, mine, units.first, units.last);
       gru_reset_backward<N>(step, product, mine, units.first, units.last);
       share.meet();
     }
-    multiply_back<N>(S, step.d_gates + H, stride, w_h, product, mine, units.first, units.last);
+    const Left<W> left = left_of<W>(step.d_gates + H, S, w_h.K, stride, room);
+    multiply_back<W>(S, left.rows, left.stride, w_h, product, mine, units.first, units.last);
     for (int64_t row = 0; row < S; ++row) {
       for (int64_t p = units.first; p < units.last; ++p) {
         Real* to = d_hidden + row * H + p * L;
@@ -177,33 +180,33 @@ INLINE Plan gru_plan(int threads, int64_t T, int64_t B, int64_t inputs, int64_t 
   return plan<N>(threads, T, B, panel_count<RealOf<N>>(H), 3 * H * inputs);
 }
 
-template <class N>
+template <class N, class W>
 void gru_forward_member(const void* given, GatedcellsTeam* team, int rank) {
   const GatedcellsGRU& call = *static_cast<const GatedcellsGRU*>(given);
-  const Plan how = gru_plan<N>(call.threads, call.T, call.B, call.I + call.H, call.H);
-  share_out(how, team, rank, call.B, [&](const Share& share) { gru_walk<N>(call, share); });
+  const Plan how = gru_plan<W>(call.threads, call.T, call.B, call.I + call.H, call.H);
+  share_out(how, team, rank, call.B, [&](const Share& share) { gru_walk<N, W>(call, share); });
 }
 
-template <class N>
+template <class N, class W>
 int gru_forward(const GatedcellsGRU& call) {
-  const Plan how = gru_plan<N>(call.threads, call.T, call.B, call.I + call.H, call.H);
+  const Plan how = gru_plan<W>(call.threads, call.T, call.B, call.I + call.H, call.H);
   // the product of reset gate and state, which all members read
   const int64_t units = panel_count<RealOf<N>>(call.H) * Lanes<RealOf<N>>::count;
   const int64_t shared = call.reset_after ? 0 : call.B * units * static_cast<int64_t>(sizeof(N));
-  return gatedcells_run_team(gru_forward_member<N>, &call, how.threads, shared);
+  return gatedcells_run_team(gru_forward_member<N, W>, &call, how.threads, shared);
 }
 
-template <class N>
+template <class N, class W>
 void gru_backward_member(const void* given, GatedcellsTeam* team, int rank) {
   const GatedcellsGRUBackward& call = *static_cast<const GatedcellsGRUBackward*>(given);
-  const Plan how = gru_plan<N>(call.threads, call.T, call.B, call.H, call.H);
-  share_out(how, team, rank, call.B, [&](const Share& share) { gru_walk_backward<N>(call, share); });
+  const Plan how = gru_plan<W>(call.threads, call.T, call.B, call.H, call.H);
+  share_out(how, team, rank, call.B, [&](const Share& share) { gru_walk_backward<N, W>(call, share); });
 }
 
-template <class N>
+template <class N, class W>
 int gru_backward(const GatedcellsGRUBackward& call) {
-  const Plan how = gru_plan<N>(call.threads, call.T, call.B, call.H, call.H);
-  return gatedcells_run_team(gru_backward_member<N>, &call, how.threads, 0);
+  const Plan how = gru_plan<W>(call.threads, call.T, call.B, call.H, call.H);
+  return gatedcells_run_team(gru_backward_member<N, W>, &call, how.threads, 0);
 }
 
 }  // namespace GATEDCELLS_LEVEL

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gatedcells_kernels.cpu import library
-from gatedcells_kernels.cpu.packing import PANELS, PackedPair, as_it_is, packed
+from gatedcells_kernels.cpu.packing import PANELS, PackedPair, form_for, prepared
 from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
 
@@ -35,19 +35,18 @@ def gru_forward(
         return states, tape
     # everything that the kernel reads is held by a name until it is done
     input, hidden = input.contiguous(), hidden.contiguous()
-    # a single step reads the weights once: packing them would cost more than it saves
-    pack = T > 1
-    prepared = partial(packed, native) if pack else as_it_is
-    w_x = prepared(weight_ih, gates=3)
-    w_h = prepared(weight_hh, gates=3 if reset_after else 2, rows=(0, (3 if reset_after else 2) * H))
-    w_n = None if reset_after else prepared(weight_hh, rows=(2 * H, 3 * H))
+    form = form_for(native, T, B, input.dtype)
+    prepare = partial(prepared, native, form)
+    w_x = prepare(weight_ih, gates=3)
+    w_h = prepare(weight_hh, gates=3 if reset_after else 2, rows=(0, (3 if reset_after else 2) * H))
+    w_n = None if reset_after else prepare(weight_hh, rows=(2 * H, 3 * H))
     bias_x = None if bias_ih is None else bias_ih.contiguous()
     bias_h = None if bias_hh is None else bias_hh.contiguous()
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
     resets = None if resets is None else resets.contiguous()
     library.run(
         native, "GatedcellsGRU",
-        T=T, B=B, I=I, H=H, reverse=reverse, reset_after=reset_after, packed=pack,
+        T=T, B=B, I=I, H=H, reverse=reverse, reset_after=reset_after, form=form,
         dtype=library.DTYPES[input.dtype], input=input, hidden=hidden, w_x=w_x, w_h=w_h, w_n=w_n,
         bias_x=bias_x, bias_h=bias_h, lengths=rows, resets=resets, states=states, last=None,
         tape=tape if keep == Keep.TAPE else None, origin_x=None, origin_h=None,
@@ -77,15 +76,15 @@ def gru_backward(
     d_states = None if d_states is None else d_states.contiguous()
     d_last = None if d_last is None else d_last.contiguous()
     hidden, states, tape = hidden.contiguous(), states.contiguous(), tape.contiguous()
-    pack = T > 1
-    prepared = partial(packed, native, by_rows=False) if pack else as_it_is
-    w_h = prepared(weight_hh, rows=(0, 3 * H if reset_after else 2 * H))
-    w_n = None if reset_after else prepared(weight_hh, rows=(2 * H, 3 * H))
+    form = form_for(native, T, B, states.dtype)
+    prepare = partial(prepared, native, form, by_rows=False)
+    w_h = prepare(weight_hh, rows=(0, 3 * H if reset_after else 2 * H))
+    w_n = None if reset_after else prepare(weight_hh, rows=(2 * H, 3 * H))
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
     resets = None if resets is None else resets.contiguous()
     library.run(
         native, "GatedcellsGRUBackward",
-        T=T, B=B, H=H, reverse=reverse, reset_after=reset_after, packed=pack,
+        T=T, B=B, H=H, reverse=reverse, reset_after=reset_after, form=form,
         dtype=library.DTYPES[states.dtype],
         d_states=d_states, d_last=d_last, hidden=hidden, w_h=w_h, w_n=w_n, lengths=rows, resets=resets,
         states=states, tape=tape, d_gates=d_gates, d_hidden=d_hidden,
@@ -111,15 +110,16 @@ class GRUInference:
         w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
         assert w_x is not None
         assert w_h is not None
+        form = form_for(self._native, T, B, w_x.dtype)
         self._states = library.shape_of_states(w_x, T, B, H) if apart else None
         self._run = library.Prepared(
             self._native, "GatedcellsGRU",
             ("threads", "input", "hidden", "states", "last", *(PANELS if T > 1 else ())),
-            T=T, B=B, I=I, H=H, reverse=False, reset_after=True, packed=T > 1,
+            T=T, B=B, I=I, H=H, reverse=False, reset_after=True, form=form,
             dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h, w_n=None, bias_x=bias_x, bias_h=bias_h,
             lengths=None, resets=None, tape=None, origin_x=None, origin_h=None,
         )  # fmt: skip
-        self._packed = PackedPair(self._native, (w_x, w_h), 3) if T > 1 else None
+        self._packed = PackedPair(self._native, form, (w_x, w_h), 3) if T > 1 else None
 
     def __call__(self, input: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """All states ``[T, B, H]`` and the last one, shaped like ``hidden``; if they do not lie apart, one

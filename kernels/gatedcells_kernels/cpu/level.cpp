@@ -53,12 +53,23 @@ void activation(int which, int is_double, int64_t n, const void* x, void* y) {
     }                                                                          \
   }
 
+// Tensors of one type, weights of the same or, beside bfloat16, of float32.
+#define GATEDCELLS_WALKS(name, Call)                                           \
+  int name##_any(const Call& call) {                                           \
+    if (call.form == GATEDCELLS_WIDENED) return name<Bfloat16, float>(call);   \
+    switch (call.dtype) {                                                      \
+      case GATEDCELLS_FLOAT64: return name<double, double>(call);              \
+      case GATEDCELLS_BFLOAT16: return name<Bfloat16, Bfloat16>(call);         \
+      default: return name<float, float>(call);                                \
+    }                                                                          \
+  }
+
 GATEDCELLS_FOR_ALL(int64_t, size_of, GatedcellsPack)
 GATEDCELLS_FOR_ALL(int, pack_as, GatedcellsPack)
-GATEDCELLS_FOR_ALL(int, gru_forward, GatedcellsGRU)
-GATEDCELLS_FOR_ALL(int, gru_backward, GatedcellsGRUBackward)
-GATEDCELLS_FOR_ALL(int, lstm_forward, GatedcellsLSTM)
-GATEDCELLS_FOR_ALL(int, lstm_backward, GatedcellsLSTMBackward)
+GATEDCELLS_WALKS(gru_forward, GatedcellsGRU)
+GATEDCELLS_WALKS(gru_backward, GatedcellsGRUBackward)
+GATEDCELLS_WALKS(lstm_forward, GatedcellsLSTM)
+GATEDCELLS_WALKS(lstm_backward, GatedcellsLSTMBackward)
 
 }  // namespace GATEDCELLS_LEVEL
 
@@ -68,5 +79,5 @@ const GatedcellsLevel GATEDCELLS_JOIN(gatedcells_, GATEDCELLS_LEVEL) = {
     GATEDCELLS_LEVEL::hash_of,
     GATEDCELLS_LEVEL::gru_forward_any,     GATEDCELLS_LEVEL::gru_backward_any,
     GATEDCELLS_LEVEL::lstm_forward_any,    GATEDCELLS_LEVEL::lstm_backward_any,
-    GATEDCELLS_LEVEL::activation,
+    GATEDCELLS_LEVEL::activation,          GATEDCELLS_LEVEL::MULTIPLIES_PAIRS,
 };

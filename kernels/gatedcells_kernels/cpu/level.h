@@ -14,6 +14,7 @@ struct GatedcellsLevel {
   int (*lstm_backward)(const GatedcellsLSTMBackward&);
   // y = f(x) for n numbers: which = 0 the logistic function, 1 tanh; for tests
   void (*activation)(int which, int is_double, int64_t n, const void* x, void* y);
+  int multiplies_pairs;  // of bfloat16, by an instruction
 };
 
 extern const GatedcellsLevel gatedcells_baseline;

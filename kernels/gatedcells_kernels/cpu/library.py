@@ -98,6 +98,11 @@ class Library:
         ]
         self.level = self._chosen_level()
 
+    @property
+    def multiplies_pairs(self) -> bool:
+        """Whether an instruction of the chosen set multiplies and adds pairs of bfloat16."""
+        return bool(self.c.gatedcells_multiplies_pairs(self.level))
+
     def _chosen_level(self) -> int:
         asked = os.environ.get(LEVEL_VARIABLE)
         if not asked:

@@ -9,8 +9,8 @@
 
 namespace GATEDCELLS_LEVEL {
 
-// One member's rows and units, through all steps.
-template <class N>
+// One member's rows and units, through all steps. Packed weights are of type W.
+template <class N, class W>
 void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
   typedef RealOf<N> Real;
   constexpr int64_t L = Lanes<Real>::count;
@@ -19,25 +19,25 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
   const int64_t panels = panel_count<Real>(H), width = 4 * L;
   const Range rows = share.rows, units = share.panels(panels), outputs = share.panels(panel_count<Real>(P));
   const int64_t mine = units.count() * width;
-  const bool packed = call.packed != 0, projects = call.w_p != nullptr;
-  const int ahead = fetches(packed, S, mine * (I + P) * static_cast<int64_t>(sizeof(N)));
-  const Weights<N> w_x = {static_cast<const N*>(call.w_x), I, H, packed, ahead},
-                   w_p = {static_cast<const N*>(call.w_p), H, P, packed};
-  Weights<N> w_h = {static_cast<const N*>(call.w_h), P, H, packed};
+  const bool packed = call.form != 0, projects = call.w_p != nullptr;
+  const int ahead = fetches(packed, S, mine * (I + P) * static_cast<int64_t>(sizeof(W)));
+  const Weights<W> w_x = {static_cast<const W*>(call.w_x), I, H, packed, ahead},
+                   w_p = {static_cast<const W*>(call.w_p), H, P, packed};
+  Weights<W> w_h = {static_cast<const W*>(call.w_h), P, H, packed, ahead};
   const int64_t chunk = steps_at_once(S, B, T), shown_stride = panels * L;
 
   const int64_t kept_size = call.resets ? S * P : 0, carried_size = coarse ? S * H : 0;
-  const int64_t apart_x = ahead * apart<N>(I), room_x_size = apart_x ? chunk * S * (I + apart_x) : 0;
-  const int64_t apart_h = ahead * apart<N>(P), room_h_size = apart_h ? S * (P + apart_h) : 0;
+  const int64_t room_x_size = room_for<N>(w_x, chunk * S, I), room_h_size = room_for<N>(w_h, S, P);
+  const int64_t room_p_size = projects ? room_for<N>(w_p, S, H) : 0;
   Scratch<Real> scratch(2 * panels * width + (chunk + 1) * S * mine + S * outputs.count() * L + kept_size +
-                        carried_size + room_x_size + room_h_size);
+                        carried_size + room_x_size + room_h_size + room_p_size);
   if (!share.agree(scratch.next != nullptr)) return;
   Real *bias_x = scratch.take(panels * width), *bias_h = scratch.take(panels * width);
   Real *x = scratch.take(chunk * S * mine), *h = scratch.take(S * mine);
   Real* projected = scratch.take(S * outputs.count() * L);
-  N *kept = scratch.template take_as<N>(kept_size),
-    *room_x = apart_x ? scratch.template take_as<N>(room_x_size) : nullptr,
-    *room_h = apart_h ? scratch.template take_as<N>(room_h_size) : nullptr;
+  N* kept = scratch.template take_as<N>(kept_size);
+  W *room_x = scratch.template take_as<W>(room_x_size), *room_h = scratch.template take_as<W>(room_h_size),
+    *room_p = scratch.template take_as<W>(room_p_size);
   N* shown = projects ? static_cast<N*>(share.team->shared) + rows.first * shown_stride : nullptr;
   spread_bias<N>(static_cast<const N*>(call.bias_x), H, 4, bias_x);
   spread_bias<N>(static_cast<const N*>(call.bias_h), H, 4, bias_h);
@@ -61,13 +61,13 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
     const int64_t t_first = call.reverse ? clock.time(start + steps - 1) : start;
     if (chunk > 1) {
       const N* inputs = static_cast<const N*>(call.input) + t_first * B * I;
-      const Left<N> left = spaced<N>(inputs, steps * S, I, I, room_x);
-      multiply<N, 4>(steps * S, left.rows, left.stride, w_x, bias_x, x, mine, units.first, units.last);
+      const Left<W> left = left_of<W>(inputs, steps * S, I, I, room_x);
+      multiply<W, 4>(steps * S, left.rows, left.stride, w_x, bias_x, x, mine, units.first, units.last);
     }
     for (int64_t i = start; i < start + steps; ++i) {
       const int64_t t = clock.time(i), at = t * B + rows.first;
-      Left<N> input = {static_cast<const N*>(call.input) + at * I, I};
-      if (chunk == 1) input = spaced<N>(input.rows, S, I, I, room_x);
+      const N* inputs = static_cast<const N*>(call.input) + at * I;
+      const Left<W> input = left_of<W>(inputs, chunk == 1 ? S : 0, I, I, room_x);
       LSTMStep<N> step;
       step.rows = rows_at(call.lengths, call.resets, t, B, rows);
       const N* last = (i == 0 ? initial : all_states + clock.time(i - 1) * B * P) + rows.first * P;
@@ -81,28 +81,30 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
       step.cells = call.cells ? static_cast<N*>(call.cells) + at * H : nullptr;
       step.H = H;
       step.projected = projects;
-      const Left<N> state = spaced<N>(previous, S, P, P, room_h);
+      const Left<W> state = left_of<W>(previous, S, P, P, room_h);
       const bool backwards = (i + turn) % 2 != 0;
       w_h.ahead = backwards ? -ahead : ahead;
       to_and_fro(units, group, backwards, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (!packed) {
-          multiply_plain<N, 4>(S, {{input.rows, I, &w_x}, {previous, P, &w_h}}, bias_h, h, mine, p, end);
+          multiply_plain<W, 4>(S, {{input.rows, I, &w_x}, {state.rows, P, &w_h}}, bias_h, h, mine, p, end);
           lstm_gates<N>(step, bias_x + p * width, 0, h, mine, p, end);  // all of x is in h but the bias
           return;
         }
         if (chunk == 1) {
-          multiply<N, 4>(S, input.rows, input.stride, w_x, bias_x, xs, mine, p, end);
+          multiply<W, 4>(S, input.rows, input.stride, w_x, bias_x, xs, mine, p, end);
         } else {
           xs = x + (t - t_first) * S * mine + (p - units.first) * width;
         }
-        multiply<N, 4>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
+        multiply<W, 4>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
         lstm_gates<N>(step, xs, mine, h, mine, p, end);
       });
       share.meet();
       if (projects) {
         const int64_t stride = outputs.count() * L;
-        multiply<N, 1>(S, shown, shown_stride, w_p, nullptr, projected, stride, outputs.first, outputs.last);
+        const Left<W> left = left_of<W>(shown, S, H, shown_stride, room_p);
+        multiply<W, 1>(S, left.rows, left.stride, w_p, nullptr, projected, stride, outputs.first,
+                       outputs.last);
         for (int64_t row = 0; row < S; ++row) {
           for (int64_t p = outputs.first; p < outputs.last; ++p) {
             const int64_t lanes = P - p * L;
@@ -120,7 +122,7 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
   hand_over<N>(share, all_states + clock.time(T - 1) * B * P, static_cast<N*>(call.last), P);
 }
 
-template <class N>
+template <class N, class W>
 void lstm_walk_backward(const GatedcellsLSTMBackward& call, const Share& share) {
   typedef RealOf<N> Real;
   constexpr int64_t L = Lanes<Real>::count;
@@ -129,12 +131,14 @@ void lstm_walk_backward(const GatedcellsLSTMBackward& call, const Share& share) 
   const Range rows = share.rows, units = share.panels(panel_count<Real>(H)),
               outputs = share.panels(panel_count<Real>(P));
   const bool projects = call.w_p != nullptr;
-  const Weights<N> w_h = {static_cast<const N*>(call.w_h), 4 * H, P, call.packed != 0},
-                   w_p = {static_cast<const N*>(call.w_p), P, H, call.packed != 0};
+  const Weights<W> w_h = {static_cast<const W*>(call.w_h), 4 * H, P, call.form != 0},
+                   w_p = {static_cast<const W*>(call.w_p), P, H, call.form != 0};
   const int64_t unit_stride = units.count() * L, output_stride = outputs.count() * L;
-  Scratch<Real> scratch(S * (unit_stride + output_stride) + (coarse ? S * (H + P) : 0));
+  const int64_t room_size = room_for<N>(w_h, S, most(w_h.K, w_p.K));
+  Scratch<Real> scratch(S * (unit_stride + output_stride) + (coarse ? S * (H + P) : 0) + room_size);
   if (!share.agree(scratch.next != nullptr)) return;
   Real *d_shown = scratch.take(S * unit_stride), *product = scratch.take(S * output_stride);
+  W* room = scratch.template take_as<W>(room_size);
   const Clock clock = {T, call.reverse != 0};
   const N *d_states = static_cast<const N*>(call.d_states), *tape = static_cast<const N*>(call.tape),
           *d_last_hidden = static_cast<const N*>(call.d_last_hidden),
@@ -181,12 +185,13 @@ void lstm_walk_backward(const GatedcellsLSTMBackward& call, const Share& share) 
         }
       }
       share.meet();
-      multiply_back<N>(S, d_projected, P, w_p, d_shown, unit_stride, units.first, units.last);
+      const Left<W> left = left_of<W>(d_projected, S, P, P, room);
+      multiply_back<W>(S, left.rows, left.stride, w_p, d_shown, unit_stride, units.first, units.last);
     }
     lstm_gates_backward<N>(step, units.first, units.last);
     share.meet();
-    multiply_back<N>(S, step.d_gates, LSTM_GRADS * H, w_h, product, output_stride, outputs.first,
-                   outputs.last);
+    const Left<W> left = left_of<W>(step.d_gates, S, 4 * H, LSTM_GRADS * H, room);
+    multiply_back<W>(S, left.rows, left.stride, w_h, product, output_stride, outputs.first, outputs.last);
     for (int64_t row = 0; row < S; ++row) {
       if (step.rows.ended(row)) continue;
       for (int64_t p = outputs.first; p < outputs.last; ++p)
@@ -207,33 +212,33 @@ INLINE Plan lstm_plan(int threads, int64_t T, int64_t B, int64_t inputs, int64_t
   return plan<N>(threads, T, B, panel_count<RealOf<N>>(H), 4 * H * inputs);
 }
 
-template <class N>
+template <class N, class W>
 void lstm_forward_member(const void* given, GatedcellsTeam* team, int rank) {
   const GatedcellsLSTM& call = *static_cast<const GatedcellsLSTM*>(given);
-  const Plan how = lstm_plan<N>(call.threads, call.T, call.B, call.I + call.P, call.H);
-  share_out(how, team, rank, call.B, [&](const Share& share) { lstm_walk<N>(call, share); });
+  const Plan how = lstm_plan<W>(call.threads, call.T, call.B, call.I + call.P, call.H);
+  share_out(how, team, rank, call.B, [&](const Share& share) { lstm_walk<N, W>(call, share); });
 }
 
-template <class N>
+template <class N, class W>
 int lstm_forward(const GatedcellsLSTM& call) {
-  const Plan how = lstm_plan<N>(call.threads, call.T, call.B, call.I + call.P, call.H);
+  const Plan how = lstm_plan<W>(call.threads, call.T, call.B, call.I + call.P, call.H);
   // what the projection reads, from all members
   const int64_t units = panel_count<RealOf<N>>(call.H) * Lanes<RealOf<N>>::count;
   const int64_t shared = call.w_p ? call.B * units * static_cast<int64_t>(sizeof(N)) : 0;
-  return gatedcells_run_team(lstm_forward_member<N>, &call, how.threads, shared);
+  return gatedcells_run_team(lstm_forward_member<N, W>, &call, how.threads, shared);
 }
 
-template <class N>
+template <class N, class W>
 void lstm_backward_member(const void* given, GatedcellsTeam* team, int rank) {
   const GatedcellsLSTMBackward& call = *static_cast<const GatedcellsLSTMBackward*>(given);
-  const Plan how = lstm_plan<N>(call.threads, call.T, call.B, call.P, call.H);
-  share_out(how, team, rank, call.B, [&](const Share& share) { lstm_walk_backward<N>(call, share); });
+  const Plan how = lstm_plan<W>(call.threads, call.T, call.B, call.P, call.H);
+  share_out(how, team, rank, call.B, [&](const Share& share) { lstm_walk_backward<N, W>(call, share); });
 }
 
-template <class N>
+template <class N, class W>
 int lstm_backward(const GatedcellsLSTMBackward& call) {
-  const Plan how = lstm_plan<N>(call.threads, call.T, call.B, call.P, call.H);
-  return gatedcells_run_team(lstm_backward_member<N>, &call, how.threads, 0);
+  const Plan how = lstm_plan<W>(call.threads, call.T, call.B, call.P, call.H);
+  return gatedcells_run_team(lstm_backward_member<N, W>, &call, how.threads, 0);
 }
 
 }  // namespace GATEDCELLS_LEVEL

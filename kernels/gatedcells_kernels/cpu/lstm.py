@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gatedcells_kernels.cpu import library
-from gatedcells_kernels.cpu.packing import PANELS, PackedPair, as_it_is, packed
+from gatedcells_kernels.cpu.packing import PANELS, PackedPair, form_for, prepared
 from gatedcells_kernels.tape import LSTM_GATES, LSTM_SLOTS, Keep
 
 
@@ -37,18 +37,17 @@ def lstm_forward(
         return states, last_cell, tape
     # everything that the kernel reads is held by a name until it is done
     input, hidden, cell = input.contiguous(), hidden.contiguous(), cell.contiguous()
-    # a single step reads the weights once: packing them would cost more than it saves
-    pack = T > 1
-    prepared = partial(packed, native) if pack else as_it_is
-    w_x, w_h = prepared(weight_ih, gates=4), prepared(weight_hh, gates=4)
-    w_p = None if weight_hr is None else prepared(weight_hr)
+    form = form_for(native, T, B, input.dtype)
+    prepare = partial(prepared, native, form)
+    w_x, w_h = prepare(weight_ih, gates=4), prepare(weight_hh, gates=4)
+    w_p = None if weight_hr is None else prepare(weight_hr)
     bias_x = None if bias_ih is None else bias_ih.contiguous()
     bias_h = None if bias_hh is None else bias_hh.contiguous()
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
     resets = None if resets is None else resets.contiguous()
     library.run(
         native, "GatedcellsLSTM",
-        T=T, B=B, I=I, H=H, P=P, reverse=reverse, packed=pack, dtype=library.DTYPES[input.dtype],
+        T=T, B=B, I=I, H=H, P=P, reverse=reverse, form=form, dtype=library.DTYPES[input.dtype],
         input=input, hidden=hidden, cell=cell, w_x=w_x, w_h=w_h, w_p=w_p, bias_x=bias_x, bias_h=bias_h,
         lengths=rows, resets=resets, states=states, last=None, last_cell=last_cell,
         tape=tape if keep == Keep.TAPE else None, cells=tape if keep == Keep.STATES else None,
@@ -85,15 +84,15 @@ def lstm_backward(
     d_last_hidden = None if d_last_hidden is None else d_last_hidden.contiguous()
     d_last_cell = None if d_last_cell is None else d_last_cell.contiguous()
     cell, tape = cell.contiguous(), tape.contiguous()
-    pack = T > 1
-    prepared = partial(packed, native, by_rows=False) if pack else as_it_is
-    w_h = prepared(weight_hh)
-    w_p = None if weight_hr is None else prepared(weight_hr)
+    form = form_for(native, T, B, states.dtype)
+    prepare = partial(prepared, native, form, by_rows=False)
+    w_h = prepare(weight_hh)
+    w_p = None if weight_hr is None else prepare(weight_hr)
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
     resets = None if resets is None else resets.contiguous()
     library.run(
         native, "GatedcellsLSTMBackward",
-        T=T, B=B, H=H, P=P, reverse=reverse, packed=pack, dtype=library.DTYPES[states.dtype],
+        T=T, B=B, H=H, P=P, reverse=reverse, form=form, dtype=library.DTYPES[states.dtype],
         d_states=d_states, d_last_hidden=d_last_hidden, d_last_cell=d_last_cell, cell=cell, w_h=w_h, w_p=w_p,
         lengths=rows, resets=resets, tape=tape, d_gates=d_gates,
         d_projected=d_projected if w_p is not None else None, d_hidden=d_hidden, d_cell=d_cell,
@@ -119,6 +118,7 @@ class LSTMInference:
         w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
         assert w_x is not None
         assert w_h is not None
+        form = form_for(self._native, T, B, w_x.dtype)
         self._states = library.shape_of_states(w_x, T, B, H) if apart else None
         self._run = library.Prepared(
             self._native, "GatedcellsLSTM",
@@ -126,11 +126,11 @@ class LSTMInference:
                 "threads", "input", "hidden", "cell", "last_cell", "states", "last",
                 *(PANELS if T > 1 else ()),
             ),
-            T=T, B=B, I=I, H=H, P=H, reverse=False, packed=T > 1, dtype=library.DTYPES[w_x.dtype], w_x=w_x,
+            T=T, B=B, I=I, H=H, P=H, reverse=False, form=form, dtype=library.DTYPES[w_x.dtype], w_x=w_x,
             w_h=w_h, w_p=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, tape=None,
             cells=None, origin_x=None, origin_h=None,
         )  # fmt: skip
-        self._packed = PackedPair(self._native, (w_x, w_h), 4) if T > 1 else None
+        self._packed = PackedPair(self._native, form, (w_x, w_h), 4) if T > 1 else None
 
     def __call__(self, input: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All hidden states ``[T, B, H]``, the last one, shaped like ``hidden``, and the last cell state; if

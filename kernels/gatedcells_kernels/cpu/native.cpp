@@ -63,6 +63,7 @@ GATEDCELLS_EXPORT const char* gatedcells_sources() { return GATEDCELLS_SOURCES; 
 GATEDCELLS_EXPORT int gatedcells_levels() { return COUNT; }
 GATEDCELLS_EXPORT const char* gatedcells_level_name(int level) { return LEVELS[level]->name; }
 GATEDCELLS_EXPORT int gatedcells_level_runs(int level) { return runs_here(level); }
+GATEDCELLS_EXPORT int gatedcells_multiplies_pairs(int level) { return LEVELS[level]->multiplies_pairs; }
 
 GATEDCELLS_EXPORT int64_t gatedcells_packed_size(const GatedcellsPack* call) {
   return LEVELS[call->level]->packed_size(*call);

@@ -8,9 +8,11 @@ and gradient checks make; a stale weight would be a wrong result without a word.
 from __future__ import annotations
 
 import ctypes
+import enum
 import weakref
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from gatedcells_kernels.cpu.library import Library, Prepared, hash_of, pack
@@ -19,11 +21,34 @@ from gatedcells_kernels.cpu.library import Library, Prepared, hash_of, pack
 PANELS = ("w_x", "w_h", "origin_x", "origin_h")
 
 
-class _Form(NamedTuple):
+class Form(enum.IntEnum):
+    """How a call's weights lie: GatedcellsForm in calls.h."""
+
+    AS_THEY_ARE = 0
+    PACKED = 1
+    WIDENED = 2
+
+
+# Rows of a batch from which on a product of bfloat16 without an instruction waits for widening in every tile,
+# no longer for the weights' bytes.
+_MANY_ROWS = 8
+
+
+def form_for(library: Library, T: int, B: int, dtype: torch.dtype) -> Form:
+    """How weights are best given to a call; no bit of a result depends on it."""
+    if T == 1:  # reads the weights once: packing them would cost more than it saves
+        return Form.AS_THEY_ARE
+    if dtype == torch.bfloat16 and B >= _MANY_ROWS and not library.multiplies_pairs:
+        return Form.WIDENED
+    return Form.PACKED
+
+
+class _Shape(NamedTuple):
     """What a weight was packed for."""
 
     gates: int
     by_rows: bool
+    widened: bool
     first: int
     last: int
     level: int
@@ -36,40 +61,55 @@ class _Packed(NamedTuple):
 
 class _Entry(NamedTuple):
     weight: weakref.ref[Tensor]
-    forms: dict[_Form, _Packed]
+    shapes: dict[_Shape, _Packed]
 
 
 # By the weight's id; an entry goes with its weight.
 _entries: dict[int, _Entry] = {}
 
 
-def _forms(weight: Tensor) -> dict[_Form, _Packed]:
+def _shapes(weight: Tensor) -> dict[_Shape, _Packed]:
     key = id(weight)
     entry = _entries.get(key)
     if entry is None or entry.weight() is not weight:
         entry = _entries[key] = _Entry(weakref.ref(weight, lambda _: _entries.pop(key, None)), {})
-    return entry.forms
+    return entry.shapes
 
 
-def packed(
+def prepared(
     library: Library,
+    form: Form,
     weight: Tensor,
     *,
     gates: int = 1,
     by_rows: bool = True,
     rows: tuple[int, int] | None = None,
 ) -> Tensor:
-    """``weight`` (or its ``rows``, first and one past the last) in panels; made anew only if it changed."""
+    """``weight`` (or its ``rows``, first and one past the last) in a form; panels are made anew only if it
+    changed, what stays as it is is copied only if it is not contiguous.
+
+    Args:
+        library: the loaded library.
+        form: how it shall lie.
+        weight: a matrix.
+        gates: that share a panel.
+        by_rows: whether sums run along the matrix's rows (x W^T) or down its columns (d W).
+        rows: which of its rows; all.
+    """
     first, last = rows or (0, len(weight))
+    some = weight.detach()[first:last] if rows else weight.detach()
+    if form == Form.AS_THEY_ARE:
+        return some.contiguous()
+    widened = form == Form.WIDENED
     if not weight.is_contiguous():
-        return pack(library, weight.detach()[first:last], gates=gates, by_rows=by_rows)
-    form = _Form(gates, by_rows, first, last, library.level)
+        return pack(library, some.float() if widened else some, gates=gates, by_rows=by_rows)
+    shape = _Shape(gates, by_rows, widened, first, last, library.level)
     hash = hash_of(library, weight)
-    forms = _forms(weight)
-    known = forms.get(form)
+    shapes = _shapes(weight)
+    known = shapes.get(shape)
     if known is None or known.hash != hash:
-        known = _Packed(hash, pack(library, weight.detach()[first:last], gates=gates, by_rows=by_rows))
-        forms[form] = known
+        panels = pack(library, some.float() if widened else some, gates=gates, by_rows=by_rows)
+        known = shapes[shape] = _Packed(hash, panels)
     return known.panels
 
 
@@ -86,12 +126,14 @@ class PackedPair:
 
     Args:
         library: the loaded library.
+        form: of the panels.
         weights: weight_ih and weight_hh, contiguous.
         gates: of the cell.
     """
 
-    def __init__(self, library: Library, weights: tuple[Tensor, Tensor], gates: int) -> None:
+    def __init__(self, library: Library, form: Form, weights: tuple[Tensor, Tensor], gates: int) -> None:
         self._library = library
+        self._form = form
         self._weights = weights
         self._gates = gates
         self.panels = self._pack()
@@ -111,13 +153,6 @@ class PackedPair:
             origin = {"matrix": weight, "bytes": weight.nbytes, "hash": hash_of(self._library, weight)}
             content = self._library.origin(origin)
             origins.append(ctypes.create_string_buffer(content, len(content)))
-            panels.append(packed(self._library, weight, gates=self._gates))
+            panels.append(prepared(self._library, self._form, weight, gates=self._gates))
         addresses = (*(panel.data_ptr() for panel in panels), *map(ctypes.addressof, origins))
         return Panels(addresses, (panels, origins))
-
-
-def as_it_is(weight: Tensor, *, gates: int = 1, rows: tuple[int, int] | None = None) -> Tensor:
-    """``weight`` (or its ``rows``) unpacked; a copy only if it is not contiguous."""
-    if rows is not None and rows != (0, len(weight)):
-        weight = weight.detach()[rows[0] : rows[1]]
-    return weight.contiguous()

@@ -134,20 +134,30 @@ struct Left {
   int64_t stride;
 };
 
-// How many numbers further apart than `stride` rows should lie, or 0: of lines whose addresses are 4 KB apart the
-// first-level cache keeps only a few.
-template <class N>
-INLINE int64_t apart(int64_t stride) {
-  return stride * static_cast<int64_t>(sizeof(N)) % 2048 == 0 ? CACHE_LINE / static_cast<int64_t>(sizeof(N)) : 0;
+// Room for a copy of the left side of products with `w`, in numbers, or 0 if its rows of type N are read where they
+// are: they are not if weights are of another type, or fetched ahead where rows are 2 KB apart or a multiple of it.
+// Of lines whose addresses are 4 KB apart the first-level cache keeps only a few.
+template <class N, class W>
+INLINE int64_t room_for(const Weights<W>& w, int64_t rows, int64_t width) {
+  const bool apart = w.ahead && width * static_cast<int64_t>(sizeof(W)) % 2048 == 0;
+  const bool copied = sizeof(N) != sizeof(W) || apart;
+  return copied ? rows * (width + CACHE_LINE / static_cast<int64_t>(sizeof(W))) : 0;
 }
 
 // Rows as they are, or where there is room for it a copy of them with a distance of `width` and a cache line.
-template <class N>
-INLINE Left<N> spaced(const N* from, int64_t rows, int64_t width, int64_t stride, N* room) {
-  if (!room) return {from, stride};
-  const int64_t wider = width + CACHE_LINE / static_cast<int64_t>(sizeof(N));
-  for (int64_t row = 0; row < rows; ++row)
-    memcpy(static_cast<void*>(room + row * wider), from + row * stride, sizeof(N) * static_cast<size_t>(width));
+template <class W, class N>
+INLINE Left<W> left_of(const N* from, int64_t rows, int64_t width, int64_t stride, W* room) {
+  const int64_t wider = width + CACHE_LINE / static_cast<int64_t>(sizeof(W));
+  if constexpr (sizeof(N) != sizeof(W)) {
+    constexpr int64_t L = Lanes<W>::count;
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t k = 0; k < width; k += L)
+        store_part<W>(room + row * wider + k, load_part<N>(from + row * stride + k, width - k), width - k);
+  } else {
+    if (!room) return {from, stride};
+    for (int64_t row = 0; row < rows; ++row)
+      memcpy(static_cast<void*>(room + row * wider), from + row * stride, sizeof(N) * static_cast<size_t>(width));
+  }
   return {room, wider};
 }
 
@@ -165,9 +175,10 @@ struct Scratch {
     return taken;
   }
 
-  // Room for `count` numbers of a type that is no larger.
+  // Room for `count` numbers of a type that is no larger; null for none.
   template <class N>
   INLINE N* take_as(int64_t count) {
+    if (!count) return nullptr;
     return reinterpret_cast<N*>(take(ceil_div(count * static_cast<int64_t>(sizeof(N)), sizeof(Real))));
   }
 };

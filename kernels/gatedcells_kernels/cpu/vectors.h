@@ -91,6 +91,13 @@ INLINE Vector<float> multiply_add(Vector<float> a, Vector<float> b, Vector<float
 INLINE Vector<double> multiply_add(Vector<double> a, Vector<double> b, Vector<double> c) { return a * b + c; }
 #endif
 
+// Whether an instruction multiplies and adds pairs of bfloat16.
+#if defined(__AVX512BF16__) && GATEDCELLS_VECTOR_BYTES == 64
+constexpr bool MULTIPLIES_PAIRS = true;
+#else
+constexpr bool MULTIPLIES_PAIRS = false;
+#endif
+
 // What is computed with numbers of type N: bfloat16 is only how numbers lie in memory.
 struct Bfloat16 {
   uint16_t bits;
