@@ -1,7 +1,7 @@
-"""Products that a backward pass in bfloat16 ends with: ``python -m benchmarks.bfloat16_products --threads 1``.
+"""Products that a backward pass in bfloat16 ends with: ``python -m benchmarks.bfloat16_products``.
 
-``d^T x`` gives a weight's gradient, ``d w`` that of the input. Each by torch in float32, by torch in bfloat16,
-and in bfloat16 some rows at a time in float32, as `gatedcells._autograd.rules` does where the CPU has no
+``d^T x`` gives a weight's gradient, ``d w`` the input's. Each by torch in float32, by torch in bfloat16, and
+in bfloat16 some rows at a time in float32, as `gatedcells._autograd.rules` does where the CPU has no
 instruction for bfloat16. As on an older CPU: ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2``.
 """
 
