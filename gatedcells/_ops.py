@@ -35,8 +35,8 @@ torch.library.define(
 torch.library.define(
     "gatedcells::gru_sequence_backward",
     "(Tensor? d_states, Tensor? d_last, Tensor hidden, Tensor weight_hh, Tensor? lengths, Tensor? resets,"
-    " Tensor states, Tensor tape, bool reverse, bool reset_after, str backend)"
-    " -> (Tensor d_gates, Tensor d_hidden)",
+    " Tensor states, Tensor tape, bool reverse, bool reset_after, str backend,"
+    " bool initial=True) -> (Tensor d_gates, Tensor d_hidden)",
 )
 torch.library.define(
     "gatedcells::lstm_sequence",
@@ -48,7 +48,8 @@ torch.library.define(
     "gatedcells::lstm_sequence_backward",
     "(Tensor? d_states, Tensor? d_last_hidden, Tensor? d_last_cell, Tensor hidden, Tensor cell,"
     " Tensor weight_hh, Tensor? weight_hr, Tensor? lengths, Tensor? resets, Tensor states, Tensor tape,"
-    " bool reverse, str backend) -> (Tensor d_gates, Tensor d_projected, Tensor d_hidden, Tensor d_cell)",
+    " bool reverse, str backend, bool initial=True)"
+    " -> (Tensor d_gates, Tensor d_projected, Tensor d_hidden, Tensor d_cell)",
 )
 
 
@@ -142,6 +143,7 @@ def run_gru_sequence_backward(
     reverse: bool,
     reset_after: bool,
     backend: str,
+    initial: bool = True,
 ) -> tuple[Tensor, Tensor]:
     T, B, H = states.shape
     check_shape("tape", tape, "T B slots H", (T, B, len(GRUTape._fields), H))
@@ -152,9 +154,10 @@ def run_gru_sequence_backward(
         check_shape("d_states", d_states, "T B H", (T, B, H))
     if d_last is not None:
         check_shape("d_last", d_last, "B H", (B, H))
-    return implementation(backend).gru_backward(
-        d_states, d_last, hidden, weight_hh, lengths, resets, states, tape, reverse, reset_after
+    d_gates, d_hidden = implementation(backend).gru_backward(
+        d_states, d_last, hidden, weight_hh, lengths, resets, states, tape, reverse, reset_after, initial
     )
+    return d_gates, d_hidden if initial else hidden.new_empty(0)
 
 
 def run_lstm_sequence(
@@ -203,6 +206,7 @@ def run_lstm_sequence_backward(
     tape: Tensor,
     reverse: bool,
     backend: str,
+    initial: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     T, B, P = states.shape
     H = cell.shape[-1]
@@ -217,10 +221,13 @@ def run_lstm_sequence_backward(
         check_shape("d_states", d_states, "T B P", (T, B, P))
     if weight_hr is not None:
         check_shape("weight_hr", weight_hr, "P H", (P, H))
-    return implementation(backend).lstm_backward(
+    d_gates, d_projected, d_hidden, d_cell = implementation(backend).lstm_backward(
         d_states, d_last_hidden, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, resets, states,
-        tape, reverse,
+        tape, reverse, initial,
     )  # fmt: skip
+    if not initial:
+        d_hidden, d_cell = hidden.new_empty(0), cell.new_empty(0)
+    return d_gates, d_projected, d_hidden, d_cell
 
 
 def _gru_sequence(

@@ -60,8 +60,10 @@ def gru_backward(
     tape: Tensor,
     reverse: bool,
     reset_after: bool,
+    initial: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The gates' gradients ``[T, B, 4, H]`` in the order GRU_GATE_GRADS, and dL/dh_0 ``[B, H]``."""
+    """The gates' gradients ``[T, B, 4, H]`` in the order GRU_GATE_GRADS, and dL/dh_0 ``[B, H]`` (if not
+    ``initial``, anything)."""
     T, B, H = states.shape
     previous = previous_states(states, hidden, reverse, resets)
     d_gates = states.new_empty(T, B, len(GRU_GATE_GRADS), H)
@@ -135,9 +137,10 @@ def lstm_backward(
     states: Tensor,
     tape: Tensor,
     reverse: bool,
+    initial: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gates' gradients ``[T, B, 4, H]`` in the order LSTM_GATES; dL/dh of every step as it leaves
-    the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0."""
+    the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0 (if not ``initial``, anything)."""
     T, B, H = *states.shape[:2], cell.shape[-1]
     cells = LSTMTape(*tape.unbind(2)).cell
     previous_cells = previous_states(cells, cell, reverse, resets)

@@ -40,9 +40,10 @@ def gru_sequence_backward(
     reverse: bool,
     reset_after: bool,
     backend: str,
+    initial: bool = True,
 ) -> tuple[Tensor, Tensor]:
     T, B, H = states.shape
-    return states.new_empty(T, B, len(GRU_GATE_GRADS), H), hidden.new_empty(B, H)
+    return states.new_empty(T, B, len(GRU_GATE_GRADS), H), hidden.new_empty((B, H) if initial else (0,))
 
 
 def lstm_sequence(
@@ -79,10 +80,13 @@ def lstm_sequence_backward(
     tape: Tensor,
     reverse: bool,
     backend: str,
+    initial: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     T, B, H = *states.shape[:2], cell.shape[-1]
     d_gates = states.new_empty(T, B, len(LSTM_GATES), H)
     d_projected = states.new_empty(states.shape if weight_hr is not None else (0,))
+    if not initial:
+        return d_gates, d_projected, hidden.new_empty(0), cell.new_empty(0)
     return d_gates, d_projected, hidden.new_empty(hidden.shape), cell.new_empty(cell.shape)
 
 

@@ -52,7 +52,7 @@ def _backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None)
         )
         d_gates, d_hidden = backward(
             d_states, d_last, hidden, weight_hh, lengths, resets, states, tape, reverse, reset_after,
-            backend,
+            backend, needed[1],
         )  # fmt: skip
         previous = previous_states(states, hidden, reverse, resets)
         grads = gradients(
@@ -101,7 +101,10 @@ def gradients(
                     weight_gradient(d_h[:, 2 * H :], reset * before),
                 ]
             )
-    if needed[4] or needed[5]:
+    if few and len(d_rows) == 1:  # no sum, and one half is turned already
+        grads[4] = d_x[0] if needed[4] else None
+        grads[5] = d_h[0] if needed[5] else None
+    elif needed[4] or needed[5]:
         total = d_rows.sum(0)
         grads[4] = total[: 3 * H].roll(-H, 0) if needed[4] else None
         grads[5] = total[H:] if needed[5] else None

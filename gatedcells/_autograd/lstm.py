@@ -57,7 +57,7 @@ def _backward(
         )
         d_gates, d_projected, d_hidden, d_cell = backward(
             d_states, d_last, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, resets,
-            states, tape, reverse, backend,
+            states, tape, reverse, backend, needed[1] or needed[2],
         )  # fmt: skip
         previous = previous_states(states, hidden, reverse, resets)
         grads = gradients(d_gates, d_projected, d_hidden, d_cell, input, previous, weight_ih, tape, needed)

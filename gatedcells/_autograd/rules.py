@@ -91,7 +91,8 @@ def run_again(
 
 def rows(x: Tensor) -> Tensor:
     """``[T, B, ...]`` as ``[T*B, n]``: one row a step and sequence, ready for one matrix product."""
-    return x.reshape(x.shape[0] * x.shape[1], math.prod(x.shape[2:]))
+    T, B, *sizes = x.shape
+    return x.reshape(T * B, math.prod(sizes))
 
 
 def _widens(x: Tensor) -> bool:

@@ -155,10 +155,9 @@ def test_operators_are_registered_as_torch_wants_them(keep, lengths, backend):
     with torch.no_grad():
         _, hidden, _, weight_hh, _, _ = tensors
         states, last, tape = ops.gru_sequence(*tensors, lengths, resets, False, True, 1, backend)
-        torch.library.opcheck(
-            ops.gru_sequence_backward.default,
-            (states, last, hidden, weight_hh, lengths, resets, states, tape, False, True, backend),
-        )
+        read = (states, last, hidden, weight_hh, lengths, resets, states, tape, False, True, backend)
+        torch.library.opcheck(ops.gru_sequence_backward.default, read)
+        torch.library.opcheck(ops.gru_sequence_backward.default, (*read, False))
         torch.library.opcheck(
             ops.gru_sequence_recompute.default,
             (states, last, *tensors, lengths, resets, states, False, True, [True, False] * 3, backend),
@@ -169,15 +168,49 @@ def test_operators_are_registered_as_torch_wants_them(keep, lengths, backend):
         _, hidden, cell, _, weight_hh, _, _, weight_hr = tensors
         states, last, last_cell, tape = ops.lstm_sequence(*tensors, lengths, resets, True, 1, backend)
         d_outputs = (states, last, last_cell)
-        torch.library.opcheck(
-            ops.lstm_sequence_backward.default,
-            (*d_outputs, hidden, cell, weight_hh, weight_hr, lengths, resets, states, tape, True, backend),
-        )
+        read = (hidden, cell, weight_hh, weight_hr, lengths, resets, states, tape, True, backend)
+        torch.library.opcheck(ops.lstm_sequence_backward.default, (*d_outputs, *read))
+        torch.library.opcheck(ops.lstm_sequence_backward.default, (*d_outputs, *read, False))
         cells = tape[:, :, 4:].contiguous()
         torch.library.opcheck(
             ops.lstm_sequence_recompute.default,
             (*d_outputs, *tensors, lengths, resets, states, cells, True, [True, False] * 4, backend),
         )
+
+
+@pytest.mark.parametrize("T", [1, 4])
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_a_gru_state_that_wants_no_gradient_changes_no_other(backend, T, reset_after):
+    tensors = [t.detach().requires_grad_() for t in gru_tensors(T, 3, 2, 5)]
+    run = partial(run_gru, backend=backend, reset_after=reset_after)
+    _, all_of_them = gradients(run, tensors, (0, 1))
+    tensors[1].requires_grad_(False)
+    outputs = run(*tensors)
+    generator = torch.Generator().manual_seed(0)
+    loss = sum((o * torch.randn(o.shape, generator=generator, dtype=o.dtype)).sum() for o in outputs)
+    others = [t for t in tensors if t.requires_grad]
+    for found, exact in zip(
+        torch.autograd.grad(loss, others), (*all_of_them[:1], *all_of_them[2:]), strict=True
+    ):
+        assert torch.equal(found, exact)
+
+
+@pytest.mark.parametrize("T", [1, 4])
+@pytest.mark.parametrize("P", [0, 3])
+@pytest.mark.parametrize("without", [(1,), (2,), (1, 2)])
+def test_an_lstm_state_that_wants_no_gradient_changes_no_other(backend, T, P, without):
+    tensors = [t if t is None else t.detach().requires_grad_() for t in lstm_tensors(T, 3, 2, 5, P)]
+    run = partial(run_lstm, backend=backend)
+    _, all_of_them = gradients(run, tensors, (0, 1, 2))
+    for state in without:
+        tensors[state].requires_grad_(False)
+    outputs = run(*tensors)
+    generator = torch.Generator().manual_seed(0)
+    loss = sum((o * torch.randn(o.shape, generator=generator, dtype=o.dtype)).sum() for o in outputs)
+    others = [t for t in tensors if t is not None and t.requires_grad]
+    left = [grad for i, grad in enumerate(all_of_them) if i not in without]
+    for found, exact in zip(torch.autograd.grad(loss, others), left, strict=True):
+        assert torch.equal(found, exact)
 
 
 def test_inference_keeps_no_tape_and_training_keeps_four_numbers_a_unit_and_step():

@@ -59,6 +59,7 @@ struct GatedcellsGRU {
 struct GatedcellsGRUBackward {
   int64_t T, B, H;
   int32_t reverse, reset_after, form, dtype, level, threads;
+  int32_t initial;        // whether d_hidden is wanted; else it is working memory
   const void* d_states;   // [T, B, H] or null
   const void* d_last;     // [B, H] or null
   const void* hidden;     // [B, H]
@@ -98,6 +99,7 @@ struct GatedcellsLSTM {
 struct GatedcellsLSTMBackward {
   int64_t T, B, H, P;
   int32_t reverse, form, dtype, level, threads;
+  int32_t initial;        // whether d_hidden or d_cell is wanted; else both are working memory
   const void* d_states;   // [T, B, P] or null
   const void* d_last_hidden;  // [B, P] or null
   const void* d_last_cell;    // [B, H] or null

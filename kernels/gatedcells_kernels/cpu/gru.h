@@ -160,6 +160,7 @@ void gru_walk_backward(const GatedcellsGRUBackward& call, const Share& share) {
       gru_reset_backward<N>(step, product, mine, units.first, units.last);
       share.meet();
     }
+    if (i == 0 && !call.initial) break;
     const Left<W> left = left_of<W>(step.d_gates + H, S, w_h.K, stride, room);
     multiply_back<W>(S, left.rows, left.stride, w_h, product, mine, units.first, units.last);
     for (int64_t row = 0; row < S; ++row) {

@@ -65,8 +65,10 @@ def gru_backward(
     tape: Tensor,
     reverse: bool,
     reset_after: bool,
+    initial: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The gates' gradients ``[T, B, 4, H]`` in the order GRU_GATE_GRADS, and dL/dh_0 ``[B, H]``."""
+    """The gates' gradients ``[T, B, 4, H]`` in the order GRU_GATE_GRADS, and dL/dh_0 ``[B, H]`` (if not
+    ``initial``, anything)."""
     native = library.load()
     T, B, H = states.shape
     d_gates = library.empty(states, T, B, len(GRU_GATE_GRADS), H)
@@ -87,7 +89,7 @@ def gru_backward(
         T=T, B=B, H=H, reverse=reverse, reset_after=reset_after, form=form,
         dtype=library.DTYPES[states.dtype],
         d_states=d_states, d_last=d_last, hidden=hidden, w_h=w_h, w_n=w_n, lengths=rows, resets=resets,
-        states=states, tape=tape, d_gates=d_gates, d_hidden=d_hidden,
+        states=states, tape=tape, d_gates=d_gates, d_hidden=d_hidden, initial=initial,
     )  # fmt: skip
     return d_gates, d_hidden
 

@@ -30,13 +30,6 @@ class Unavailable(RuntimeError):
     """The library cannot be used; the message says why."""
 
 
-def _number(value: Any) -> int:
-    """What stands in a struct for a field: a tensor's address, null for None, a number as it is."""
-    if value is None:
-        return 0
-    return value if type(value) is int or not isinstance(value, Tensor) else value.data_ptr()
-
-
 class _Struct:
     """A struct of calls.h, read from that file: its fields are written once."""
 
@@ -56,8 +49,14 @@ class _Struct:
         self._pack = struct.Struct("@" + self._format).pack
 
     def __call__(self, fields: dict[str, Any]) -> bytes:
-        """The struct's bytes, all fields given as for `_number`."""
-        return self._pack(*map(_number, map(fields.__getitem__, self.fields)))
+        """The struct's bytes, all fields given as numbers or as tensors."""
+        # 0 or null for None, an address for a tensor; a loop of calls would take longer than a small step
+        return self._pack(
+            *[
+                0 if value is None else value if isinstance(value, int) else value.data_ptr()
+                for value in map(fields.__getitem__, self.fields)
+            ]
+        )
 
     def split(self, first: Sequence[str], fields: dict[str, Any]) -> tuple[Callable[..., bytes], bytes]:
         """What packs the ``first`` fields, given as numbers, and the bytes of all others behind them."""

@@ -190,6 +190,7 @@ void lstm_walk_backward(const GatedcellsLSTMBackward& call, const Share& share) 
     }
     lstm_gates_backward<N>(step, units.first, units.last);
     share.meet();
+    if (i == 0 && !call.initial) break;
     const Left<W> left = left_of<W>(step.d_gates, S, 4 * H, LSTM_GRADS * H, room);
     multiply_back<W>(S, left.rows, left.stride, w_h, product, output_stride, outputs.first, outputs.last);
     for (int64_t row = 0; row < S; ++row) {

@@ -69,9 +69,10 @@ def lstm_backward(
     states: Tensor,
     tape: Tensor,
     reverse: bool,
+    initial: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gates' gradients ``[T, B, 4, H]`` in the order LSTM_GATES; dL/dh of every step as it leaves
-    the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0."""
+    the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0 (if not ``initial``, anything)."""
     native = library.load()
     T, B, P = states.shape
     H = cell.shape[-1]
@@ -96,6 +97,7 @@ def lstm_backward(
         d_states=d_states, d_last_hidden=d_last_hidden, d_last_cell=d_last_cell, cell=cell, w_h=w_h, w_p=w_p,
         lengths=rows, resets=resets, tape=tape, d_gates=d_gates,
         d_projected=d_projected if w_p is not None else None, d_hidden=d_hidden, d_cell=d_cell,
+        initial=initial,
     )  # fmt: skip
     return d_gates, d_projected, d_hidden, d_cell
 

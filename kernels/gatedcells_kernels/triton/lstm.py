@@ -167,10 +167,11 @@ def lstm_backward(
     states: Tensor,
     tape: Tensor,
     reverse: bool,
+    initial: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gates' gradients ``[T, B, 4, H]`` in the order LSTM_GATES; dL/dh of every step as it leaves
-    the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0. Of tensors that hold both
-    directions, both (see `lstm_both_backward`)."""
+    the projection ``[T, B, P]`` (empty without one); dL/dh_0 and dL/dc_0 (if not ``initial``, anything).
+    Of tensors that hold both directions, both (see `lstm_both_backward`)."""
     request = _request(states, hidden, cell, weight_hr)
     T, B, H, P = request.T, request.B, request.H, request.P
     both = hidden.shape[:-2]
