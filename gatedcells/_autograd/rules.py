@@ -20,7 +20,8 @@ def _multiplies_bfloat16() -> bool:
     """Whether this CPU has an instruction for products of bfloat16; without one torch's take several times as
     long as those of float32, or with AVX2 far more than that (benchmarks/bfloat16_products.py)."""
     if platform.machine().lower() in ("x86_64", "amd64"):
-        return torch.cpu._is_avx512_bf16_supported()
+        ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return ask is None or ask()  # a torch that does not say multiplies as it did
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
@@ -106,25 +107,27 @@ def product(d_rows: Tensor, weight: Tensor) -> Tensor:
     """
     if not _widens(d_rows):
         return d_rows @ weight
-    wide = weight.float()
-    if torch.compiler.is_compiling():  # the number of rows may not be known yet
-        return (d_rows.float() @ wide).to(d_rows.dtype)
-    found = d_rows.new_empty(len(d_rows), weight.shape[1])
-    for some, to in zip(d_rows.split(_WIDENED_AT_ONCE), found.split(_WIDENED_AT_ONCE), strict=True):
-        to.copy_(some.float() @ wide)
-    return found
+    with torch.autocast("cpu", enabled=False):  # it would narrow what was widened
+        wide = weight.float()
+        if torch.compiler.is_compiling():  # the number of rows may not be known yet
+            return (d_rows.float() @ wide).to(d_rows.dtype)
+        found = d_rows.new_empty(len(d_rows), weight.shape[1])
+        for some, to in zip(d_rows.split(_WIDENED_AT_ONCE), found.split(_WIDENED_AT_ONCE), strict=True):
+            to.copy_(some.float() @ wide)
+        return found
 
 
 def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
     """``a.T @ b`` for ``[n, G]`` and ``[n, K]``, rounded once; see `product`."""
     if not _widens(a):
         return a.T @ b
-    if torch.compiler.is_compiling():
-        return (a.float().T @ b.float()).to(a.dtype)
-    total = a.new_zeros(a.shape[1], b.shape[1], dtype=torch.float32)
-    for some, beside in zip(a.split(_WIDENED_AT_ONCE), b.split(_WIDENED_AT_ONCE), strict=True):
-        total.addmm_(some.float().T, beside.float())
-    return total.to(a.dtype)
+    with torch.autocast("cpu", enabled=False):
+        if torch.compiler.is_compiling():
+            return (a.float().T @ b.float()).to(a.dtype)
+        total = a.new_zeros(a.shape[1], b.shape[1], dtype=torch.float32)
+        for some, beside in zip(a.split(_WIDENED_AT_ONCE), b.split(_WIDENED_AT_ONCE), strict=True):
+            total.addmm_(some.float().T, beside.float())
+        return total.to(a.dtype)
 
 
 def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:

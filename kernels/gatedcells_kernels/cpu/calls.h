@@ -2,7 +2,7 @@
 //
 // The letters: T time, B batch, I input features, H hidden units, P width of the hidden state that is
 // handed on (H, or that of the LSTM's projection). All tensors are contiguous and of one floating
-// type; a pointer that may be null says so. Sizes are counted in elements.
+// type, but for widened weights; a pointer that may be null says so. Sizes are counted in elements.
 #pragma once
 #include <cstdint>
 

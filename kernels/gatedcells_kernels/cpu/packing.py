@@ -35,7 +35,7 @@ _MANY_ROWS = 8
 
 
 def form_for(library: Library, T: int, B: int, dtype: torch.dtype) -> Form:
-    """How weights are best given to a call; no bit of a result depends on it."""
+    """How weights are best given to a call; no bit of a result depends on whether panels are widened."""
     if T == 1:  # reads the weights once: packing them would cost more than it saves
         return Form.AS_THEY_ARE
     if dtype == torch.bfloat16 and B >= _MANY_ROWS and not library.multiplies_pairs:

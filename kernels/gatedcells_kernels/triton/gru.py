@@ -151,8 +151,7 @@ def gru_backward(
     initial: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The gates' gradients ``[T, B, 4, H]`` in the order GRU_GATE_GRADS, and dL/dh_0 ``[B, H]`` (if not
-    ``initial``, anything); of tensors
-    that hold both directions, both (see `gru_both_backward`)."""
+    ``initial``, anything); of tensors that hold both directions, both (see `gru_both_backward`)."""
     request = _request(states, hidden, reset_after)
     T, B, H, slots = request.T, request.B, request.H, len(GRU_GATE_GRADS)
     both = hidden.shape[:-2]
