@@ -29,9 +29,9 @@ Shape = tuple[str, ...]
 PEERS = ("torch", "onnxruntime")
 
 
-def _on_each_cpu(make: Callable[[str], str]) -> str:
-    """A table for each device that the cells were timed on."""
-    return "\n\n".join(make(device) for device in devices("cells"))
+def _on_each_cpu(make: Callable[[str], str], name: str = "cells") -> str:
+    """A table for each device that has rows called ``name``."""
+    return "\n\n".join(make(device) for device in devices(name))
 
 
 def _times(
@@ -129,6 +129,28 @@ def _weight_gradients() -> str:
     return table(columns, lines, source, rows[0])
 
 
+def _bfloat16_products(device: str) -> str:
+    source, rows = newest(f"{device}-bfloat16-products")
+    times: dict[Shape, dict[tuple[str, str], float]] = {}
+    for row in rows:
+        shape = (row["product"], *(row[key] for key in ("rows", "G", "K")))
+        times.setdefault(shape, {})[row["threads"], row["way"]] = float(row["p50_ms"])
+    counts = sorted({row["threads"] for row in rows})
+    lines = []
+    for (product, *shape), by_way in times.items():
+        cells = [f"{product}, {', '.join(shape)}"]
+        for threads in counts:
+            ours = by_way[threads, "widened"]
+            others = [by_way[threads, way] / ours for way in ("float32", "torch's bfloat16")]
+            cells += [f"{ours:.3g}", *(f"{ratio:.2f}" for ratio in others)]
+        lines.append(cells)
+    columns = ["product, rows, G, K"]
+    for threads in counts:
+        name = f"{threads} thread{'s' * (threads != '1')}"
+        columns += [f"ms, widened, {name}", "float32", "torch's bfloat16"]
+    return table(columns, lines, source, rows[0])
+
+
 def _memory() -> str:
     source, rows = newest("memory")
     lines = [
@@ -203,6 +225,7 @@ TABLES: dict[str, Callable[[], str]] = {
         for mode in ("inference", "training", "step")
     },
     "bfloat16": partial(_on_each_cpu, _bfloat16),
+    "bfloat16-products": partial(_on_each_cpu, _bfloat16_products, "bfloat16-products"),
     "weight-gradients": _weight_gradients,
     "memory": _memory,
     "converted": _converted,

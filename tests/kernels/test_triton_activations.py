@@ -14,21 +14,42 @@ ULPS = 4
 
 
 @triton.jit
-def _apply(x, y, count, WHICH: tl.constexpr, SIZE: tl.constexpr):
+def _apply(x, y, count, WHICH: tl.constexpr, APPROXIMATE: tl.constexpr, SIZE: tl.constexpr):
     at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
     number = activations.load(x + at, at < count)
     if WHICH == "tanh":
-        activations.store(y + at, activations.tanh(number, False), at < count)
+        activations.store(y + at, activations.tanh(number, APPROXIMATE), at < count)
     else:
-        activations.store(y + at, activations.sigmoid(number, False), at < count)
+        activations.store(y + at, activations.sigmoid(number, APPROXIMATE), at < count)
 
 
-def computed(which, x, device):
+def computed(which, x, device, approximate=False):
     x = x.to(device)
     y = torch.full_like(x, torch.nan)
+    grid = (triton.cdiv(len(x), 1 << 16),)
     with np.errstate(all="ignore"):  # of what is computed for all numbers, and used for some
-        _apply[(triton.cdiv(len(x), 1 << 16),)](x, y, len(x), WHICH=which, SIZE=1 << 16)
+        _apply[grid](x, y, len(x), WHICH=which, APPROXIMATE=approximate, SIZE=1 << 16)
     return y.cpu()
+
+
+def test_a_gate_that_is_nearly_open_or_closed_is_right_in_reduced_precision_too(device):
+    """What is left of a cell state after T steps is the forget gate to the power of T: digits of 1 - y count."""
+    x = torch.linspace(-80, 12, 40001)
+    exact, found = torch.sigmoid(x.double()), computed("sigmoid", x, device, approximate=True).double()
+    # the rounding of the exponent's argument, two units each of a GPU's exponential and division, one of the sum
+    bound = (x.double().abs() + 5) * 2.0**-23
+    assert ((found - exact).abs() <= bound * exact).all()
+    left = 1 - exact  # float32 itself has no more digits of it
+    assert ((1 - found - left).abs() <= bound * left + 2.0**-22).all()
+    limits = torch.tensor([-torch.inf, torch.inf, 0.0, torch.nan, -1e30, 1e30])
+    assert computed("sigmoid", limits, device, approximate=True).nan_to_num(9).tolist() == [
+        0,
+        1,
+        0.5,
+        9,
+        0,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("which", ["sigmoid", "tanh"])

@@ -5,7 +5,7 @@ Every kernel passes on three constants:
 ``PRECISION``: "ieee" (float32 by ordinary multiplications; 16-bit numbers are exact in any case) or "tf32"
     (float32 rounded to nearest for the tensor cores; weights come rounded, see tf32.py).
 ``APPROXIMATE``: tanh by the GPU's own instruction, right to about 11 bits, as many as tf32 and bfloat16 or
-    float16 operands have. Else to a few units in the last place of float32.
+    float16 operands have, and a shorter logistic function. Else to a few units in the last place of float32.
 ``INTERPRETED``: in Triton's interpreter, which has neither instruction nor a product of bfloat16.
 """
 
@@ -50,7 +50,9 @@ def tanh(x, APPROXIMATE: tl.constexpr):
 def sigmoid(x, APPROXIMATE: tl.constexpr):
     """1 / (1 + e^-x), by an exponential that cannot overflow."""
     if APPROXIMATE:
-        y = 0.5 * tanh(0.5 * x, APPROXIMATE) + 0.5
+        # not by tanh's instruction: next to 1 its 11 bits say little of 1 - y, and a forget gate's error
+        # counts at every step
+        y = 1.0 / (1.0 + tl.exp2(x * -1.44269504))
     else:
         e = exponential(-tl.abs(x))
         y = tl.where(x < 0.0, e, 1.0) / (1.0 + e)
