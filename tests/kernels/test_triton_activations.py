@@ -33,10 +33,10 @@ def computed(which, x, device, approximate=False):
 
 
 def test_a_gate_that_is_nearly_open_or_closed_is_right_in_reduced_precision_too(device):
-    """What is left of a cell state after T steps is the forget gate to the power of T: digits of 1 - y count."""
+    """Of a cell state f^T is left after T steps: the digits of 1 - f count."""
     x = torch.linspace(-80, 12, 40001)
     exact, found = torch.sigmoid(x.double()), computed("sigmoid", x, device, approximate=True).double()
-    # the rounding of the exponent's argument, two units each of a GPU's exponential and division, one of the sum
+    # the rounding of the exponent's argument, two units each of a GPU's exponential and division, and a sum
     bound = (x.double().abs() + 5) * 2.0**-23
     assert ((found - exact).abs() <= bound * exact).all()
     left = 1 - exact  # float32 itself has no more digits of it
