@@ -48,20 +48,34 @@ NOINLINE void gru_gates(const GRUStep<N>& step, const RealOf<N>* x, int64_t x_st
   typedef RealOf<N> Real;
   typedef Vector<Real> V;
   constexpr int64_t L = Lanes<Real>::count;
-  for (int64_t row = 0; row < step.rows.count; ++row) {
-    for (int64_t p = first; p < last; ++p) {
-      const int64_t unit = p * L, lanes = lanes_of<Real>(p, step.H);
-      const Real* xs = x + row * x_stride + (p - first) * 3 * L;
-      const Real* hs = h + row * h_stride + (p - first) * 3 * L;
-      const V h_candidate = load<Real>(hs + 2 * lanes);
-      const V reset = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
-      const V update = sigmoid<Real>(load<Real>(xs + lanes) + load<Real>(hs + lanes));
-      const V candidate = hyperbolic_tangent<Real>(multiply_add(reset, h_candidate, load<Real>(xs + 2 * lanes)));
-      const V old = load_part<Real>(step.old + row * step.H + unit, lanes);
-      step.finish(row, unit, lanes, old, update, candidate);
-      step.record(row, unit, lanes, reset, update, candidate, h_candidate);
+  in_pairs(step.rows.count, first, last, [&](const auto& places) __attribute__((always_inline)) {
+    constexpr int PLACES = sizeof(places) / sizeof(Place);
+    V reset[PLACES], update[PLACES], h_candidate[PLACES], candidate[PLACES];
+    const auto part = [&](const Real* from, int64_t stride, int i, int64_t gate) __attribute__((always_inline)) {
+      const auto [row, panel] = places[i];
+      return load<Real>(from + row * stride + (panel - first) * 3 * L + gate * lanes_of<Real>(panel, step.H));
+    };
+    const auto sum = [&](int i, int64_t gate) __attribute__((always_inline)) {
+      return part(x, x_stride, i, gate) + part(h, h_stride, i, gate);
+    };
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) reset[i] = sigmoid<Real>(sum(i, 0));
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) update[i] = sigmoid<Real>(sum(i, 1));
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) {
+      h_candidate[i] = part(h, h_stride, i, 2);
+      candidate[i] = hyperbolic_tangent<Real>(multiply_add(reset[i], h_candidate[i], part(x, x_stride, i, 2)));
     }
-  }
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) {
+      const auto [row, panel] = places[i];
+      const int64_t unit = panel * L, lanes = lanes_of<Real>(panel, step.H);
+      const V old = load_part<Real>(step.old + row * step.H + unit, lanes);
+      step.finish(row, unit, lanes, old, update[i], candidate[i]);
+      step.record(row, unit, lanes, reset[i], update[i], candidate[i], h_candidate[i]);
+    }
+  });
 }
 
 // Reset before, first half: r, z and r h. The gates' values replace their x halves, for the second half.

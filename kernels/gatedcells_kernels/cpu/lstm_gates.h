@@ -32,34 +32,46 @@ NOINLINE void lstm_gates(const LSTMStep<N>& step, const RealOf<N>* x, int64_t x_
   typedef Vector<Real> V;
   constexpr int64_t L = Lanes<Real>::count;
   const int64_t H = step.H;
-  for (int64_t row = 0; row < step.rows.count; ++row) {
-    const bool ended = step.rows.ended(row);
-    for (int64_t p = first; p < last; ++p) {
-      const int64_t unit = p * L, lanes = lanes_of<Real>(p, H);
-      const Real* xs = x + row * x_stride + (p - first) * 4 * L;
-      const Real* hs = h + row * h_stride + (p - first) * 4 * L;
-      const V input = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
-      const V forget = sigmoid<Real>(load<Real>(xs + lanes) + load<Real>(hs + lanes));
-      const V candidate = hyperbolic_tangent<Real>(load<Real>(xs + 2 * lanes) + load<Real>(hs + 2 * lanes));
-      const V output = sigmoid<Real>(load<Real>(xs + 3 * lanes) + load<Real>(hs + 3 * lanes));
+  in_pairs(step.rows.count, first, last, [&](const auto& places) __attribute__((always_inline)) {
+    constexpr int PLACES = sizeof(places) / sizeof(Place);
+    V input[PLACES], forget[PLACES], candidate[PLACES], output[PLACES], now[PLACES];
+    const auto sum = [&](int i, int64_t gate) __attribute__((always_inline)) {
+      const int64_t at = (places[i].panel - first) * 4 * L + gate * lanes_of<Real>(places[i].panel, H);
+      return load<Real>(x + places[i].row * x_stride + at) + load<Real>(h + places[i].row * h_stride + at);
+    };
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) input[i] = sigmoid<Real>(sum(i, 0));
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) forget[i] = sigmoid<Real>(sum(i, 1));
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) candidate[i] = hyperbolic_tangent<Real>(sum(i, 2));
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) output[i] = sigmoid<Real>(sum(i, 3));
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) {
+      const int64_t row = places[i].row, unit = places[i].panel * L, lanes = lanes_of<Real>(places[i].panel, H);
       Real* cell = step.cell + row * H + unit;
       const V old = load_part<Real>(cell, lanes);
-      const V now = ended ? old : multiply_add(forget, old, input * candidate);
-      store_part<Real>(cell, now, lanes);
-      if (step.cells) store_part<N>(step.cells + row * H + unit, now, lanes);
-      V shown = output * hyperbolic_tangent<Real>(now);
-      if (ended && !step.projected) shown = load_part<N>(step.previous + row * H + unit, lanes);
+      now[i] = step.rows.ended(row) ? old : multiply_add(forget[i], old, input[i] * candidate[i]);
+      store_part<Real>(cell, now[i], lanes);
+      if (step.cells) store_part<N>(step.cells + row * H + unit, now[i], lanes);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) {
+      const int64_t row = places[i].row, unit = places[i].panel * L, lanes = lanes_of<Real>(places[i].panel, H);
+      V shown = output[i] * hyperbolic_tangent<Real>(now[i]);
+      if (step.rows.ended(row) && !step.projected) shown = load_part<N>(step.previous + row * H + unit, lanes);
       store_part<N>(step.shown + row * step.shown_stride + unit, shown, step.projected ? L : lanes);
       if (step.tape) {
         N* tape = step.tape + row * LSTM_TAPE * H + unit;
-        store_part<N>(tape, input, lanes);
-        store_part<N>(tape + H, forget, lanes);
-        store_part<N>(tape + 2 * H, candidate, lanes);
-        store_part<N>(tape + 3 * H, output, lanes);
-        store_part<N>(tape + 4 * H, now, lanes);
+        store_part<N>(tape, input[i], lanes);
+        store_part<N>(tape + H, forget[i], lanes);
+        store_part<N>(tape + 2 * H, candidate[i], lanes);
+        store_part<N>(tape + 3 * H, output[i], lanes);
+        store_part<N>(tape + 4 * H, now[i], lanes);
       }
     }
-  }
+  });
 }
 
 // Backward through the gates of one step.

@@ -97,6 +97,32 @@ INLINE void to_and_fro(Range panels, int64_t size, bool backwards, const Work& w
   }
 }
 
+// Where a vector of units is: in which row of the batch and which panel.
+struct Place {
+  int64_t row, panel;
+};
+
+// work(places) for all rows and panels, an array of two places at a time: activations are long chains of operations,
+// and while one chain waits for its division another goes on.
+template <class Work>
+INLINE void in_pairs(int64_t rows, int64_t first, int64_t last, const Work& work) {
+  Place next = {0, first};
+  const auto take = [&] {
+    const Place taken = next;
+    if (++next.panel == last) next = {next.row + 1, first};
+    return taken;
+  };
+  int64_t left = rows * (last - first);
+  for (; left >= 2; left -= 2) {
+    const Place both[2] = {take(), take()};
+    work(both);
+  }
+  if (left > 0) {
+    const Place one[1] = {take()};
+    work(one);
+  }
+}
+
 // Some rows of one step of a batch: which of them have ended, and which forget their state before it.
 struct Rows {
   const int64_t* lengths;  // of these rows, or null
