@@ -28,14 +28,18 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
   Weights<W> w_h = {static_cast<const W*>(call.w_h), H, H, packed, ahead};
   const bool before = !call.reset_after;
   const int64_t chunk = steps_at_once(S, B, T);
+  const int64_t group = before ? units.count() : panels_at_once<3>(S);
+  const int64_t h_stride = least(group, units.count()) * width;
+  // of a single step the inputs' sums are finished with a group's, of several they are all made before
+  const int64_t x_stride = chunk == 1 ? h_stride : mine;
 
   const int64_t kept_size = call.resets ? S * H : 0, carried_size = coarse ? S * H : 0;
   const int64_t room_x_size = room_for<N>(w_x, chunk * S, I), room_h_size = room_for<N>(w_h, S, H);
-  Scratch<Real> scratch(2 * panels * width + (chunk + 1) * S * mine + kept_size + carried_size + room_x_size +
-                        room_h_size);
+  Scratch<Real> scratch(2 * panels * width + chunk * S * x_stride + S * h_stride + kept_size + carried_size +
+                        room_x_size + room_h_size);
   if (!share.agree(scratch.next != nullptr)) return;
   Real *bias_x = scratch.take(panels * width), *bias_h = scratch.take(panels * width);
-  Real *x = scratch.take(chunk * S * mine), *h = scratch.take(S * mine);
+  Real *x = scratch.take(chunk * S * x_stride), *h = scratch.take(S * h_stride);
   N* kept = scratch.template take_as<N>(kept_size);
   W *room_x = scratch.template take_as<W>(room_x_size), *room_h = scratch.template take_as<W>(room_h_size);
   Real* carried = coarse ? scratch.take(carried_size) : nullptr;
@@ -50,7 +54,6 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
   } else {
     spread_bias<N>(given_bias_h, H, 3, bias_h);
   }
-  const int64_t group = before ? units.count() : panels_at_once<3>(S);
 
   const Clock clock = {T, call.reverse != 0};
   const int64_t turn = turned(T);
@@ -91,20 +94,20 @@ void gru_walk(const GatedcellsGRU& call, const Share& share) {
       to_and_fro(units, group, backwards, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (chunk == 1) {
-          multiply<W, 3>(S, input.rows, input.stride, w_x, bias_x, xs, mine, p, end);
+          multiply<W, 3>(S, input.rows, input.stride, w_x, bias_x, xs, x_stride, p, end);
         } else {
           xs = x + (t - t_first) * S * mine + (p - units.first) * width;
         }
         if (before) {
-          multiply<W, 2>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
-          gru_reset_gates<N>(step, xs, mine, h, mine, reset_hidden, reset_stride, p, end);
+          multiply<W, 2>(S, state.rows, state.stride, w_h, bias_h, h, h_stride, p, end);
+          gru_reset_gates<N>(step, xs, x_stride, h, h_stride, reset_hidden, reset_stride, p, end);
           share.meet();
           const Left<W> left = left_of<W>(reset_hidden, S, H, reset_stride, room_h);
-          multiply<W, 1>(S, left.rows, left.stride, w_n, bias_n, h, mine, p, end);
-          gru_candidate<N>(step, xs, mine, h, mine, p, end);
+          multiply<W, 1>(S, left.rows, left.stride, w_n, bias_n, h, h_stride, p, end);
+          gru_candidate<N>(step, xs, x_stride, h, h_stride, p, end);
         } else {
-          multiply<W, 3>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
-          gru_gates<N>(step, xs, mine, h, mine, p, end);
+          multiply<W, 3>(S, state.rows, state.stride, w_h, bias_h, h, h_stride, p, end);
+          gru_gates<N>(step, xs, x_stride, h, h_stride, p, end);
         }
       });
       share.meet();

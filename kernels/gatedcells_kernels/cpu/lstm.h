@@ -25,15 +25,18 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
                    w_p = {static_cast<const W*>(call.w_p), H, P, packed};
   Weights<W> w_h = {static_cast<const W*>(call.w_h), P, H, packed, ahead};
   const int64_t chunk = steps_at_once(S, B, T), shown_stride = panels * L;
+  const int64_t group = panels_at_once<4>(S), h_stride = least(group, units.count()) * width;
+  // of a single step the inputs' sums are finished with a group's, of several they are all made before
+  const int64_t x_stride = chunk == 1 ? h_stride : mine;
 
   const int64_t kept_size = call.resets ? S * P : 0, carried_size = coarse ? S * H : 0;
   const int64_t room_x_size = room_for<N>(w_x, chunk * S, I), room_h_size = room_for<N>(w_h, S, P);
   const int64_t room_p_size = projects ? room_for<N>(w_p, S, H) : 0;
-  Scratch<Real> scratch(2 * panels * width + (chunk + 1) * S * mine + S * outputs.count() * L + kept_size +
-                        carried_size + room_x_size + room_h_size + room_p_size);
+  Scratch<Real> scratch(2 * panels * width + chunk * S * x_stride + S * h_stride + S * outputs.count() * L +
+                        kept_size + carried_size + room_x_size + room_h_size + room_p_size);
   if (!share.agree(scratch.next != nullptr)) return;
   Real *bias_x = scratch.take(panels * width), *bias_h = scratch.take(panels * width);
-  Real *x = scratch.take(chunk * S * mine), *h = scratch.take(S * mine);
+  Real *x = scratch.take(chunk * S * x_stride), *h = scratch.take(S * h_stride);
   Real* projected = scratch.take(S * outputs.count() * L);
   N* kept = scratch.template take_as<N>(kept_size);
   W *room_x = scratch.template take_as<W>(room_x_size), *room_h = scratch.template take_as<W>(room_h_size),
@@ -49,7 +52,6 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
   else
     cell = last_cell;
   carry_over<N, Real>(static_cast<const N*>(call.cell) + rows.first * H, cell, S, units, H);
-  const int64_t group = panels_at_once<4>(S);
   const Clock clock = {T, call.reverse != 0};
   const int64_t turn = turned(T);
   const N* initial = static_cast<const N*>(call.hidden);
@@ -87,17 +89,17 @@ void lstm_walk(const GatedcellsLSTM& call, const Share& share) {
       to_and_fro(units, group, backwards, [&](int64_t p, int64_t end) {
         Real* xs = x;
         if (!packed) {
-          multiply_plain<W, 4>(S, {{input.rows, I, &w_x}, {state.rows, P, &w_h}}, bias_h, h, mine, p, end);
-          lstm_gates<N>(step, bias_x + p * width, 0, h, mine, p, end);  // all of x is in h but the bias
+          multiply_plain<W, 4>(S, {{input.rows, I, &w_x}, {state.rows, P, &w_h}}, bias_h, h, h_stride, p, end);
+          lstm_gates<N>(step, bias_x + p * width, 0, h, h_stride, p, end);  // all of x is in h but the bias
           return;
         }
         if (chunk == 1) {
-          multiply<W, 4>(S, input.rows, input.stride, w_x, bias_x, xs, mine, p, end);
+          multiply<W, 4>(S, input.rows, input.stride, w_x, bias_x, xs, x_stride, p, end);
         } else {
           xs = x + (t - t_first) * S * mine + (p - units.first) * width;
         }
-        multiply<W, 4>(S, state.rows, state.stride, w_h, bias_h, h, mine, p, end);
-        lstm_gates<N>(step, xs, mine, h, mine, p, end);
+        multiply<W, 4>(S, state.rows, state.stride, w_h, bias_h, h, h_stride, p, end);
+        lstm_gates<N>(step, xs, x_stride, h, h_stride, p, end);
       });
       share.meet();
       if (projects) {
