@@ -216,27 +216,19 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
             again.remember(self.mode, "sequence", self.backend, (input, *state), self._parameters)
         return found
 
-    def _run_step(self, input: Tensor, given: State | None) -> tuple[Tensor, State]:
-        """One step of `_run`, the input without its time: ``[B, I]`` or ``[I]``."""
-        if self.bidirectional:
-            raise RuntimeError(
-                "step needs one direction: the second of a bidirectional layer starts at the end"
-            )
-        repeats, again = self._is_one_kernel(), self._again_step
+    def _run_step(self, input: Tensor, given: State | None, resets: Tensor | None) -> tuple[Tensor, State]:
+        """One step of `_run`, without its time: ``[B, I]`` and ``[B]``, or ``[I]`` and ``[]``."""
+        repeats, again = resets is None and self._is_one_kernel(), self._again_step
         if repeats:
             found = again.run(self.backend, input, given, self._parameters)
             if found is not None:
                 output, last, *others = found
                 return output[0], (last, *others)
-        if input.dim() not in (1, 2):
-            raise ValueError(
-                f"{self.mode}: Expected a step's input to be 1D or 2D, got {input.dim()}D instead"
-            )
+        sequence, resets, time_axis = self._as_sequence(input, resets)
         batched = input.dim() == 2
         if given is None and batched:
             given = self._initial(input, len(input))
-        time_axis = 1 if self.batch_first and batched else 0
-        output, last = self._run(input.unsqueeze(time_axis), given)
+        output, last = self._run(sequence, given, resets)
         if batched and repeats and self._may_be_repeated():
             assert given is not None
             again.remember(self.mode, "step", self.backend, (input, *given), self._parameters)

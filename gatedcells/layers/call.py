@@ -43,8 +43,8 @@ class Every:
 
     def no_steps(self, input: Tensor, rows: int, layout: Layout) -> None:
         """The same for a sequence without steps, ``[0, B, I]``."""
-        for name in self._names:
-            width = self._widths[0 if name == "hidden" else -1]
+        for number, name in enumerate(self._names):  # the states first, then what is as wide as the last
+            width = self._widths[min(number, len(self._widths) - 1)]
             self.found[name] = layout.outward(input.new_zeros(rows, 0, input.shape[1], width), 1)
 
 
@@ -172,6 +172,25 @@ class SequenceCall:
             last = tuple(part.index_select(1, unsorted_indices) for part in last)
         packed = PackedSequence(packing.pack(output), batch_sizes, sorted_indices, unsorted_indices)
         return packed, last
+
+    def _as_sequence(self, input: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor | None, int]:
+        """A step's input and resets, ``[B, I]`` and ``[B]`` (``[I]`` and ``[]``), as those of a sequence of
+        one step; and the axis that is its time."""
+        if self.bidirectional:
+            raise RuntimeError(
+                "step needs one direction: the second of a bidirectional layer starts at the end"
+            )
+        if input.dim() not in (1, 2):
+            raise ValueError(
+                f"{self.mode}: Expected a step's input to be 1D or 2D, got {input.dim()}D instead"
+            )
+        time_axis = 1 if self.batch_first and input.dim() == 2 else 0
+        if resets is not None:
+            if resets.shape != input.shape[:-1]:
+                expected = f"[B]={list(input.shape[:-1])}" if input.dim() == 2 else "one bool, []"
+                raise RuntimeError(f"resets of a step must be {expected}, got {list(resets.shape)}")
+            resets = resets.unsqueeze(time_axis)
+        return input.unsqueeze(time_axis), resets, time_axis
 
     def _stack(self, input: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
         direction, both, before = self._runners(input, call)

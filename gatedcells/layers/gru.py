@@ -203,12 +203,15 @@ class GRU(RecurrentLayer):
         output, (h_n,) = self._run(input, given, resets, lengths, mask, generator)
         return output, h_n
 
-    def step(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def step(
+        self, input: Tensor, hx: Tensor | None = None, *, resets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One step, for streams: ``output, h = gru.step(x, h)``, the same as a sequence of one step.
 
         Args:
             input: ``[B, I]``, or ``[I]`` unbatched.
             hx: ``[L, B, H]`` or ``[L, H]``, the states after the step before; None: zeros.
+            resets: ``[B]`` bool (one, ``[]``, unbatched): True where this step begins a new sequence.
 
         Returns:
             the last layer's state ``[B, H]`` or ``[H]``, and all layers' states, shaped like ``hx``. The
@@ -217,7 +220,7 @@ class GRU(RecurrentLayer):
         Raises:
             RuntimeError: the layer is bidirectional, or a shape does not fit.
         """
-        output, (h_n,) = self._run_step(input, None if hx is None else (hx,))
+        output, (h_n,) = self._run_step(input, None if hx is None else (hx,), resets)
         return output, h_n
 
     def trace(
@@ -227,6 +230,7 @@ class GRU(RecurrentLayer):
         *,
         resets: Tensor | None = None,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
         generator: torch.Generator | None = None,
         retain_grad: bool = False,
     ) -> Trace:
@@ -234,6 +238,7 @@ class GRU(RecurrentLayer):
 
         Args:
             input, hx, resets, lengths, generator: as for ``forward``.
+            mask: as for ``forward``; what is kept are the steps that take part, from each row's front on.
             retain_grad: keep the gradient at each intermediate when something goes backward.
 
         Returns:
@@ -243,7 +248,7 @@ class GRU(RecurrentLayer):
             RuntimeError, ValueError: as ``forward``; with ``precision="bf16"`` there is none.
         """
         given = None if hx is None else (hx,)
-        asked = Asked(resets, lengths, generator=generator)
+        asked = Asked(resets, lengths, mask, generator)
         return beyond.trace(self, input, given, self.reset_after, retain_grad, asked)
 
     def _direction(

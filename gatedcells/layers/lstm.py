@@ -200,7 +200,7 @@ class LSTM(RecurrentLayer):
         return output, (h_n, c_n)
 
     def step(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None, *, resets: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One step, for streams: ``output, state = lstm.step(x, state)``, the same as a sequence of one step.
 
@@ -208,6 +208,7 @@ class LSTM(RecurrentLayer):
             input: ``[B, I]``, or ``[I]`` unbatched.
             hx: ``(h, c)``, ``[L, B, H or P]`` and ``[L, B, H]`` (without B unbatched), the states after the
                 step before; None: zeros.
+            resets: ``[B]`` bool (one, ``[]``, unbatched): True where this step begins a new sequence.
 
         Returns:
             the last layer's hidden state ``[B, H or P]``, and all layers' states, shaped like ``hx``. The
@@ -216,7 +217,7 @@ class LSTM(RecurrentLayer):
         Raises:
             RuntimeError: the layer is bidirectional, or a shape does not fit.
         """
-        output, (h_n, c_n) = self._run_step(input, None if hx is None else (hx[0], hx[1]))
+        output, (h_n, c_n) = self._run_step(input, None if hx is None else (hx[0], hx[1]), resets)
         return output, (h_n, c_n)
 
     def trace(
@@ -226,6 +227,7 @@ class LSTM(RecurrentLayer):
         *,
         resets: Tensor | None = None,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
         generator: torch.Generator | None = None,
         retain_grad: bool = False,
     ) -> Trace:
@@ -233,6 +235,7 @@ class LSTM(RecurrentLayer):
 
         Args:
             input, hx, resets, lengths, generator: as for ``forward``.
+            mask: as for ``forward``; what is kept are the steps that take part, from each row's front on.
             retain_grad: keep the gradient at each intermediate when something goes backward.
 
         Returns:
@@ -242,7 +245,7 @@ class LSTM(RecurrentLayer):
             RuntimeError, ValueError: as ``forward``; with ``precision="bf16"`` there is none.
         """
         given = None if hx is None else (hx[0], hx[1])
-        asked = Asked(resets, lengths, generator=generator)
+        asked = Asked(resets, lengths, mask, generator)
         return beyond.trace(self, input, given, True, retain_grad, asked)
 
     def _direction(
@@ -322,9 +325,6 @@ class LSTM(RecurrentLayer):
         return (self.proj_size or self.hidden_size, self.hidden_size)
 
     def _dimension_error(self, batched: bool, state: State) -> str:
-        expected = (
-            "For batched 3-D input, hx and cx should also be 3-D"
-            if batched
-            else ("For unbatched 2-D input, hx and cx should also be 2-D")
-        )
+        kind, dimensions = ("batched 3-D", 3) if batched else ("unbatched 2-D", 2)
+        expected = f"For {kind} input, hx and cx should also be {dimensions}-D"
         return f"{expected} but got ({state[0].dim()}-D, {state[1].dim()}-D) tensors"

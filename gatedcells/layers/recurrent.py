@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from gatedcells._autograd.custom import tensors_of, walk
 from gatedcells.cells.custom import Cell, one_or_all, scan_of, to_autocast
 from gatedcells.functional.inputs import zero_beyond_lengths
-from gatedcells.layers.call import Asked, Call, SequenceCall
+from gatedcells.layers.call import Asked, Call, Every, SequenceCall
 from gatedcells.layers.stack import Both, Direction, State
 from gatedcells.reference.scan import AVAILABLE as SCAN_AVAILABLE
 from gatedcells.reference.scan import scan_states
@@ -68,6 +68,8 @@ class Recurrent(SequenceCall, nn.Module):
         input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
         hx: the initial state ``[L*D, B, H]``, or of a cell with several a tuple of them; zeros if None.
         resets, lengths, mask, generator (keywords): as for `gatedcells.GRU`.
+        return_states (keyword): add a third output, by name every state of every step, ``[L*D, T, B, ...]``,
+            laid out like the input: "hidden", then "state_1", ...; not with packed input.
 
     Outputs: ``output, h_n``
         output: the first state of the last layer ``[T, B, D*H]``, laid out like the input; packed if it was.
@@ -142,18 +144,30 @@ class Recurrent(SequenceCall, nn.Module):
         resets: Tensor | None = None,
         lengths: Tensor | None = None,
         mask: Tensor | None = None,
+        return_states: bool = False,
         generator: torch.Generator | None = None,
-    ) -> tuple[Any, Any]:
+    ) -> Any:
         """Run the layers; see the class for shapes and keywords."""
-        output, last = self._run_sequence(input, self._as_states(hx), Asked(resets, lengths, mask, generator))
-        return output, one_or_all(last)
+        asked = Asked(resets, lengths, mask, generator)
+        if not return_states:
+            output, last = self._run_sequence(input, self._as_states(hx), asked)
+            return output, one_or_all(last)
+        if isinstance(input, PackedSequence):
+            raise ValueError("return_states goes with a padded input and lengths=, got a PackedSequence")
+        widths = self._state_widths()
+        every = Every(state_names(len(widths)), widths)
+        recorder = _Recorder(self.cells) if len(widths) > 1 else None
+        asked = asked._replace(recorder=recorder, every=every)
+        output, last = self._run_sequence(input, self._as_states(hx), asked)
+        return output, one_or_all(last), every.found
 
-    def step(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+    def step(self, input: Tensor, hx: Any = None, *, resets: Tensor | None = None) -> tuple[Tensor, Any]:
         """One step, for streams: ``output, state = layers.step(x, state)``, as a sequence of one step.
 
         Args:
             input: ``[B, I]``, or ``[I]`` unbatched.
             hx: the states after the step before; None: zeros.
+            resets: ``[B]`` bool (one, ``[]``, unbatched): True where this step begins a new sequence.
 
         Returns:
             the last layer's first state ``[B, H]``, and all states, shaped like ``hx``.
@@ -161,16 +175,8 @@ class Recurrent(SequenceCall, nn.Module):
         Raises:
             RuntimeError: the layers are bidirectional, or a shape does not fit.
         """
-        if self.bidirectional:
-            raise RuntimeError(
-                "step needs one direction: the second of a bidirectional layer starts at the end"
-            )
-        if input.dim() not in (1, 2):
-            raise ValueError(
-                f"{self.mode}: Expected a step's input to be 1D or 2D, got {input.dim()}D instead"
-            )
-        time_axis = 1 if self.batch_first and input.dim() == 2 else 0
-        output, last = self.forward(input.unsqueeze(time_axis), hx)
+        sequence, resets, time_axis = self._as_sequence(input, resets)
+        output, last = self.forward(sequence, hx, resets=resets)
         return output.squeeze(time_axis), last
 
     def trace(
@@ -180,17 +186,18 @@ class Recurrent(SequenceCall, nn.Module):
         *,
         resets: Tensor | None = None,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> CellTrace:
         """Run as ``forward`` does and keep the states of every step, and what `Cell.record` names.
 
         Args:
             input, hx, resets, lengths: as for ``forward``. The rows of a packed input are by length.
+            mask: as for ``forward``; what is kept are the steps that take part, from each row's front on.
         """
         recorder = _Recorder(self.cells)
-        output, last = self._run_sequence(
-            input, self._as_states(hx), Asked(resets, lengths, recorder=recorder)
-        )
-        return CellTrace(output, one_or_all(last), recorder.recorded, 2 if self.bidirectional else 1)
+        asked = Asked(resets, lengths, mask, recorder=recorder)
+        output, last = self._run_sequence(input, self._as_states(hx), asked)
+        return CellTrace(output, one_or_all(last), recorder.directions, 2 if self.bidirectional else 1)
 
     def extra_repr(self) -> str:
         """The sizes, and what differs from the defaults."""
@@ -248,6 +255,11 @@ class Recurrent(SequenceCall, nn.Module):
         return f"For {kind} input, hx should also be {dimensions}-D but got {given} tensor"
 
 
+def state_names(count: int) -> list[str]:
+    """What a cell's states are called: the first is what a layer gives to the next."""
+    return ["hidden", *(f"state_{number}" for number in range(1, count))]
+
+
 def _sequence(
     cell: Cell,
     input: Tensor,
@@ -280,7 +292,7 @@ class _Recorder:
     def __init__(self, cells: nn.ModuleList) -> None:
         self._cells = cells
         self.rows: Tensor | None = None  # packing sets it; the rows stay by length
-        self.recorded: list[dict[str, Tensor]] = []
+        self.directions: list[dict[str, Tensor]] = []
 
     def one(
         self,
@@ -310,7 +322,6 @@ class _Recorder:
         found = unroll_states(step, len(x), state, lengths=lengths, resets=forgets, reverse=reverse)
         in_time = found[::-1] if reverse else found
         states = [torch.stack(part) for part in zip(*in_time, strict=True)]
-        names = ["hidden", *(f"state_{number}" for number in range(1, len(states)))]
         values = {name: torch.stack([named[t][name] for t in range(len(x))]) for name in named[0]}
-        self.recorded.append({**values, **dict(zip(names, states, strict=True))})
+        self.directions.append({**values, **dict(zip(state_names(len(states)), states, strict=True))})
         return states[0], found[-1]

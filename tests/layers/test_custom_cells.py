@@ -278,6 +278,51 @@ def test_a_trace_has_the_states_and_what_the_step_names():
     assert custom.cells[0]._records is None
 
 
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}])
+@pytest.mark.parametrize("asked", ["none", "lengths", "mask"])
+def test_every_step_of_a_cell_of_ones_own_is_that_of_the_gru(options, asked):
+    custom, ours = pair(**options)
+    x = torch.randn(3, 3, 3, dtype=torch.float64, requires_grad=True)
+    given = {"lengths": torch.tensor([3, 0, 2])} if asked == "lengths" else {}
+    given |= {"mask": torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 0]]).bool()} if asked == "mask" else {}
+    output, last, every = custom(x, return_states=True, **given)
+    expected = ours(x, return_states=True, **given)
+    assert list(every) == ["hidden"]
+    right = (*expected[:2], expected[2]["hidden"])
+    for found, exact in zip((output, last, every["hidden"]), right, strict=True):
+        assert_close_in_float64(found, exact)
+    gradients = [torch.autograd.grad(s["hidden"].square().sum(), x)[0] for s in (every, expected[2])]
+    assert_close_in_float64(*gradients)
+
+
+def test_every_state_of_a_cell_with_several_is_named():
+    torch.manual_seed(0)
+    layers = Recurrent(LSTMStep, 3, 4, 2, allow_empty=True)
+    x, mask = torch.randn(5, 2, 3), torch.tensor([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1]]).bool().T
+    output, last, every = layers(x, mask=mask, return_states=True)
+    names = ["hidden", "state_1"]
+    assert [(name, tuple(v.shape)) for name, v in every.items()] == [(name, (2, 5, 2, 4)) for name in names]
+    torch.testing.assert_close(every["hidden"][-1], output)
+    assert not every["state_1"][:, ~mask].any()
+    for row, end in ((0, 3), (1, 4)):
+        torch.testing.assert_close(every["state_1"][:, end, row], last[1][:, row])
+    alone, traced = layers(x[:1, :1], return_states=True)[2], layers.trace(x[:1, :1])
+    torch.testing.assert_close(alone["state_1"], torch.stack([traced[row]["state_1"] for row in range(2)]))
+    empty = layers(x[:0], return_states=True)[2]
+    assert [(name, tuple(v.shape)) for name, v in empty.items()] == [(name, (2, 0, 2, 4)) for name in names]
+    with pytest.raises(ValueError, match="return_states goes with a padded input and lengths="):
+        layers(pack_padded_sequence(x, [5, 3]), return_states=True)
+
+
+def test_a_step_of_a_cell_of_ones_own_begins_anew_where_it_is_told_to():
+    custom, ours = pair(num_layers=2)
+    x, state = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 2, 4, dtype=torch.float64)
+    begins = torch.tensor([True, False])
+    both = [layers.step(x, state, resets=begins) for layers in (custom, ours)]
+    for found, right in zip(*both, strict=True):
+        assert_close_in_float64(found, right)
+
+
 def test_who_computes_is_said():
     said = gatedcells.explain_backend(Recurrent(LSTMStep, 3, 4), torch.zeros(5, 2, 3))
     assert said == "LSTMStep: a step in plain torch, run one by one on any device; no backend is chosen"

@@ -53,6 +53,25 @@ def test_steps_are_the_sequence(name, options, grad, batched):
             assert_close_in_float64(a, b)
 
 
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_a_step_that_begins_a_new_sequence_is_one_after_a_state_of_zeros(name, options, batched):
+    layer = layer_of(name, options)
+    x = torch.randn(2, *([3] if batched else []), 3, dtype=torch.float64)
+    _, state = layer.step(x[0])
+    begins = torch.tensor([True, False, True]) if batched else torch.tensor(True)
+    for again in range(3):  # after a call without resets, and after one with
+        output, last = layer.step(x[1], state, resets=begins)
+        afresh, on = layer.step(x[1]), layer.step(x[1], state)
+        for found, new, old in zip(leaves((output, last)), leaves(afresh), leaves(on), strict=True):
+            by_row = begins[:, None] if batched else begins
+            assert_close_in_float64(found, torch.where(by_row, new, old))
+            assert batched or again == 0 or not torch.equal(new, old)
+    untouched = layer.step(x[1], state, resets=torch.zeros_like(begins))
+    for found, old in zip(leaves(untouched), leaves(on), strict=True):
+        assert_close_in_float64(found, old)
+
+
 @pytest.mark.parametrize("name", ["GRU", "LSTM"])
 def test_an_earlier_state_stays_what_it_was(name):
     layer = layer_of(name, {})
@@ -98,5 +117,11 @@ def test_what_has_no_step_says_so():
         layer.step(x[None])
     with pytest.raises(RuntimeError, match=r"Expected hidden size \(1, 2, 5\), got \[1, 4, 5\]"):
         layer.step(x, torch.zeros(1, 4, 5, dtype=torch.float64))
+    with pytest.raises(RuntimeError, match=r"resets of a step must be \[B\]=\[2\], got \[1, 2\]"):
+        layer.step(x, resets=torch.zeros(1, 2).bool())
+    with pytest.raises(RuntimeError, match=r"resets of a step must be one bool, \[\], got \[1\]"):
+        layer.step(x[0], resets=torch.zeros(1).bool())
+    with pytest.raises(ValueError, match="resets must be bool, got torch.float32"):
+        layer.step(x, resets=torch.zeros(2))
     with pytest.raises(RuntimeError, match=r"Expected 3, got 4"):
         layer.step(torch.zeros(2, 4, dtype=torch.float64))

@@ -266,6 +266,23 @@ def test_the_gradient_at_a_variants_cell_is_refused_where_rows_have_lengths(opti
     assert trace[0].gradient("hidden").abs().sum() > 0
 
 
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_with_a_mask_what_is_traced_are_the_steps_that_take_part(kind):
+    torch.manual_seed(0)
+    layer = getattr(gatedcells, kind)(3, 4, 2, bidirectional=True, batch_first=True, backend="reference")
+    x = torch.randn(2, 5, 3)
+    mask = torch.tensor([[1, 0, 1, 0, 1], [0, 1, 0, 0, 1]]).bool()
+    trace = layer.trace(x.masked_fill(~mask[:, :, None], torch.nan), mask=mask)
+    assert all(map(torch.equal, flat((trace.output, trace.last)), flat(layer(x, mask=mask))))
+    for row, times in enumerate(([0, 2, 4], [1, 4])):
+        alone = layer.trace(x[row : row + 1, times])
+        for where in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            for name in trace[where].names:
+                torch.testing.assert_close(trace[where][name][: len(times), row], alone[where][name][:, 0])
+    assert trace[1].lengths.tolist() == [3, 2]
+    assert trace.check()
+
+
 def test_masks_of_a_trace_come_from_its_generator():
     layer = gatedcells.GRU(3, 4, zoneout=0.5)
     x = torch.randn(6, 2, 3)
