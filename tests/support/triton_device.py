@@ -24,27 +24,38 @@ def device(request):
 
 def remember_builtins():
     """Have the interpreter look through Triton's modules once: by itself it goes through all of their names
-    whenever a function calls another."""
+    whenever a function calls another, and replaces what the kernel's own start has replaced."""
     from triton import language
     from triton.runtime import interpreter
 
     packages = language, language.core, language.tensor, language.math, language.core.tensor_descriptor_base
-    is_builtin, before = language.core.is_builtin, interpreter._patch_builtin
+    is_builtin = language.core.is_builtin
+    patch_lang, patch_builtin = interpreter._patch_lang, interpreter._patch_builtin
     known = {
         package: [name for name, member in inspect.getmembers(package) if is_builtin(member)]
         for package in packages
     }
     assert all(known.values())
+    visible = {}  # to each function, of the two modules that the interpreter replaces names in
 
-    def patch_builtin(package, *scope):
+    def patch_builtin_once(package, *scope):
         if package not in known:
-            before(package, *scope)
+            patch_builtin(package, *scope)
         for name in known.get(package, ()):
             member = getattr(package, name)
             if is_builtin(member):
                 interpreter._patch_attr(package, name, member, *scope)
 
-    interpreter._patch_builtin = patch_builtin
+    def patch_lang_once(function):
+        if function not in visible:
+            names = function.__globals__.values()
+            visible[function] = [m for m in (language, language.core) if any(m is v for v in names)]
+        if any(is_builtin(getattr(module, known[module][0])) for module in visible[function]):
+            return patch_lang(function)
+        return interpreter._LangPatchScope()  # all that it sees is replaced already
+
+    interpreter._patch_builtin = patch_builtin_once
+    interpreter._patch_lang = patch_lang_once
 
 
 @contextmanager
