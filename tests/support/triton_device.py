@@ -3,6 +3,7 @@
 import faulthandler
 import inspect
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -23,8 +24,9 @@ def device(request):
 
 
 def remember_builtins():
-    """Have the interpreter look through Triton's modules once: by itself it goes through all of their names
-    whenever a function calls another, and replaces what the kernel's own start has replaced."""
+    """Have the interpreter leave out what is for nothing: by itself it goes through all names of Triton's
+    modules whenever a function calls another, replaces what the kernel's own start has replaced, and computes
+    for every sum of integers whether it overflows, which without ``debug`` nobody looks at."""
     from triton import language
     from triton.runtime import interpreter
 
@@ -54,6 +56,9 @@ def remember_builtins():
             return patch_lang(function)
         return interpreter._LangPatchScope()  # all that it sees is replaced already
 
+    options = interpreter.interpreter_builder.options
+    if not options.debug:
+        interpreter.interpreter_builder.options = replace(options, sanitize_overflow=False)
     interpreter._patch_builtin = patch_builtin_once
     interpreter._patch_lang = patch_lang_once
 
