@@ -81,10 +81,13 @@ def sees_every_call() -> bool:
 
 
 def _is_plain(tensor: Tensor | None) -> bool:
-    """Whether a tensor is no subclass, which could want to see operators on it too, and not batched as
-    ``torch.autograd.grad(..., is_grads_batched=True)`` does, in a way of its own."""
+    """Whether a tensor is no subclass, which could want to see operators on it too, not batched as
+    ``torch.autograd.grad(..., is_grads_batched=True)`` does, in a way of its own, and no negative view, whose
+    numbers in memory have the other sign."""
     return tensor is None or (
-        (type(tensor) is Tensor or type(tensor) is Parameter) and torch._C._has_storage(tensor)
+        (type(tensor) is Tensor or type(tensor) is Parameter)
+        and torch._C._has_storage(tensor)
+        and not tensor.is_neg()
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._dynamo.guards import TensorGuards
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
@@ -22,22 +23,20 @@ _PLAIN = (Tensor, Parameter)
 
 # Asked at every call, without looking them up in modules: together this takes longer than a small step.
 _is_grad_enabled = torch.is_grad_enabled
-_is_autocast_enabled = torch.is_autocast_enabled
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
-_is_tracing = torch._C._is_tracing
-_are_transforms_active = torch._C._are_functorch_transforms_active
+_address = Tensor.data_ptr
 
 
 def _undisturbed() -> bool:
     """Whether nothing is going on that a call would have to know of: no autocast or transform, and nobody who
     wants to see operators (`_ops.sees_every_call`; no module asks while it is being compiled)."""
     return not (
-        _is_autocast_enabled("cpu")
+        torch.is_autocast_enabled("cpu")
         or _dispatch_modes()
         or _function_modes()
-        or _is_tracing()
-        or _are_transforms_active()
+        or torch._C._is_tracing()
+        or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
 
@@ -48,19 +47,22 @@ class _Known(NamedTuple):
     Attributes:
         kernel: computes it.
         differentiates: whether gradients were asked for.
-        dtype: of all tensors; shapes: of the input and the states.
-        names, weights, addresses: of the module's parameters and their numbers.
+        names, identities: of the module's parameters, those it lacks among them.
+        weights, addresses: the parameters that it has, and where their numbers lie.
+        alike, states_alike: whether input and weights, and each state, are as they were: types, dtypes,
+            devices, sizes, strides, and what their operators go through (autocast, transforms, tracing).
         asked: for which backend.
         zeros: initial states for a call that gives none; kernels only read them.
     """
 
     kernel: Callable[..., tuple[Tensor, ...]]
     differentiates: bool
-    dtype: torch.dtype
-    shapes: list[torch.Size]
-    names: tuple[str, ...]
-    weights: tuple[Tensor | None, ...]
+    names: list[str]
+    identities: list[int]
+    weights: tuple[Tensor, ...]
     addresses: list[int]
+    alike: Callable[..., bool]
+    states_alike: tuple[Callable[[Tensor], bool], ...]
     asked: tuple[str, str]
     zeros: tuple[Tensor, ...]
 
@@ -95,27 +97,27 @@ class Again:
         known = self._known
         if known is None:
             return None
-        kernel, differentiates, dtype, shapes, names, own, addresses, asked, zeros = known
-        # pruning keeps the parameters under other names, and the weights are what it makes of them
-        if _is_grad_enabled() is not differentiates or not _undisturbed() or tuple(weights) != names:
+        kernel, differentiates, names, identities, own, addresses, alike, states_alike, asked, zeros = known
+        if (
+            _is_grad_enabled() is not differentiates
+            or _dispatch_modes()
+            or _function_modes()
+            or forward_ad._current_level >= 0
+            # pruning keeps the parameters under other names, and the weights are what it makes of them
+            or [*weights] != names
+            or [*map(id, weights.values())] != identities
+        ):
             return None
-        given = (input,) if states is None else (input, *states)
-        for tensor, shape in zip(given, shapes):  # noqa: B905 (a module has its states)
-            if (
-                type(tensor) not in _PLAIN
-                or tensor.dtype is not dtype
-                or tensor.shape != shape
-                or not tensor.is_cpu
-                or not tensor.is_contiguous()
-            ):
-                return None
-        # new numbers in a weight are no concern here; another weight, or another place for its numbers, is
-        for weight, before, address in zip(weights.values(), own, addresses):  # noqa: B905 (as above)
-            if weight is not before or (weight is not None and weight.data_ptr() != address):
+        # new numbers in a weight are no concern here; another place or another layout of them is
+        if not alike(input, *own) or [*map(_address, own)] != addresses:
+            return None
+        given = zeros if states is None else states
+        for state_alike, state in zip(states_alike, given):  # noqa: B905 (a module has its states)
+            if not state_alike(state):
                 return None
         if requested(backend) != asked:
             return None
-        return kernel(input, *(zeros if states is None else states))
+        return kernel(input, *given)
 
     def remember(
         self,
@@ -140,15 +142,17 @@ class Again:
             seen, self._seen = self._seen, tensors[0].shape
             if form == "step" or tensors[0].shape != seen:
                 return
-        names, weights = tuple(parameters), tuple(parameters.values())
-        given = [t for t in (*tensors, *weights) if t is not None]
+        weights = tuple(parameters.values())
+        # each one once, tied or not
+        own = tuple({id(weight): weight for weight in weights if weight is not None}.values())
+        given = [*tensors, *own]
         if not _undisturbed() or any(type(t) not in _PLAIN or not t.is_contiguous() for t in given):
             return
         input, *states = tensors
         chosen = resolve(cell, form, (*tensors, *weights), backend).backend
         kernels: Any = _ops.inference_kernels(chosen)
         # weights that were computed would be held here with all that they were computed from
-        held = any(weight is not None and not weight.is_leaf for weight in weights)
+        held = any(not weight.is_leaf for weight in own)
         if kernels is None or input.numel() == 0 or states[0].numel() == 0 or held:
             return
         if differentiates:
@@ -160,11 +164,16 @@ class Again:
             T = input.shape[0] if form == "sequence" else 1
             kind = kernels.GRUInference if cell == "GRU" else kernels.LSTMInference
             kernel = kind(T, *input.shape[-2:], states[0].shape[-1], weights, form == "sequence")
+        zeros = tuple(torch.zeros_like(state) for state in states)
         self._known = _Known(
-            kernel, differentiates, input.dtype, [t.shape for t in tensors], names, weights,
-            [0 if w is None else w.data_ptr() for w in weights], requested(backend),
-            tuple(torch.zeros_like(state) for state in states),
+            kernel, differentiates, [*parameters], [*map(id, weights)], own, [*map(_address, own)],
+            _alike(input, *own), tuple(map(_alike, states)), requested(backend), zeros,
         )  # fmt: skip
+
+
+def _alike(*tensors: Tensor) -> Callable[..., bool]:
+    """What tells whether others are like these, of which no two are the same."""
+    return TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
 
 
 def _gru_with_gradients(weights: tuple[Tensor | None, ...], backend: str) -> Callable[..., Any]:

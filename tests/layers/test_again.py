@@ -125,6 +125,47 @@ def test_changed_weights_are_seen(runs, kind):
         assert all(torch.equal(a, b) for a, b in zip(leaves(called), fresh(other, *call), strict=True))
 
 
+LAYOUTS = {
+    "one number expanded": lambda w: w.flatten()[:1].expand_as(w),
+    "numbers in another order": lambda w: w.as_strided(w.shape, (1, len(w)) if w.dim() == 2 else (1,)),
+    "every other number": lambda w: torch.arange(2.0 * w.numel()).sin()[::2].view(w.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_that_lie_otherwise_at_their_address_are_seen(runs, kind, layout):
+    module, call = build(kind), given(kind)
+    with torch.no_grad():
+        module(*call)
+        for weight in module.parameters():
+            weight.data = LAYOUTS[layout](weight.data)
+            assert_as_fresh(module, *call)
+
+
+def test_tied_weights_and_one_state_given_twice_are_remembered(runs, kind):
+    torch.manual_seed(0)
+    module = getattr(gatedcells, kind)(6, 6)
+    names = list(module._parameters)
+    setattr(module, names[1], getattr(module, names[0]))
+    x, hx = given(kind)
+    x = torch.randn(*x.shape[:-1], 6)
+    hx = (hx[0], hx[0]) if "LSTM" in kind else hx
+    with torch.no_grad():
+        module(x, hx)
+        assert_as_fresh(module, x, hx)
+        assert runs[-2] is True
+
+
+def test_a_negative_view_is_read_as_what_it_says(runs, kind):
+    module, (x, hx) = build(kind), given(kind)
+    negative = torch._neg_view(x)
+    assert negative.is_contiguous()
+    with torch.no_grad():
+        module(x, hx)
+        expected = fresh(module, -x, hx)
+        assert all(torch.equal(a, b) for a, b in zip(leaves(module(negative, hx)), expected, strict=True))
+
+
 def test_a_parametrized_weight_is_computed_anew(runs, kind):
     module, call = build(kind), given(kind)
     with torch.no_grad():
@@ -161,14 +202,14 @@ def test_weights_pruned_after_a_call_are_those_computed_with(runs, kind, trainin
 
 def test_what_another_thread_remembers_during_a_call_is_not_mixed_with_what_was_read(monkeypatch, kind):
     module, short, long = build(kind), given(kind, B=2), given(kind, B=5)
-    undisturbed, between = again._undisturbed, []
+    modes, between = again._dispatch_modes, []
 
     def interrupted():
         if between:
             between.pop()()
-        return undisturbed()
+        return modes()
 
-    monkeypatch.setattr(again, "_undisturbed", interrupted)
+    monkeypatch.setattr(again, "_dispatch_modes", interrupted)
     with torch.no_grad():
         expected = fresh(module, *long)
         module(*short)
