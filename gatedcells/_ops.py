@@ -6,8 +6,7 @@ computes is imported before an operator runs. The autograd rules are in `gatedce
 """
 
 import importlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +24,7 @@ _IMPLEMENTATIONS = {
     "cpu": "gatedcells_kernels.cpu.sequence",
     "triton": "gatedcells_kernels.triton.sequence",
 }
+_imported: dict[str, ModuleType] = {}
 
 torch.library.define(
     "gatedcells::gru_sequence",
@@ -61,8 +61,17 @@ def register(name: str, body: Callable[..., Any], fake: Callable[..., Any]) -> N
 
 def implementation(backend: str) -> ModuleType:
     """The module that computes for a backend."""
-    name = _IMPLEMENTATIONS[backend]
-    return sys.modules.get(name) or importlib.import_module(name)
+    module = _imported.get(backend)
+    if module is None:
+        # not from sys.modules, where a module is while another thread is still in the middle of it
+        module = _imported[backend] = importlib.import_module(_IMPLEMENTATIONS[backend])
+    return module
+
+
+def forget(weights: Iterable[Tensor]) -> None:
+    """Drop what the backends keep beside weights that are about to be replaced."""
+    if "cpu" in _imported:
+        _imported["cpu"].forget(weights)
 
 
 def inference_kernels(backend: str) -> ModuleType | None:
@@ -80,21 +89,22 @@ def sees_every_call() -> bool:
     )
 
 
-def _is_plain(tensor: Tensor | None) -> bool:
+def is_plain(tensor: Tensor | None) -> bool:
     """Whether a tensor is no subclass, which could want to see operators on it too, not batched as
-    ``torch.autograd.grad(..., is_grads_batched=True)`` does, in a way of its own, and no negative view, whose
-    numbers in memory have the other sign."""
+    ``torch.autograd.grad(..., is_grads_batched=True)`` does, in a way of its own, no negative view, whose
+    numbers in memory have the other sign, and none of the zeros that have no memory."""
     return tensor is None or (
         (type(tensor) is Tensor or type(tensor) is Parameter)
         and torch._C._has_storage(tensor)
         and not tensor.is_neg()
+        and not tensor._is_zerotensor()
     )
 
 
 def operator(name: str, tensors: Sequence[Tensor | None], direct: Callable[..., Any]) -> Callable[..., Any]:
     """The operator ``name``, or ``direct`` where nobody looks at operators: the dispatcher's way to an
     operator written in Python takes longer than all the rest of a small layer."""
-    if sees_every_call() or not all(map(_is_plain, tensors)):
+    if sees_every_call() or not all(map(is_plain, tensors)):
         return getattr(torch.ops.gatedcells, name)
     return direct
 
@@ -102,6 +112,16 @@ def operator(name: str, tensors: Sequence[Tensor | None], direct: Callable[..., 
 def _last(states: Tensor, reverse: bool) -> Tensor:
     # an operator's outputs may not share memory
     return states[0 if reverse else -1].clone()
+
+
+def _check_unchanged(states: Tensor, **given: Tensor | None) -> None:
+    # ``weight.data = ...`` goes past autograd's own check
+    for name, tensor in given.items():
+        if tensor is not None and (tensor.dtype != states.dtype or tensor.device != states.device):
+            raise RuntimeError(
+                f"{name} became {tensor.dtype} on {tensor.device} between forward and backward, it was"
+                f" {states.dtype} on {states.device}"
+            )
 
 
 def run_gru_sequence(
@@ -151,6 +171,7 @@ def run_gru_sequence_backward(
     T, B, H = states.shape
     check_shape("tape", tape, "T B slots H", (T, B, len(GRUTape._fields), H))
     check_rows(lengths, resets, T, B)
+    _check_unchanged(states, weight_hh=weight_hh, hidden=hidden)
     check_shape("weight_hh", weight_hh, "3H H", (3 * H, H))
     check_shape("hidden", hidden, "B H", (B, H))
     if d_states is not None:
@@ -215,6 +236,7 @@ def run_lstm_sequence_backward(
     H = cell.shape[-1]
     check_shape("tape", tape, "T B slots H", (T, B, len(LSTMTape._fields), H))
     check_rows(lengths, resets, T, B)
+    _check_unchanged(states, weight_hh=weight_hh, weight_hr=weight_hr, hidden=hidden, cell=cell)
     check_shape("weight_hh", weight_hh, "4H P", (4 * H, P))
     for name, state, width in (("hidden", hidden, P), ("cell", cell, H), ("d_last_hidden", d_last_hidden, P),
                                ("d_last_cell", d_last_cell, H)):  # fmt: skip

@@ -287,7 +287,8 @@ def _described(module: nn.Module) -> str:
 
 
 def _explained(module: nn.Module, names: tuple[str, ...]) -> Swapped:
-    weight = next(module.parameters())
+    # by its name: a weight that was frozen as a buffer is no parameter
+    weight: Any = getattr(module, "weight_ih_l0" if isinstance(module, RecurrentLayer) else "weight_ih")
     size: Any = module.input_size
     example = weight.new_empty((1, 1, size) if isinstance(module, RecurrentLayer) else (1, size))
     explanation = explain_backend(module, example)

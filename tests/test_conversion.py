@@ -414,3 +414,16 @@ def test_wrong_arguments_are_refused_before_anything_changes():
     for function in (convert, revert):
         with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got dict"):
             function(dict(model.state_dict()))
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM", "GRUCell", "LSTMCell"])
+def test_weights_that_were_frozen_as_buffers_go_along(name):
+    model = nn.ModuleDict({"frozen": getattr(nn, name)(3, 4), "other": nn.GRU(3, 4)})
+    for key in list(model.frozen._parameters):
+        model.frozen.register_buffer(key, model.frozen._parameters.pop(key).detach())
+    x = torch.randn(5, 3) if name.endswith("Cell") else torch.randn(5, 2, 3)
+    expected = model.frozen(x)
+    gatedcells.convert(model, report=None)
+    assert type(model.frozen) is getattr(gatedcells, name)
+    assert type(model.other) is gatedcells.GRU
+    torch.testing.assert_close(model.frozen(x), expected)

@@ -107,6 +107,8 @@ def _gru_rule(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None)
     tape, input, hidden, weight_ih, weight_hh, bias_ih, bias_hh, lengths, resets, states = ctx.saved_tensors
     reset_after, keep, backend = ctx.options
     needed = ctx.needs_input_grad[:6]
+    if d_states is None and d_last is None:  # what came after has no gradient: neither has this
+        return (None,) * 11
     if kernel_cannot_differentiate(keep):
 
         def run(input: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -143,6 +145,8 @@ def _lstm_rule(
     input, hidden, cell, weight_ih, weight_hh, _, _, weight_hr = tensors
     keep, backend = ctx.options
     needed = ctx.needs_input_grad[:8]
+    if d_states is None and d_last is None and d_last_cell is None:  # what came after has no gradient
+        return (None,) * 12
     if kernel_cannot_differentiate(keep):
 
         def run(input: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -36,6 +36,8 @@ def _backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None)
     tape, *tensors, lengths, resets, states = ctx.saved_tensors
     reverse, reset_after, keep, backend = ctx.options
     needed = ctx.needs_input_grad[:_DIFFERENTIABLE]
+    if d_states is None and d_last is None:  # what came after has no gradient: neither has this
+        return (None,) * (_DIFFERENTIABLE + 6)
     if kernel_cannot_differentiate(keep):
         run = partial(gru.unroll, lengths=lengths, resets=resets, reverse=reverse, reset_after=reset_after)
         grads = through_reference(run, tensors, needed, (d_states, d_last))

@@ -37,6 +37,8 @@ def _backward(
     tape, *tensors, lengths, resets, states = ctx.saved_tensors
     reverse, keep, backend = ctx.options
     needed = ctx.needs_input_grad[:_DIFFERENTIABLE]
+    if d_states is None and d_last is None and d_last_cell is None:  # what came after has no gradient
+        return (None,) * (_DIFFERENTIABLE + 5)
     if kernel_cannot_differentiate(keep):
         run = partial(lstm.unroll, lengths=lengths, resets=resets, reverse=reverse)
         grads = through_reference(run, tensors, needed, (d_states, d_last, d_last_cell))

@@ -135,14 +135,15 @@ def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
 
     With few columns computed as the transpose of ``read.T @ d_gates``: BLAS libraries are slower
     where the right side is narrow, and K, the input's features, is often a handful. Otherwise that
-    costs more than it saves, because autograd lays the transposed result out anew. One row is no sum.
+    costs more than it saves, because the transposed result is laid out anew, as torch's gradients
+    are. One row is no sum.
     """
     columns = read.shape[1]
     many_rows = torch.compiler.is_compiling() or len(read) >= _MANY_ROWS
     if columns <= _HANDFUL or (many_rows and columns < _WIDE):
-        return _transposed_product(read, d_gates).T
+        return _transposed_product(read, d_gates).T.contiguous()
     if not many_rows and len(read) == 1:
-        return d_gates.T * read
+        return d_gates.reshape(-1, 1) * read
     return _transposed_product(d_gates, read)
 
 

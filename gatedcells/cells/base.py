@@ -1,9 +1,11 @@
 """What `gatedcells.GRUCell` and `gatedcells.LSTMCell` share: torch's contract for a single step."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
+from gatedcells import _ops
 from gatedcells.backends import AUTO, check_name
 from gatedcells.functional.again import Again
 
@@ -18,6 +20,10 @@ class RecurrentCell(nn.RNNCellBase):
         super().__init__(*args, **kwargs)
         self.backend = check_name(backend)
         self._again = Again()
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
+        _ops.forget(self.parameters())  # torch swaps no weights that anybody refers to weakly
+        return super()._apply(fn, recurse)
 
     def _has_its_own_weights(self) -> bool:
         """Whether the registered parameters are what the cell computes with: not under a parametrization."""

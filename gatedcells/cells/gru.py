@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gatedcells.backends import AUTO
 from gatedcells.cells.base import RecurrentCell
+from gatedcells.functional import leaf
 from gatedcells.functional.gru import gru_step
 
 
@@ -65,6 +66,8 @@ class GRUCell(RecurrentCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Run one step; see the class for shapes."""
+        if leaf.is_symbolic(input):
+            return leaf.call(self, input, hx=hx)
         repeats = hx is not None and self.reset_after and not torch.compiler.is_compiling()
         if repeats:
             assert hx is not None

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gatedcells.backends import AUTO
 from gatedcells.cells.base import RecurrentCell
+from gatedcells.functional import leaf
 from gatedcells.functional.lstm import lstm_step
 
 
@@ -57,6 +58,8 @@ class LSTMCell(RecurrentCell):
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Run one step; see the class for shapes."""
+        if leaf.is_symbolic(input):
+            return leaf.call(self, input, hx=hx)
         repeats = hx is not None and not torch.compiler.is_compiling()
         if repeats:
             assert hx is not None

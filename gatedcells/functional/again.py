@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 from torch._C._dynamo.guards import TensorGuards
 from torch.autograd import forward_ad
-from torch.nn import Parameter
 
 from gatedcells import _autograd, _ops
 from gatedcells.backends import requested, resolve
 from gatedcells_kernels.tape import Keep
-
-_PLAIN = (Tensor, Parameter)
 
 # Asked at every call, without looking them up in modules: together this takes longer than a small step.
 _is_grad_enabled = torch.is_grad_enabled
@@ -146,7 +143,9 @@ class Again:
         # each one once, tied or not
         own = tuple({id(weight): weight for weight in weights if weight is not None}.values())
         given = [*tensors, *own]
-        if not _undisturbed() or any(type(t) not in _PLAIN or not t.is_contiguous() for t in given):
+        if differentiates and torch.is_inference_mode_enabled():
+            return
+        if not _undisturbed() or not all(_ops.is_plain(t) and t.is_contiguous() for t in given):
             return
         input, *states = tensors
         chosen = resolve(cell, form, (*tensors, *weights), backend).backend
@@ -181,7 +180,7 @@ def _gru_with_gradients(weights: tuple[Tensor | None, ...], backend: str) -> Cal
         states, last, _ = _autograd.GRUSequence.apply(
             input, hidden[0], *weights, None, None, False, True, Keep.TAPE, backend
         )
-        return states, last.unsqueeze(0)
+        return states, torch.stack((last,))
 
     return run
 
@@ -191,6 +190,6 @@ def _lstm_with_gradients(weights: tuple[Tensor | None, ...], backend: str) -> Ca
         states, last, last_cell, _ = _autograd.LSTMSequence.apply(
             input, hidden[0], cell[0], *weights, None, None, None, False, Keep.TAPE, backend
         )
-        return states, last.unsqueeze(0), last_cell.unsqueeze(0)
+        return states, torch.stack((last,)), torch.stack((last_cell,))
 
     return run

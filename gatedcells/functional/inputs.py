@@ -89,4 +89,8 @@ def what_to_keep(tensors: GRUTensors | LSTMTensors, recompute: bool) -> int:
     """A `Keep`: nothing unless autograd will ask for a gradient with respect to any of the tensors."""
     if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
         return _NOTHING
+    # gradients can be switched on within inference mode, but nothing is differentiated there; the compiler,
+    # which has no word for the question, never compiles for it
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+        return _NOTHING
     return _STATES if recompute else _TAPE

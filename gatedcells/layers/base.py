@@ -8,7 +8,7 @@ and not from ``nn.GRU``/``nn.LSTM``, which torch's compiler refuses to trace. So
 from __future__ import annotations  # the compiler cannot trace the annotations of inner functions
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
+from gatedcells import _ops
 from gatedcells.backends import AUTO, check_name
+from gatedcells.functional import leaf
 from gatedcells.functional.again import Again
 from gatedcells.layers import beyond, initial
 from gatedcells.layers.call import Asked, Call, SequenceCall
@@ -200,6 +202,8 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         generator: torch.Generator | None = None,
     ) -> tuple[Any, State]:
         """The forward pass of torch's layers, states as a tuple of tensors."""
+        if leaf.is_symbolic(input):
+            return self._as_leaf(input, given, resets=resets, lengths=lengths, mask=mask, generator=generator)
         repeats = resets is None and lengths is None and mask is None and self._repeats()
         again = self._again
         if torch.is_grad_enabled():
@@ -215,6 +219,12 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
             state = self._initial(input, input.shape[1]) if given is None else given
             again.remember(self.mode, "sequence", self.backend, (input, *state), self._parameters)
         return found
+
+    def _as_leaf(self, input: Any, given: State | None, **keywords: Any) -> tuple[Any, State]:
+        several = len(self._state_widths()) > 1
+        hx = () if given is None else (given if several else given[0],)
+        output, last = (node := leaf.call(self, input, *hx, **keywords))[0], node[1]
+        return output, (last[0], last[1]) if several else (last,)
 
     def _run_step(self, input: Tensor, given: State | None, resets: Tensor | None) -> tuple[Tensor, State]:
         """One step of `_run`, without its time: ``[B, I]`` and ``[B]``, or ``[I]`` and ``[]``."""
@@ -242,6 +252,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
             and not self.bidirectional
             and not self.proj_size
             and self.precision is None
+            and (self.options is PLAIN_OPTIONS or self.options == PLAIN_OPTIONS)
         )
 
     def _repeats(self) -> bool:
@@ -256,13 +267,13 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         """Check the next call in full, whatever the last was like."""
         self._again, self._again_step, self._again_training = Again(), Again(), Again()
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
+        _ops.forget(self.parameters())  # torch swaps no weights that anybody refers to weakly
+        return super()._apply(fn, recurse)
+
     def _may_be_repeated(self) -> bool:
         """Whether a call is the plain cell with the weights that are registered: no parametrization."""
-        return (
-            self.options == PLAIN_OPTIONS
-            and not self._gate_hooks
-            and list(self._parameters) == self._flat_weights_names
-        )
+        return not self._gate_hooks and list(self._parameters) == self._flat_weights_names
 
     def _runners(self, input: Tensor, call: Call) -> tuple[Direction, Both, Any]:
         if self.learn_h0 and call.resets is not None:

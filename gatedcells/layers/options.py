@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gatedcells.layers.stack import dropout_mask
+from gatedcells.layers.stack import dropout_mask, uniform
 from gatedcells.reference.variants import PLAIN, Edit, Variant
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _zoneout(
         return None
     if not training:
         return p
-    return torch.rand(shape, dtype=torch.float32, device=input.device, generator=generator) < p
+    return uniform(shape, input, generator) < p
 
 
 def drop_connections(layer: RecurrentLayer, generator: torch.Generator | None) -> list[list[Tensor]]:

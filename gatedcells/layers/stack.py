@@ -70,8 +70,8 @@ def run_stack(
         input = outputs[0] if directions == 1 else torch.cat(outputs, dim=-1)
         if dropout > 0 and layer < layers - 1:
             input = _dropout(input, dropout, valid, generator)
-    if len(last) == 1:
-        return input, tuple(part.unsqueeze(0) for part in last[0])
+    if len(last) == 1:  # no views: torch's states can be detached in place
+        return input, tuple(torch.stack((part,)) for part in last[0])
     return input, tuple(torch.stack(part) for part in zip(*last, strict=True))
 
 
@@ -80,8 +80,15 @@ def dropout_mask(
 ) -> Tensor:
     """0 with probability p, else 1/(1 − p): by which elements are multiplied, in ``like``'s dtype and on its
     device. Drawn in float32, so that one seed gives the same mask in every dtype."""
-    drawn = torch.rand(shape, dtype=torch.float32, device=like.device, generator=generator)
+    drawn = uniform(shape, like, generator)
     return (drawn >= p).to(like.dtype) * (0.0 if p == 1 else 1 / (1 - p))
+
+
+def uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Numbers between 0 and 1 in float32 on the device of ``like``."""
+    if generator is None:  # torch's compiler does not take one that is None beside a size that varies
+        return torch.rand(shape, dtype=torch.float32, device=like.device)
+    return torch.rand(shape, dtype=torch.float32, device=like.device, generator=generator)
 
 
 def _dropout(input: Tensor, p: float, valid: Tensor | None, generator: torch.Generator | None) -> Tensor:

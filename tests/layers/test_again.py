@@ -163,7 +163,23 @@ def test_a_negative_view_is_read_as_what_it_says(runs, kind):
     with torch.no_grad():
         module(x, hx)
         expected = fresh(module, -x, hx)
-        assert all(torch.equal(a, b) for a, b in zip(leaves(module(negative, hx)), expected, strict=True))
+        for _ in range(3):
+            found = leaves(module(negative, hx))
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("calls", [0, 3])
+def test_freed_memory_is_an_error_and_not_a_crash(runs, kind, calls):
+    for which in range(8):
+        module, (x, hx) = build(kind), given(kind)
+        states = hx if isinstance(hx, tuple) else (hx,)
+        tensors = [x, *states, *module.parameters()]
+        with torch.no_grad():
+            for _ in range(calls):
+                module(x, hx)
+            tensors[which % len(tensors)].untyped_storage().resize_(0)
+            with pytest.raises(RuntimeError, match=r"storage|not allocated"):
+                module(x, hx)
 
 
 def test_a_parametrized_weight_is_computed_anew(runs, kind):

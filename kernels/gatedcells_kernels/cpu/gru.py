@@ -126,15 +126,15 @@ class GRUInference:
     def __call__(self, input: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """All states ``[T, B, H]`` and the last one, shaped like ``hidden``; if they do not lie apart, one
         tensor is both."""
+        x = input.data_ptr() or library.without_memory(input)
+        h = hidden.data_ptr() or library.without_memory(hidden)
         last = torch.empty_like(hidden)
         like, pair = self._states, self._packed
         if like is None:
-            self._run((torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), last.data_ptr(), 0))
+            self._run((torch.get_num_threads(), x, h, last.data_ptr(), 0))
             return last, last
         states = torch.empty_like(like)
-        changed = (
-            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), states.data_ptr(), last.data_ptr(),
-        )  # fmt: skip
+        changed = (torch.get_num_threads(), x, h, states.data_ptr(), last.data_ptr())
         if pair is None:
             self._run(changed)
         else:

@@ -30,6 +30,17 @@ class Unavailable(RuntimeError):
     """The library cannot be used; the message says why."""
 
 
+def without_memory(tensor: Tensor) -> int:
+    """The address of a tensor whose address is 0: that, if it has no numbers.
+
+    Raises:
+        RuntimeError: it has some, but their memory was freed.
+    """
+    if tensor.numel():
+        raise RuntimeError(f"a tensor of shape {list(tensor.shape)} has no memory: its storage was freed")
+    return 0
+
+
 class _Struct:
     """A struct of calls.h, read from that file: its fields are written once."""
 
@@ -53,7 +64,11 @@ class _Struct:
         # 0 or null for None, an address for a tensor; a loop of calls would take longer than a small step
         return self._pack(
             *[
-                0 if value is None else value if isinstance(value, int) else value.data_ptr()
+                0
+                if value is None
+                else value
+                if isinstance(value, int)
+                else value.data_ptr() or without_memory(value)
                 for value in map(fields.__getitem__, self.fields)
             ]
         )
@@ -181,7 +196,8 @@ def shape_of_states(like: Tensor, *shape: int) -> Tensor:
 
 def hash_of(library: Library, matrix: Tensor) -> int:
     """A hash of all numbers of a contiguous ``matrix``."""
-    return library.c.gatedcells_hash(library.level, matrix.data_ptr(), matrix.numel() * matrix.element_size())
+    address = matrix.data_ptr() or without_memory(matrix)
+    return library.c.gatedcells_hash(library.level, address, matrix.numel() * matrix.element_size())
 
 
 class Prepared:

@@ -137,12 +137,12 @@ class LSTMInference:
     def __call__(self, input: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All hidden states ``[T, B, H]``, the last one, shaped like ``hidden``, and the last cell state; if
         the first two do not lie apart, one tensor is both."""
+        x = input.data_ptr() or library.without_memory(input)
+        h = hidden.data_ptr() or library.without_memory(hidden)
+        c = cell.data_ptr() or library.without_memory(cell)
         last, last_cell = torch.empty_like(hidden), torch.empty_like(cell)
         like, pair = self._states, self._packed
-        changed = (
-            torch.get_num_threads(), input.data_ptr(), hidden.data_ptr(), cell.data_ptr(),
-            last_cell.data_ptr(),
-        )  # fmt: skip
+        changed = (torch.get_num_threads(), x, h, c, last_cell.data_ptr())
         if like is None:
             self._run((*changed, last.data_ptr(), 0))
             return last, last, last_cell

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import weakref
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -74,6 +75,12 @@ def _shapes(weight: Tensor) -> dict[_Shape, _Packed]:
     if entry is None or entry.weight() is not weight:
         entry = _entries[key] = _Entry(weakref.ref(weight, lambda _: _entries.pop(key, None)), {})
     return entry.shapes
+
+
+def forget(weights: Iterable[Tensor]) -> None:
+    """Drop the panels of weights and the weak references to them."""
+    for weight in weights:
+        _entries.pop(id(weight), None)
 
 
 def prepared(

@@ -6,3 +6,4 @@ from gatedcells_kernels.cpu.gru import gru_forward as gru_forward
 from gatedcells_kernels.cpu.lstm import LSTMInference as LSTMInference
 from gatedcells_kernels.cpu.lstm import lstm_backward as lstm_backward
 from gatedcells_kernels.cpu.lstm import lstm_forward as lstm_forward
+from gatedcells_kernels.cpu.packing import forget as forget
