@@ -142,8 +142,6 @@ def test_what_sliders_change_is_computed_as_python_computes_it(case, browser, tm
             assert page.locator("#changed").inner_text() == "nothing is changed"
             changes = {"x": [], "h": [], "w": []}
             t, unit, i = draw.randrange(6), draw.randrange(4), draw.randrange(3)
-            for _ in range(6):
-                page.keyboard.press("ArrowLeft")
             for _ in range(t):
                 page.keyboard.press("ArrowRight")
             page.locator("#x-i").select_option(str(i))
