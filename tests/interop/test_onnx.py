@@ -285,3 +285,17 @@ def test_onnx_runtime_ends_the_process_for_a_gru_without_steps(tmp_path):
         path = interop.onnx.export(kind(3, 4), tmp_path / "layer.onnx")
         done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
         assert (done.returncode < 0) == ends, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_a_model_of_ours_goes_to_onnx_by_torchs_exporter_once_it_is_reverted(kind):
+    model, x = nn.Sequential(getattr(gatedcells, kind)(3, 4, num_layers=2)).eval(), torch.randn(5, 2, 3)
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its exporter
+        with pytest.raises(Exception, match="gatedcells::"):
+            torch.onnx.export(model, (x,), io.BytesIO(), dynamo=False)
+        torch.onnx.export(gatedcells.revert(model, inplace=False, report=None), (x,), file, dynamo=False)
+    written = onnx.load_from_string(file.getvalue())
+    found = session(written).run(None, {written.graph.input[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found[0]), model(x)[0].detach())

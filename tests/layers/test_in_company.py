@@ -11,7 +11,6 @@ import gatedcells
 from tests.support.inputs import OURS, TORCHS, pair
 
 LAYERS = ["GRU", "LSTM"]
-CELLS = ["GRUCell", "LSTMCell"]
 
 # Several of the first calls of a process at once: each imports what computes, and none may see it half made.
 FIRST_CALLS = """
@@ -204,3 +203,23 @@ def test_symbolic_tracing_takes_the_modules_as_leaves(made):
     x, h = torch.randn(2, 5, 3), torch.randn(2, 2, 4)
     for a, b in zip(leaves(traced(x, h)), leaves(model(x, h)), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("weight", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_weight_changed_in_place_before_the_backward_is_an_error(name, weight):
+    layer = OURS[name](3, 4)
+    output, _ = layer(torch.randn(5, 2, 3))
+    with torch.no_grad():
+        getattr(layer, weight).add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_batches_first_the_output_is_a_view_and_the_states_are_none(name):
+    output, state = OURS[name](3, 4, batch_first=True)(torch.randn(5, 2, 3))
+    with pytest.raises(RuntimeError, match="detach views"):
+        output.detach_()
+    for part in as_a_tuple(state):
+        part.detach_()
