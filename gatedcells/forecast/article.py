@@ -238,6 +238,7 @@ class ArticleTask:
 
     def _order(self, epoch: int) -> Tensor:
         if self._shuffled is None or self._shuffled[0] != epoch:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            seed = (self._seed * 1_000_003 + epoch) % 2**64  # torch takes no larger one
+            generator = torch.Generator().manual_seed(seed)
             self._shuffled = (epoch, torch.randperm(len(self._targets), generator=generator))
         return self._shuffled[1]

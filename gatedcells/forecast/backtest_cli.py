@@ -7,9 +7,12 @@ import click
 
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
-from gatedcells.forecast.data import EASTERN, Clock
+from gatedcells.forecast.data import EASTERN, Clock, check_years
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.options import SEED, THREADS
 from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy
+
+_MOST_HOURS = 24 * 365 * 200
 
 
 @click.command(context_settings={"max_content_width": 110})
@@ -47,8 +50,8 @@ from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy
     "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
     help="Also fit LightGBM with so many trees at every date. [not at all]",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
+@SEED
+@THREADS
 @click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
 @click.option(
     "--stamp", type=click.Choice(["ending", "beginning"]), default="ending", show_default=True,
@@ -78,6 +81,12 @@ def _backtest(options: dict[str, Any]) -> None:
     check_country(options["holidays"])
     names = ("cell", "hidden_size", "steps", "holidays")
     recipe = FastRecipe(**{name: options[name] for name in names if options[name] is not None})
+    hours = options["folds"] * options["span"]
+    if hours > _MOST_HOURS:
+        raise ForecastError(
+            f"--folds {options['folds']} of --span {options['span']} are {hours:,} hours; expected at most"
+            f" {_MOST_HOURS:,}"
+        )
     plan = Plan(
         options["folds"], options["span"], options["window"], _moment(options["end"]), options["refit"]
     )
@@ -108,8 +117,8 @@ def _moment(stamp: str | None) -> Any:
 
     if stamp is None:
         return None
-    try:
-        moment = pd.Timestamp(stamp)
-    except ValueError as error:
-        raise ForecastError(f"--end must be like '2018-07-01 12:00', got {stamp!r}") from error
-    return moment.tz_localize("UTC") if moment.tz is None else moment.tz_convert("UTC")
+    moments = pd.to_datetime([stamp], format="ISO8601", errors="coerce", utc=True)
+    if not stamp[:1].isdigit() or moments.isna().any():
+        raise ForecastError(f"--end must be like '2018-07-01 12:00', got {stamp!r}")
+    check_years(moments, "--end", lambda _: "backtest")
+    return moments[0]

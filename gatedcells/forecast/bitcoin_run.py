@@ -15,7 +15,7 @@ from gatedcells.forecast import distributed
 from gatedcells.forecast.bitcoin import PriceScores, PriceTask, split, verdict
 from gatedcells.forecast.data import FloatArray
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import write_json, written_beside
+from gatedcells.forecast.files import read_json, write_json, written_beside
 from gatedcells.forecast.plots import plot_prices
 from gatedcells.forecast.prices import Prices, read_prices
 from gatedcells.forecast.progress import train_shown
@@ -141,13 +141,15 @@ def _table(scores: dict[str, PriceScores], seconds: dict[str, float]) -> Table:
 def predict(
     run: RunFolder, config: Config, path: Path, cell: str | None, out: Path | None, console: Console
 ) -> None:
-    """Forecast the close of the day after the last one in a file, print it, and perhaps write it.
+    """Forecast the close of the day after the last one in a file, print it, and perhaps write it; with the
+    network of the lower test MAE, if ``cell`` names none.
 
     Raises:
         ForecastError: the file has too few closes, or the run is not usable.
     """
     prices = read_prices(path)
-    forecaster, _ = run.forecaster(config, cell or config.cells[0])
+    cell = cell or _better(run, config)
+    forecaster, _ = run.forecaster(config, cell)
     if len(prices.close) < forecaster.recipe.lookback_days:
         raise ForecastError(
             f"{path}: {len(prices.close)} closes; expected at least {forecaster.recipe.lookback_days}, the"
@@ -155,10 +157,18 @@ def predict(
         )
     day = prices.days[-1] + timedelta(days=1)
     close = float(forecaster.forecast(np.append(prices.close, np.nan), [len(prices.close)])[0])
-    console.print(
-        f"{day}: {close:,.2f} ({(cell or config.cells[0]).upper()});"
-        f" 'tomorrow = today' says {prices.close[-1]:,.2f}"
-    )
+    console.print(f"{day}: {close:,.2f} ({cell.upper()}); 'tomorrow = today' says {prices.close[-1]:,.2f}")
     if out is not None:
         with written_beside(out) as beside:
             beside.write_text(f"Date,Close\n{day},{close:.2f}\n", encoding="utf-8")
+
+
+def _better(run: RunFolder, config: Config) -> str:
+    """The cell with the lower test MAE; the first one, if the run has not been scored."""
+    if not run.metrics.exists():
+        return config.cells[0]
+    try:
+        models = read_json(run.metrics)["models"]
+        return min(config.cells, key=lambda cell: float(models[cell.upper()]["mae"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ForecastError(f"{run.metrics}: not the scores of this run ({error!r})") from error

@@ -12,6 +12,7 @@ from gatedcells.forecast.data import EASTERN
 from gatedcells.forecast.distributed import DEVICES
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.networks import PRECISIONS
+from gatedcells.forecast.options import SEED, THREADS
 from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER
 from gatedcells.forecast.runs import RECIPES, RunFolder
 
@@ -92,8 +93,8 @@ from gatedcells.forecast.runs import RECIPES, RunFolder
     help="Single hours over 10% off. repair: fill them in the training part, test as recorded. keep:"
     " leave them. raise: refuse the file. [repair; --article: keep]",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
+@SEED
+@THREADS
 @click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
 @click.option(
     "--stamp", type=click.Choice(["ending", "beginning"]), default="ending", show_default=True,
@@ -127,6 +128,7 @@ def forecast(context: click.Context, **options: Any) -> None:
     gatedcells forecast --recipe bitcoin --data bitcoin_price.csv      the next day's close, beside today's
     """
     if context.invoked_subcommand is not None:
+        _refuse_before(context, forecast.commands[context.invoked_subcommand])
         return
     # before a heavy import: a wrong combination should be told at once
     if options["resume"] is None:
@@ -161,6 +163,24 @@ def predict(**options: Any) -> None:
 
 for _command in (backtest_cli.backtest, report_cli.report, *own_cli.COMMANDS):
     forecast.add_command(_command)
+
+
+def _refuse_before(context: click.Context, command: click.Command) -> None:
+    """Refuse options before a command, which knows nothing of them.
+
+    Raises:
+        click.UsageError: there is one.
+    """
+    behind = {name for parameter in command.params for name in parameter.opts}
+    for parameter in context.command.params:
+        name = parameter.opts[0]
+        if context.get_parameter_source(parameter.name or "") is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        if name in behind:
+            right = f"belongs behind {command.name}: {context.command_path} {command.name} {name} ..."
+        else:
+            right = f"is no option of {command.name}: leave it out"
+        raise click.UsageError(f"{name} {right}", context)
 
 
 def _predict(options: dict[str, Any]) -> None:

@@ -17,15 +17,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import check_header
 from gatedcells.forecast.flaws import Flaws, find_flaws
+from gatedcells.forecast.load_table import LONGEST, columns_of, read_table, region_of
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 EASTERN = "America/New_York"
 _FIRST_YEAR, _LAST_YEAR = 1900, 2200
-_LONGEST = 60  # characters of a cell that an error shows
 NOT_HOURLY_LOAD = {"pjm_hourly_est.csv"}  # in the published folder: all regions side by side
 _HOUR, _HOUR_S = pd.Timedelta(hours=1), 3600
 
@@ -93,6 +92,14 @@ class LoadSeries:
         return wall + _HOUR if self.clock.stamp == "ending" else wall
 
 
+def load_files(folder: Path) -> list[Path]:
+    """The CSV files of a folder, packed by gzip or not, in the order of their names; however their suffix is
+    written."""
+    csv = [p for p in folder.glob("*") if p.name.lower().endswith((".csv", ".csv.gz"))]
+    hourly = (p for p in csv if p.name.lower().removesuffix(".gz") not in NOT_HOURLY_LOAD)
+    return sorted(p for p in hourly if p.is_file())
+
+
 def read_folder(
     folder: Path, clock: Clock | None = None, progress: Callable[[Path], None] | None = None
 ) -> list[LoadSeries]:
@@ -104,7 +111,7 @@ def read_folder(
     """
     if not folder.is_dir():
         raise ForecastError(f"{folder}: no such folder")
-    paths = sorted(p for p in folder.glob("*.csv") if p.is_file() and p.name not in NOT_HOURLY_LOAD)
+    paths = load_files(folder)
     if not paths:
         raise ForecastError(f"{folder}: no CSV files; expected files with columns Datetime,<REGION>_MW")
     found: dict[str, LoadSeries] = {}
@@ -136,8 +143,8 @@ def read_file(path: Path, clock: Clock | None = None) -> LoadSeries:
             begin at one minute of UTC, or two different rows for one hour. The message names file and row.
     """
     clock = clock or Clock()
-    frame = _read_text(path)
-    stamp_column, load_column = _columns(path, frame)
+    frame = read_table(path)
+    stamp_column, load_column = columns_of(path, frame)
     load = _numbers(path, frame[load_column], load_column)
     begins, phase_s = _utc_hours(path, frame[stamp_column], clock)
     order = np.argsort(begins, kind="stable")
@@ -153,7 +160,7 @@ def read_file(path: Path, clock: Clock | None = None) -> LoadSeries:
         )
     grid = np.full(hours, np.nan)
     grid[positions] = np.where(load[keep] > 0, load[keep], np.nan)
-    region = load_column.removesuffix("_MW")
+    region = region_of(load_column)
     series = LoadSeries(region, path.name, clock, first_hour, grid, positions, Flaws())
     flaws = find_flaws(
         local_stamps=series.local_stamps(),
@@ -166,39 +173,6 @@ def read_file(path: Path, clock: Clock | None = None) -> LoadSeries:
     kept = load[keep]
     not_positive = {int(positions[row]): float(kept[row]) for row in np.flatnonzero(~(kept > 0))}
     return LoadSeries(region, path.name, clock, first_hour, grid, positions, flaws, not_positive)
-
-
-def _read_text(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise ForecastError(f"{path}: no such file")
-    try:
-        frame = pd.read_csv(path, dtype=object, encoding="utf-8-sig", skipinitialspace=True)
-        check_header(frame)
-    except UnicodeDecodeError as error:
-        raise ForecastError(
-            f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x} at {error.start});"
-            " save it as UTF-8"
-        ) from error
-    except pd.errors.EmptyDataError as error:
-        raise ForecastError(f"{path}: the file is empty; expected a header Datetime,<REGION>_MW") from error
-    except (pd.errors.ParserError, ValueError) as error:
-        raise ForecastError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from error
-    if frame.empty:
-        raise ForecastError(f"{path}: no rows below the header")
-    return frame
-
-
-def _columns(path: Path, frame: pd.DataFrame) -> tuple[str, str]:
-    names = [str(name).strip() for name in frame.columns]
-    frame.columns = pd.Index(names)
-    stamps = [name for name in names if name.lower() == "datetime"]
-    loads = [name for name in names if name.upper().endswith("_MW") and len(name) > 3]
-    if len(stamps) != 1 or len(loads) != 1 or not loads[0].isprintable():
-        raise ForecastError(
-            f"{path}: expected the columns Datetime and one <REGION>_MW, got"
-            f" {', '.join(_printable(name) for name in names[:6])}" + (", ..." if len(names) > 6 else "")
-        )
-    return stamps[0], loads[0]
 
 
 def utc_hour(hours: int, phase_s: int = 0) -> pd.Timestamp:
@@ -323,8 +297,4 @@ def _without_repeats(
 
 def shown(cell: object) -> str:
     """A cell as a message shows it."""
-    return "blank" if cell is None or cell != cell else repr(str(cell)[:_LONGEST])
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() and len(name) <= _LONGEST else repr(name[:_LONGEST])
+    return "blank" if cell is None or cell != cell else repr(str(cell)[:LONGEST])

@@ -52,6 +52,13 @@ def panel_of(regions: Sequence[Region]) -> Panel:
     )
 
 
+def up_to_last_load(panel: Panel) -> Panel:
+    """Of each series what there is up to its last known value."""
+    seen = np.where(np.isnan(panel.y), -1, np.arange(len(panel.y)))
+    ends = np.maximum.accumulate(seen)[panel.offsets[1:] - 1] + 1 - panel.offsets[:-1]
+    return panel.select(np.arange(len(ends)), np.zeros_like(ends), ends, 0)
+
+
 def train_ends(regions: Sequence[Region]) -> IntArray:
     """Local positions in `panel_of` from which on the regions' test parts are."""
     return np.array([region.train_end - int(np.argmax(region.usable)) for region in regions])

@@ -8,6 +8,7 @@ import click
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.console import INTERRUPTED, guarded, one_process, plain_console
 from gatedcells.forecast.data import EASTERN, Clock
+from gatedcells.forecast.options import SEED, THREADS
 
 
 @click.command(name="day-ahead", context_settings={"max_content_width": 110})
@@ -30,8 +31,8 @@ from gatedcells.forecast.data import EASTERN, Clock
     "--lightgbm-rows", "tree_rows", type=click.IntRange(1000), default=1_000_000, show_default=True,
     help="Pairs of a place and an hour ahead that LightGBM is fitted on, drawn from all.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
+@SEED
+@THREADS
 @click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
 @click.option(
     "--stamp", type=click.Choice(["ending", "beginning"]), default="ending", show_default=True,

@@ -21,11 +21,13 @@ from gatedcells.forecast.day_ahead import (
     scores,
     seasonal,
     train_ends,
+    up_to_last_load,
 )
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import in_digits, read_json, write_json, written_beside
 from gatedcells.forecast.forecaster import Forecaster
 from gatedcells.forecast.frames import Style
+from gatedcells.forecast.load_table import named_as_before
 from gatedcells.forecast.panel import Panel
 from gatedcells.forecast.panel_model import PanelModel
 from gatedcells.forecast.panel_report import FrameReport
@@ -62,6 +64,12 @@ def run(
         ForecastError: the folder is of something else, or the regions are too short.
         KeyboardInterrupt: Ctrl-C; the same command goes on.
     """
+    for one in source.series:
+        if one.region == "mean":
+            raise ForecastError(
+                f"{one.source}: a region is called mean, as the mean of the regions is; expected another name"
+                " in its header"
+            )
     regions = prepare(source.series)
     panel, ends = panel_of(regions), train_ends(regions)
     horizon = int(forecaster.horizon)
@@ -72,6 +80,8 @@ def run(
     path, checkpoint = folder / "forecaster", folder / "checkpoint.safetensors"
     if (path / "forecaster.json").exists():
         forecaster = Forecaster.load(path)
+        names = [str(one) for one in forecaster.model_.ids]
+        panel = replace(panel, ids=tuple(named_as_before(one, names) for one in panel.ids))
     else:
         known = panel.select(np.arange(len(panel.ids)), np.zeros_like(ends), ends, 0)
         report = FrameReport(len(panel.ids), int(np.isfinite(known.y).sum()), panel.grid.freq)
@@ -93,9 +103,12 @@ def run(
         quantiles = model.follow(
             panel, places.series, places.origins, came, lambda done: progress.advance(bar, done)
         )
+    recorded, context = up_to_last_load(panel), up_to_last_load(forecaster._context)
     # one that was told of later values by hand stays as it is
-    if (_ends(forecaster._context) < _ends(panel)).any():
-        forecaster._context = last_values(panel, model.reach)
+    if (_ends(context) < _ends(recorded)).any():
+        context = last_values(recorded, model.reach)
+    if not (path / "forecaster.json").exists() or (_ends(context) != _ends(forecaster._context)).any():
+        forecaster._context = context
         forecaster.save(path)
     checkpoint.unlink(missing_ok=True)
     inputs, _ = model.inputs(panel)
@@ -125,6 +138,12 @@ def run(
     _write(folder, panel, places, forecasts, model, quantiles)
     write_json(folder / "day_ahead.json", found)
     _show(found, name, [str(one) for one in panel.ids], source, console)
+    for one, blank in zip(panel.ids, panel.sizes - recorded.sizes, strict=True):
+        if blank:
+            console.print(
+                f"{one}: hours without a load at the end: {blank}. Its forecaster goes on from before them.",
+                style="yellow", soft_wrap=True,
+            )  # fmt: skip
     return found
 
 

@@ -21,7 +21,7 @@ from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored, with_intervals
 from gatedcells.forecast.fast import FastTask, suited
 from gatedcells.forecast.fast_recipe import FastRecipe, told
-from gatedcells.forecast.files import in_digits, write_json, written_beside
+from gatedcells.forecast.files import in_digits, read_json, write_json, written_beside
 from gatedcells.forecast.intervals import Calibrator
 from gatedcells.forecast.kept_scores import scored_before
 from gatedcells.forecast.page.findings import Findings, shown
@@ -63,7 +63,14 @@ def data_of(run: RunFolder, config: Config, given: Path | None, console: Console
         source = read_data(given or Path(config.data["place"]), clock, console)
     if source.to_json()["sha256"] != config.data["sha256"]:
         raise ForecastError(f"{run.path}: began with other data than {source.place} holds now")
-    return source
+    return source.named_as_before(_regions(run))
+
+
+def _regions(run: RunFolder) -> list[str]:
+    """Those that the run has scales of, if any yet."""
+    path = run.file("scales.json")
+    content = read_json(path) if path.exists() else {}
+    return list(content) if isinstance(content, dict) else []
 
 
 def execute(run: RunFolder, config: Config, source: Source, console: Console) -> list[Result]:

@@ -15,6 +15,7 @@ from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import in_digits, written_beside
 from gatedcells.forecast.intervals import around
 from gatedcells.forecast.kept_scores import smape_of
+from gatedcells.forecast.load_table import named_as_before
 from gatedcells.forecast.policy import check
 from gatedcells.forecast.runs import Config, RunFolder
 from gatedcells.forecast.windows import fill_from_the_past
@@ -33,6 +34,7 @@ class Prediction:
             the forecast, its sMAPE and its interval are without that.
         simulated: whether the run learnt from simulated data.
         low_mw, high_mw: of the first hour, by level; empty if such forecasts have not been scored.
+        blank: hours at the end of the file without a positive load, which the forecast begins with.
         filled: hours among those looked back at that the file lacks.
     """
 
@@ -45,6 +47,7 @@ class Prediction:
     one_step_smape: float
     alone: bool
     simulated: bool
+    blank: int
     filled: int
     low_mw: dict[float, float]
     high_mw: dict[float, float]
@@ -53,7 +56,7 @@ class Prediction:
 def predict_file(
     run: RunFolder, path: Path, *, hours: int = 24, cell: str | None = None, region: str | None = None
 ) -> Prediction:
-    """Forecast the ``hours`` after the end of a CSV file.
+    """Forecast the ``hours`` after the last one of a CSV file that has a load.
 
     Args:
         run: a finished run.
@@ -72,7 +75,7 @@ def predict_file(
     cell = cell or _better(config, scores or smape_of(run, alone=False))
     forecaster, _ = run.forecaster(config, cell)
     series = read_file(path, Clock(config.data["tz"], config.data["stamp"]))
-    name = region or series.region
+    name = region or named_as_before(series.region, forecaster.scales)
     if name not in forecaster.scales:
         known = ", ".join(forecaster.scales)
         raise ForecastError(
@@ -81,6 +84,10 @@ def predict_file(
     series = replace(series, region=name)
     check(series, config.policy)
     recorded = np.isfinite(series.load_mw)
+    blank = int(np.argmax(recorded[::-1]))
+    end = len(recorded) - blank
+    recorded = recorded[:end]
+    series = replace(series, load_mw=series.load_mw[:end], rows=series.rows[series.rows < end])
     missing = int((~recorded[-forecaster.hours_needed :]).sum())
     if missing and config.policy.on_gap == "drop":
         raise ForecastError(
@@ -89,7 +96,6 @@ def predict_file(
         )
     load_mw = fill_from_the_past(series.load_mw, recorded, series.source)
     forecast_mw = forecaster.forecast_next(series, load_mw, hours)
-    end = len(series.load_mw)
     calibrator = run.calibrator(cell, name, alone=alone)
     bounds: dict[float, tuple[float, float]] = {}
     if calibrator is not None:
@@ -108,6 +114,7 @@ def predict_file(
         one_step_smape=scores.get((cell, name), float("nan")),
         alone=alone,
         simulated=config.data["kind"] == "simulated",
+        blank=blank,
         filled=missing,
         low_mw={level: low for level, (low, _) in bounds.items()},
         high_mw={level: high for level, (_, high) in bounds.items()},
@@ -119,14 +126,20 @@ def print_prediction(console: Console, prediction: Prediction) -> None:
     p = prediction
     if p.simulated:
         console.print("The run learnt from SIMULATED DATA.", style="bold white on red")
+    if p.blank:
+        console.print(
+            f"Hours without a load at the end of the file: {p.blank}. The forecast begins with them.",
+            style="yellow",
+        )
     if p.filled:
         console.print(
             f"{p.filled} of the hours that the network looks back at are missing in the file and were"
             " filled.",
             style="yellow",
         )
+    after = "last load in" if p.blank else "end of"
     table = Table(
-        title=f"{p.region}: {len(p.load_mw)} hours after the end of {p.source}", title_justify="left"
+        title=f"{p.region}: {len(p.load_mw)} hours after the {after} {p.source}", title_justify="left"
     )
     table.add_column("Datetime (as in the file)")
     table.add_column("UTC start", style="dim")

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import pairwise
@@ -13,6 +14,8 @@ from gatedcells.forecast.data import FloatArray
 from gatedcells.forecast.errors import ForecastError
 
 _FORMATS = ("%b %d, %Y", "%Y-%m-%d", "%B %d, %Y", "%d %b %Y")
+# separators in the thousands, also as in India; a comma before the decimals is none
+_NUMBER = re.compile(r"\+?(\d{1,3}(,\d{2,3})*,\d{3}|\d+)?(\.\d*)?([eE][+-]?\d+)?")
 _MISSING = ("", "-", "–", "n/a", "N/A", "nan", "NaN")
 
 
@@ -109,9 +112,12 @@ def _number(path: Path, line: int, cell: str) -> float | None:
     if cell in _MISSING:
         return None
     try:
-        value = float(cell.replace(",", ""))
+        value = float(cell.replace(",", "")) if _NUMBER.fullmatch(cell) else float("nan")
     except ValueError:
         value = float("nan")
     if not 0 < value < float("inf"):
-        raise ForecastError(f"{path}, line {line}: Close is {cell[:40]!r}; expected a number greater than 0")
+        raise ForecastError(
+            f"{path}, line {line}: Close is {cell[:40]!r}; expected a number greater than 0, as 2875.34 or"
+            " 2,875.34"
+        )
     return value

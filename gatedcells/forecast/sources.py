@@ -2,14 +2,15 @@
 where none of these has it, a simulation that says so."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gatedcells.forecast.data import Clock, LoadSeries, read_folder
+from gatedcells.forecast.data import Clock, LoadSeries, load_files, read_folder
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import sha256_of
+from gatedcells.forecast.load_table import named_as_before
 from gatedcells.forecast.simulate import simulate_regions
 
 DATA_VARIABLE = "GATEDCELLS_DATA"
@@ -62,6 +63,11 @@ class Source:
             "tz": clock.tz,
             "stamp": clock.stamp,
         }
+
+    def named_as_before(self, known: Collection[str]) -> "Source":
+        """The same with the names of its regions in a run that knows the regions ``known``."""
+        series = [replace(one, region=named_as_before(one.region, known)) for one in self.series]
+        return replace(self, series=series)
 
 
 def locate(
@@ -142,7 +148,7 @@ def download(folder: Path, address: str, on_file: Callable[[str], None]) -> str 
 def _holding_csv(folder: Path, named: Path) -> Path:
     if not folder.is_dir():
         raise ForecastError(f"{named}: no such folder")
-    if not any(folder.glob("*.csv")) and (folder / PJM_FOLDER).is_dir():
+    if not load_files(folder) and (folder / PJM_FOLDER).is_dir():
         return folder / PJM_FOLDER
     return folder
 

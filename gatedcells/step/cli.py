@@ -39,7 +39,9 @@ PRESETS = ("latch", "reset-on-marker", "counter", "random")
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="FILE", help="With --run: the CSV file. [the run's]"
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what is drawn.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of what is drawn."
+)
 @click.option("--t", type=int, default=0, show_default=True, help="The step; negative from the end.")
 @click.option("--unit", type=click.IntRange(0), default=0, show_default=True, help="The hidden unit.")
 @click.option("--layer", type=click.IntRange(0), default=0, show_default=True)

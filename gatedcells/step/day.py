@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from gatedcells.forecast.data import Clock, LoadSeries, read_file
+from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.load_table import columns_of, named_as_before, read_table, region_of
 from gatedcells.forecast.runs import RunFolder
 from gatedcells.forecast.windows import fill_from_the_past
 from gatedcells.step.errors import StepError
@@ -87,7 +89,7 @@ def _series(
 ) -> LoadSeries:
     if data is not None:
         series = read_file(data, clock)
-        return series if region is None else replace(series, region=region)
+        return replace(series, region=region or named_as_before(series.region, known))
     wanted = region or known[0]
     if wanted not in known:
         raise StepError(f"region {wanted} is not one the run was trained on ({', '.join(known)})")
@@ -96,12 +98,11 @@ def _series(
     for name in source["sha256"]:
         path = Path(source["place"]) / name
         try:
-            with path.open(encoding="utf-8-sig") as file:
-                header = file.readline()
-        except OSError as error:
-            raise StepError(f"{path}: cannot be read ({error}); give a file with --data") from error
-        if f"{wanted}_MW" in header:
-            return read_file(path, clock)
+            _, column = columns_of(path, read_table(path, rows=1))
+        except ForecastError as error:
+            raise StepError(f"{error}; give a file with --data") from error
+        if named_as_before(region_of(column), known) == wanted:
+            return replace(read_file(path, clock), region=wanted)
     raise StepError(f"{source['place']}: has no file of region {wanted}; give one with --data")
 
 

@@ -231,3 +231,41 @@ def test_dates_that_make_no_sense_are_refused(small_folder, tmp_path):
     options = ("--data", small_folder, "--steps", 3, "--out", tmp_path / "out")
     assert "--end must be like" in run(*options, "--end", "some day", status=2)
     assert "nothing to test at" in run(*options, "--end", "1999-01-01", status=2)
+
+
+@pytest.mark.parametrize(
+    "stamp", ["", "NaT", "nan", "now", "today", "07/08/2018", "18-07-2018", "July 2018", "5"]
+)
+def test_an_end_that_is_no_iso_date_is_refused(stamp, small_folder, tmp_path):
+    options = ("--data", small_folder, "--steps", 3, "--out", tmp_path / "out")
+    assert f"--end must be like '2018-07-01 12:00', got {stamp!r}" in run(*options, "--end", stamp, status=2)
+
+
+@pytest.mark.parametrize("stamp", ["0001-01-01", "9999-12-31 23:00", "9999-12-31T23:00-05:00"])
+def test_an_end_in_a_far_year_is_refused(stamp, small_folder, tmp_path):
+    text = run("--data", small_folder, "--out", tmp_path / "out", "--end", stamp, status=2)
+    assert "expected a year from 1900 to 2200" in text
+
+
+@pytest.mark.parametrize(
+    ("stamp", "hour"),
+    [("2016-10-20 12:00", 12), ("2016-10-20T12:00+02:00", 10), ("2016-10-20", 0), ("20161020", 0)],
+)
+def test_an_end_is_in_utc_or_has_an_offset(stamp, hour, small_folder, tmp_path):
+    run("--data", small_folder, "--folds", 1, "--span", 48, "--steps", 2, "--hidden-size", 3, "--threads", 1,
+        "--end", stamp, "--out", tmp_path / "out")  # fmt: skip
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["plan"]["end"] == f"2016-10-20T{hour:02d}:00:00+00:00"
+
+
+@pytest.mark.parametrize(("folds", "span"), [(1, 100_000_000), (1, 10**12), (4, 10**30), (10**12, 1)])
+def test_spans_beyond_any_date_are_refused(folds, span, small_folder, tmp_path):
+    options = ("--data", small_folder, "--folds", folds, "--span", span, "--out", tmp_path / "out")
+    expected = f"--folds {folds} of --span {span} are {folds * span:,} hours; expected at most 1,752,000"
+    assert expected in run(*options, status=2)
+
+
+def test_the_longest_span_that_is_not_refused_has_nothing_to_train_on(small_folder, tmp_path):
+    options = ("--data", small_folder, "--folds", 1, "--span", 1_752_000, "--out", tmp_path / "out")
+    assert "nothing to test at 1816-" in run(*options, status=2)
+    assert "nothing to test at 1700-" in run(*options, "--end", "1900-01-01", status=2)

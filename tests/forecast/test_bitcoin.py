@@ -67,6 +67,31 @@ def test_dates_and_numbers_are_read_as_people_write_them(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("2875", 2875.0), ("2875.34", 2875.34), ("2,875", 2875.0), ("2,875.34", 2875.34), (".5", 0.5),
+        ("12,345,678.9", 12345678.9), ("86,05,75,000", 860575000.0), ("2.5e-05", 2.5e-05), ("1E3", 1000.0),
+        ("+7.", 7.0),
+    ],
+)  # fmt: skip
+def test_a_close_is_a_number_with_a_point_before_its_decimals(cell, value, tmp_path):
+    assert read_prices(write(tmp_path / "a.csv", [f'2017-07-31,1,"{cell}",3'])).close.tolist() == [value]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["2875,34", "2.875,34", "28_75", "2,8", "12,34.5", "1,2345", ",875", "2,,875", "2.8,750", "1234,567"],
+)
+def test_a_comma_before_decimals_is_no_separator_in_the_thousands(cell, tmp_path):
+    path = write(tmp_path / "a.csv", ["2017-07-30,1,2,3", f'2017-07-31,1,"{cell}",3'])
+    with pytest.raises(
+        ForecastError, match="expected a number greater than 0, as 2875.34 or 2,875.34"
+    ) as said:
+        read_prices(path)
+    assert f"line 3: Close is {cell!r}" in str(said.value)
+
+
+@pytest.mark.parametrize(
     ("lines", "said"),
     [
         (['"Jul 32, 2017",1,2,3'], r"line 2: Date is 'Jul 32, 2017'; expected one like 'Jul 31, 2017'"),
@@ -140,6 +165,12 @@ def test_training_sees_nothing_of_the_test_part():
     assert tasks[0].scales == tasks[1].scales
     trained = [train(task, seed=1)[0].network.state_dict() for task in tasks]
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
+def test_the_largest_seed_trains():
+    largest = 2**63 - 1
+    _, done = train(PriceTask(SMALL, walk(), seed=largest), seed=largest)
+    assert done.loss > 0
 
 
 def test_an_epoch_visits_every_window_once():
@@ -223,6 +254,23 @@ def test_a_run_scores_draws_and_predicts(tmp_path):
     assert "Run folder" in again
     saved(path, walk(200, seed=1))
     assert "began with other prices" in run("--resume", tmp_path / "run", status=2)
+
+
+def test_predict_takes_the_network_of_the_lower_error(tmp_path):
+    path = saved(tmp_path / "walk.csv", walk(200))
+    folder = tmp_path / "run"
+    run("--recipe", "bitcoin", "--data", path, "--epochs", 1, "--threads", 1, "--out", folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for better, worse in (("GRU", "LSTM"), ("LSTM", "GRU")):
+        metrics["models"][better]["mae"], metrics["models"][worse]["mae"] = 1.0, 2.0
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        assert f"({better});" in run("predict", folder, "--data", path)
+        assert f"({worse});" in run("predict", folder, "--data", path, "--cell", worse.lower())
+    del metrics["models"]["LSTM"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "metrics.json: not the scores of this run" in run("predict", folder, "--data", path, status=2)
+    (folder / "metrics.json").unlink()  # stopped before it was scored
+    assert "(GRU);" in run("predict", folder, "--data", path)
 
 
 def test_wrong_settings_are_refused(tmp_path, monkeypatch):

@@ -86,6 +86,13 @@ def test_local_stamps_in_any_order_of_days_come_back_on_their_utc_hours(tmp_path
     assert (series.local_stamps() == frame["stamp"]).all()
 
 
+@pytest.mark.parametrize("unit", ["_MW", "_mw", "_Mw"])
+def test_a_region_is_what_stands_before_the_unit_however_that_is_written(unit, tmp_path):
+    path = tmp_path / "load.csv"
+    path.write_text(f"Datetime,aep{unit}\n2016-01-01 01:00:00,10\n2016-01-01 02:00:00,11\n")
+    assert read_file(path).region == "aep"
+
+
 def test_the_two_hours_of_an_autumn_stamp_are_two_hours(tmp_path):
     stamps = eastern_stamps("2016-11-06 02:00", 8)
     assert stamps.duplicated().sum() == 1

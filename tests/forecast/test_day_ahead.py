@@ -246,6 +246,23 @@ def test_regions_whose_scores_are_not_defined_are_shown_as_such(tmp_path):
     assert set(row[1:]) == {"undefined"}
 
 
+@pytest.mark.parametrize("column", ["mean", "Mean"])
+def test_a_region_called_as_the_mean_of_the_regions_is_refused(column, tmp_path):
+    for seed, region in enumerate(("AEP", column)):
+        load = made_up_load(1200, seed)
+        write_file(tmp_path / "data", region, eastern_stamps("2016-09-01 04:00", 1200), load)
+    run = tmp_path / "run"
+    done = gatedcells("forecast", "day-ahead", "--data", tmp_path / "data", "--out", run, *SMALL)
+    if column == "mean":
+        said = (
+            "mean_hourly.csv: a region is called mean, as the mean of the regions is; expected another name"
+        )
+        assert (done.exit_code, said in done.output, run.exists()) == (2, True, False)
+    else:
+        found = json.loads((run / "day_ahead.json").read_text())["models"]["GRU"]
+        assert set(found) == {"AEP", "Mean", "mean"}
+
+
 @pytest.mark.parametrize(("tz", "minutes"), [("Asia/Kolkata", 30), ("Asia/Kathmandu", 15), ("UTC", 0)])
 def test_a_day_begins_at_midnight_of_its_time_zone(tz, minutes, tmp_path):
     stamps = ending_stamps("2016-03-01 05:00", 1200, "UTC")

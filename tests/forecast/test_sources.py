@@ -1,7 +1,9 @@
 """Where data come from: the order, the checks, and never a silent swap."""
 
+import gzip
 import hashlib
 import http.server
+import shutil
 import threading
 
 import pytest
@@ -46,6 +48,45 @@ def test_the_environment_names_a_root_with_pjm(tmp_path, monkeypatch):
     write_folder(tmp_path / "pjm", {"AEP": 300})
     monkeypatch.setenv("GATEDCELLS_DATA", str(tmp_path))
     assert locate(None, Clock()).kind == "files"
+
+
+def test_every_csv_file_of_a_folder_is_read_however_its_suffix_is_written(tmp_path):
+    folder = write_folder(tmp_path / "load", {"AEP": 300, "DOM": 300, "FE": 300, "NI": 300})
+    (folder / "DOM_hourly.csv").rename(folder / "DOM_hourly.CSV")
+    for name, suffix in (("FE", ".csv.gz"), ("NI", ".Csv.GZ")):
+        path = folder / f"{name}_hourly.csv"
+        (folder / f"{name}_hourly{suffix}").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    source = locate(folder, Clock())
+    assert [one.region for one in source.series] == ["AEP", "DOM", "FE", "NI"]
+    assert source.note.startswith("4 file(s) in ")
+    assert set(source.sha256) == {path.name for path in folder.iterdir()}
+    again = write_folder(tmp_path / "again", {"AEP": 300, "DOM": 300, "FE": 300, "NI": 300})
+    for one, other in zip(source.series, locate(again, Clock()).series, strict=True):
+        assert (one.load_mw == other.load_mw).all()
+    shutil.copy(again / "AEP_hourly.csv", folder / "aep.CSV")
+    with pytest.raises(ForecastError, match=r"aep\.CSV: region AEP is already in AEP_hourly\.csv"):
+        locate(folder, Clock())
+
+
+def test_a_root_may_hold_files_with_a_large_suffix(tmp_path):
+    folder = write_folder(tmp_path, {"AEP": 300})
+    (folder / "AEP_hourly.csv").rename(folder / "AEP_hourly.CSV")
+    write_folder(tmp_path / "pjm", {"DOM": 300})
+    assert [one.region for one in locate(tmp_path, Clock()).series] == ["AEP"]
+
+
+@pytest.mark.parametrize("kept", [slice(0, 60), slice(5, None), slice(0, 0)])
+def test_a_packed_file_that_is_not_whole_is_refused_in_a_line(kept, tmp_path):
+    path = write_folder(tmp_path, {"AEP": 300}) / "AEP_hourly.csv"
+    packed = gzip.compress(path.read_bytes())
+    path.unlink()
+    (tmp_path / "AEP_hourly.csv.gz").write_bytes(packed[kept])
+    with pytest.raises(
+        ForecastError, match=r"AEP_hourly\.csv\.gz: (cannot be read|the file is empty)"
+    ) as refused:
+        locate(tmp_path, Clock())
+    assert "\n" not in str(refused.value)
 
 
 def test_the_real_files_are_recognised_by_their_sums(data_root):
