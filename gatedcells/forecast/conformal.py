@@ -171,10 +171,13 @@ def _outside(
 
 
 def _rank(outside: FloatArray, miss: float) -> FloatArray:
-    """``[H]`` of ``[W, H]``: the score of the conformal rank at each step; 0 where nothing is known."""
+    """``[H]`` of ``[W, H]``: the score of the conformal rank at each step; where it lies beyond the last
+    score that one, if it widens the interval: how far an error may go is not known."""
     found = np.zeros(outside.shape[1])
     for step, scores in enumerate(outside.T):
         known = np.sort(scores[np.isfinite(scores)])
         if len(known):
             found[step] = known[max(conformal_rank(len(known), miss), 1) - 1]
+        if (len(known) + 1) * (1 - miss) > len(known):
+            found[step] = max(found[step], 0.0)
     return found

@@ -1,6 +1,8 @@
 """Going on to values that have come since a forecaster was fitted."""
 
+import warnings
 from collections.abc import Collection
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,12 +11,18 @@ import numpy as np
 from gatedcells.forecast.data import FloatArray, IntArray, shown
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.panel import Panel, carried
+from gatedcells.forecast.panel_model import in_units
+from gatedcells.forecast.panel_report import ShortFrame
 
 _LONGEST_PAUSE = 10_000  # steps without values between what was known and what came
 
 
 def last_values(panel: Panel, reach: int) -> Panel:
-    """The last ``reach`` values of every series, or a few more: each begins with a value that is known."""
+    """The last ``reach`` values of every series, or a few more: each begins with a value that is known. Holes
+    are filled before: what fills one is of values that may lie further back."""
+    holes = np.isnan(panel.y)
+    logs = panel.filled or [log for log in (False, True) if not log or (panel.y[~holes] > 0).all()]
+    panel = replace(panel, filled={log: in_units(panel, log)[holes] for log in logs})
     seen = np.where(np.isnan(panel.y), -1, np.arange(len(panel.y)))
     begins = panel.sizes - np.minimum(panel.sizes, reach)
     begins = np.maximum.accumulate(seen)[panel.offsets[:-1] + begins] - panel.offsets[:-1]
@@ -44,12 +52,13 @@ def continued(before: Panel, after: Panel) -> Panel:
             )
     offsets = np.concatenate([[0], np.cumsum(end - first)]).astype(np.int64)
     last = [own[-1] for own in parts]
+    y = _laid("y", parts, first, offsets)
     return Panel(
         grid=before.grid,
         ids=tuple(panel.ids[at] for panel, at in last),
         first=first,
         offsets=offsets,
-        y=_laid("y", parts, first, offsets),
+        y=y,
         known=carried(_laid("known", parts, first, offsets), offsets),
         ahead=0,
         past=carried(_laid("past", parts, first, offsets), offsets),
@@ -57,7 +66,27 @@ def continued(before: Panel, after: Panel) -> Panel:
             name: np.array([panel.static[name][at] for panel, at in last], dtype=values.dtype)
             for name, values in before.static.items()
         },
+        filled=_still_filled(before, y, first, offsets),
     )
+
+
+def _still_filled(before: Panel, y: FloatArray, first: IntArray, offsets: IntArray) -> dict[bool, FloatArray]:
+    """What filled the holes of ``before``, up to the first value of a series that is another one in ``y``;
+    ``before``'s series are the first ones of it."""
+    many = len(before.ids)
+    shift = offsets[:many] + before.first - first[:many] - before.offsets[:-1]
+    place = np.arange(len(before.y)) + np.repeat(shift, before.sizes)
+    now, holes = y[place], np.isnan(before.y)
+    other = (now != before.y) & ~(np.isnan(now) & holes)
+    count = np.concatenate([[0], np.cumsum(other)])
+    same = count[1:] == np.repeat(count[before.offsets[:-1]], before.sizes)
+    found: dict[bool, FloatArray] = {}
+    for log, values in before.filled.items():
+        whole, kept = np.full(len(y), np.nan), np.full(len(before.y), np.nan)
+        kept[holes] = values
+        whole[place[same]] = kept[same]
+        found[log] = whole[np.isnan(y)]
+    return found
 
 
 def missing_between(before: Panel, after: Panel, on_gap: str) -> int:
@@ -77,6 +106,26 @@ def missing_between(before: Panel, after: Panel, on_gap: str) -> int:
             )
         missing += max(hole, 0)
     return missing
+
+
+def warn_of_short(known: Panel, given: Panel, looks_back: int) -> None:
+    """Warn in one line if series of ``given`` are shorter than what forecasts look back on, or, where fewer
+    of it are ``known``, than that."""
+    number = {one: at for at, one in enumerate(known.ids)}
+    own = np.array([number.get(one, -1) for one in given.ids], dtype=np.int64)
+    expected = np.minimum(looks_back, np.where(own < 0, known.sizes.max(), known.sizes[own]))
+    short = np.flatnonzero(given.sizes < expected)
+    if len(short):
+        at, ends = short[0], known.first + known.sizes
+        warning = ShortFrame(
+            f"{shown(given.ids[at])} has {given.sizes[at]:,} value(s) to go on from, and forecasts look"
+            f" back on {expected[at]:,} (too few for {len(short):,} of {len(given.ids):,} series): they err"
+            " more, and their intervals are too narrow; update goes on from the values known before as well"
+        )
+        begins = given.first[short]
+        known_too = (own[short] >= 0) & (begins > known.first[own[short]]) & (begins <= ends[own[short]])
+        warning.behind = bool(known_too.any())
+        warnings.warn(warning, stacklevel=3)
 
 
 def _apart(panel: Panel, at: int, began: int) -> str:

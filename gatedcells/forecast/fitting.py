@@ -1,6 +1,5 @@
 """Fitting a direct network: split, scales, training, calibration; on a panel, or on more."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,7 +208,8 @@ def _calibrated(model: PanelModel, store: Store, seen: _Survey, console: Console
     return Margins.fit(quantiles, actual, series, many, model.fit.level, model.pairs)
 
 
-def too_few(windows: int, levels: Sequence[float]) -> list[float]:
+def too_few(windows: int, fit: Fit) -> list[float]:
     """The levels that so many held-out windows are too few to calibrate: beyond the largest error seen
     nothing is known."""
-    return [level for level in levels if windows and windows + 1 < 1 / (1 - level / 100)]
+    asked = fit.level if fit.calibration > 0 else ()
+    return [level for level in asked if (windows + 1) * level / 100 > windows]

@@ -6,6 +6,7 @@ parameters behave as scikit-learn's: the constructor only stores, what is learnt
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from rich.console import Console
 
 from gatedcells.forecast import forecaster_files, forecaster_parameters
 from gatedcells.forecast.answers import forecast_frame
+from gatedcells.forecast.continuing import warn_of_short
 from gatedcells.forecast.direct import DirectRecipe
 from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fitting import fit_store, too_few
-from gatedcells.forecast.forecaster_parameters import USUAL, fit_of, recipe_of
+from gatedcells.forecast.forecaster_parameters import USUAL, fit_of, names_fitted, recipe_of, whole
 from gatedcells.forecast.frames import Names, Style, give_back
 from gatedcells.forecast.future import future_stamps, with_future
 from gatedcells.forecast.grid import Grid
@@ -144,7 +146,7 @@ class Forecaster:
             policy, names = self.checked()
             files = ParquetFolder(Path(frame), names, policy, freq=self.freq, tz=self.tz, stamp=self.stamp)
             self._fit_store(files, files.grid, path, None, USUAL)
-            self._style, self.report_ = files.style, files.report
+            self._take(names, files.style, files.report)
         else:
             self.fit_laid_out(*laid_out(self, frame), path)
         if path is not None and share().first:
@@ -159,13 +161,17 @@ class Forecaster:
         """Train on a panel that is laid out already; ``console`` shows the bar instead of one of its own,
         ``usual`` are steps and batch size where the parameters name none, and ``checkpoint`` stays."""
         self._fit_store(InMemory(panel), panel.grid, checkpoint, console, usual)
+        self._take(self.checked()[1], style, report)
+
+    def _take(self, names: Names, style: Style, report: FrameReport) -> None:
         self._style, self.report_ = style, report
+        self._names = names_fitted(names, self.model_.covariates, style, self.tz)
 
     def _fit_store(
         self, store: Store, grid: Grid, checkpoint: Path | None, console: Console | None,
         usual: tuple[int, int],
     ) -> None:  # fmt: skip
-        _, names = self.checked()
+        self.checked()
         console = console or Console(quiet=not self.verbose)
         with threads_set(self.threads):
             try:
@@ -176,10 +182,10 @@ class Forecaster:
                 )  # fmt: skip
             except Interrupted:
                 raise KeyboardInterrupt from None
-        self.model_, self._context, self._names = fitted.model, fitted.context, names
+        self.model_, self._context = fitted.model, fitted.context
         self.loss_, self.train_seconds_ = fitted.done.loss, fitted.done.seconds
         windows = fitted.model.margins.windows
-        warn_of_levels(too_few(windows, self.level), windows)
+        warn_of_levels(too_few(windows, fitted.model.fit), windows)
 
     def predict(self, h: int | None = None, *, frame: Any = None, future: Any = None) -> Any:
         """Forecast the steps after the end of every series.
@@ -199,9 +205,13 @@ class Forecaster:
             ForecastError: ``h`` is more than the horizon, or ``future`` lacks steps.
         """
         model = self._fitted()
-        h = steps_ahead(h, model.recipe.horizon)
+        h = steps_ahead(None if h is None else whole("h", h), model.recipe.horizon)
         panel, style = self._panel_to_forecast(frame)
+        if frame is not None:
+            warn_of_short(self._context, panel, model.looks_back)
+        filled = panel.filled
         panel = with_future(panel, future, self._names, style, h, model.recipe.horizon)
+        panel = replace(panel, filled=filled)
         every = np.arange(len(panel.ids))
         with threads_set(self.threads):
             found = model.forecast(panel, every, panel.sizes)
@@ -232,7 +242,7 @@ class Forecaster:
         Args:
             h, frame: as of `predict`.
         """
-        h = steps_ahead(h, self._fitted().recipe.horizon)
+        h = steps_ahead(None if h is None else whole("h", h), self._fitted().recipe.horizon)
         panel, style = self._panel_to_forecast(frame)
         series, stamps = future_stamps(panel, style, h)
         columns = {self._names.id_col: [panel.ids[at] for at in series], self._names.time_col: stamps}
@@ -258,7 +268,10 @@ class Forecaster:
         Raises:
             ForecastError: a series is too short for so many windows.
         """
-        return cross_validated(self, frame, n_windows, step_size, steps_ahead(h, int(self.horizon)), refit)
+        self.checked()
+        h = steps_ahead(None if h is None else whole("h", h), int(self.horizon))
+        step_size = h if step_size is None else whole("step_size", step_size)
+        return cross_validated(self, frame, whole("n_windows", n_windows), step_size, h, refit)
 
     def save(self, folder: str | Path) -> Path:
         """Write the fitted forecaster as safetensors and JSON, and the values it goes on from.
@@ -284,8 +297,8 @@ class Forecaster:
         """
         content = forecaster_files.read(Path(folder), _DEFAULTS)
         made = cls(**content.parameters)
-        made.model_, made._context, made._names = content.model, content.context, content.names
-        made._style, made.report_ = content.style, content.report
+        made.model_, made._context = content.model, content.context
+        made._take(content.names, content.style, content.report)
         made.loss_, made.train_seconds_ = content.loss, content.train_seconds
         return made
 

@@ -12,7 +12,7 @@ read, and nothing is believed before the tensors bear it out.
 """
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from gatedcells.forecast.frames import KINDS, Names, Style
 from gatedcells.forecast.grid import Grid
 from gatedcells.forecast.panel import Panel
 from gatedcells.forecast.panel_inputs import input_sizes
-from gatedcells.forecast.panel_model import Fit, PanelModel
+from gatedcells.forecast.panel_model import Fit, PanelModel, in_units
 from gatedcells.forecast.panel_report import FrameReport
 from gatedcells.forecast.scaling import SeriesScales
 
@@ -44,6 +44,7 @@ CHECKPOINT = "checkpoint.safetensors"  # of a training under way
 _WRITTEN_BESIDE = ".checkpoint-*.safetensors"  # where a writing of it was killed
 _ADDED = {"device": "cpu"}  # parameters that folders of before do not have
 _FAR = 1e30
+_OF_FITTED = ("text", "zoned")  # of the names; what the rest of the folder says
 _BLANKS = ("y", "known", "past")  # of the context; may have blanks
 _UNITS = ("s", "ms", "us", "ns", "day")
 
@@ -70,7 +71,7 @@ def write(folder: Path, saved: Saved, defaults: dict[str, Any]) -> None:
     """
     check_folder(folder)
     before: str | None = None
-    if (folder / _JSON).exists():
+    if holds_one(folder):
         with suppress(ForecastError):  # a damaged one is written over
             before = _tensors_named(read_json(folder / _JSON))
     path = folder / _TENSORS[before == _TENSORS[0]]
@@ -83,6 +84,7 @@ def write(folder: Path, saved: Saved, defaults: dict[str, Any]) -> None:
     for name in _BLANKS:
         values = getattr(context, name)
         numbers |= {f"context.{name}": np.nan_to_num(values), f"context.{name}_has": np.isfinite(values)}
+    numbers["context.filled"] = in_units(context, model.scales.log)[np.isnan(context.y)]
     tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in numbers.items()}
     write_tensors(path, tensors)
     content = {
@@ -99,7 +101,7 @@ def write(folder: Path, saved: Saved, defaults: dict[str, Any]) -> None:
         "covariates": asdict(model.covariates),
         "windows": model.margins.windows,
         "context": {"ids": list(context.ids), "static": static},
-        "names": asdict(saved.names),
+        "names": {name: value for name, value in asdict(saved.names).items() if name not in _OF_FITTED},
         "style": asdict(saved.style),
         "report": asdict(saved.report),
         "loss": saved.loss,
@@ -123,12 +125,17 @@ def check_folder(folder: Path) -> None:
         ForecastError: it is.
     """
     strange = folder.exists() and not folder.is_dir()
-    if folder.is_dir() and not (folder / _JSON).exists():
+    if folder.is_dir() and not holds_one(folder):
         strange = any(
             path.name != CHECKPOINT and not path.match(_WRITTEN_BESIDE) for path in folder.iterdir()
         )
     if strange:
         raise ForecastError(f"{folder}: exists already and is no forecaster; choose another folder")
+
+
+def holds_one(folder: Path) -> bool:
+    """Whether a forecaster is in the folder."""
+    return (folder / _JSON).exists()
 
 
 def read(folder: Path, defaults: dict[str, Any]) -> Saved:
@@ -168,7 +175,8 @@ def read(folder: Path, defaults: dict[str, Any]) -> Saved:
 
 def _saved(content: dict[str, Any], tensors: dict[str, Tensor], defaults: dict[str, Any]) -> Saved:
     recipe, fit = _filled(DirectRecipe, content["recipe"]), _filled(Fit, {"season": True} | content["fit"])
-    names, style = _filled(Names, content["names"]), _filled(Style, content["style"])
+    names = _filled(Names, content["names"] | dict.fromkeys(_OF_FITTED))
+    style = _filled(Style, content["style"])
     if style.kind not in KINDS or style.unit not in _UNITS:
         raise ValueError(f"frames of {style.kind!r} with stamps in {style.unit!r}")
     if style.tz is not None:
@@ -210,6 +218,12 @@ def _saved(content: dict[str, Any], tensors: dict[str, Tensor], defaults: dict[s
         raise ValueError("widths of intervals that no values can have taught")
     model = PanelModel(network, fit, grid, ids, scales, covariates, margins)
     context = _context(content["context"], tensors, grid, names)
+    holes = np.isnan(context.y)
+    if "context.filled" in tensors:
+        filled = _array(tensors, "context.filled", (int(holes.sum()),))
+    else:  # added later: of what is there
+        filled = in_units(context, scales.log)[holes]
+    context = replace(context, filled={scales.log: filled})
     model.inputs(context)  # the series are those of the model
     saved = {name: read_parameter(name, content["parameters"][name], like) for name, like in defaults.items()}
     report = FrameReport(**{str(name): value for name, value in content["report"].items()})

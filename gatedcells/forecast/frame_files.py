@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,22 @@ import pandas as pd
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import check_header
 
-_PARQUET = (".parquet", ".pq")
+PARQUET = (".parquet", ".pq")  # in capitals too
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MARKED = "={}"
 
 
-def read_frame_file(path: Path, id_col: str, text_ids: bool = False) -> pd.DataFrame:
+def read_frame_file(
+    path: Path, id_col: str, text_ids: bool = False, text: Sequence[str] = ()
+) -> pd.DataFrame:
     """Read a file.
 
     Args:
         path: CSV, or Parquet by its suffix.
         id_col: the column that names series: of a CSV file it is read as it is written, so that 001 is not 1
             and NA is a name; where every name is a whole number written plainly, they are whole numbers.
-        text_ids: whether they are text nevertheless, as in a file before that had others too.
+        text_ids: whether they are text nevertheless, as in a file before that had others too; text: other
+            columns that are.
 
     Raises:
         ForecastError: it is missing, no such file, or has two columns of one name.
@@ -32,17 +36,19 @@ def read_frame_file(path: Path, id_col: str, text_ids: bool = False) -> pd.DataF
     if not path.is_file():
         raise ForecastError(f"{path}: no such file")
     try:
-        return pd.read_parquet(path) if path.suffix.lower() in _PARQUET else _read_csv(path, id_col, text_ids)
+        if path.suffix.lower() in PARQUET:
+            return pd.read_parquet(path)
+        return _read_csv(path, id_col, text_ids, text)
     except ImportError as error:
         raise ForecastError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from error
     except UnicodeDecodeError as error:
         raise ForecastError(f"{path}: not UTF-8 text; save it as UTF-8") from error
     except (ValueError, OSError) as error:
-        kind = "Parquet file" if path.suffix.lower() in _PARQUET else "CSV table"
+        kind = "Parquet file" if path.suffix.lower() in PARQUET else "CSV table"
         raise ForecastError(f"{path}: not a {kind}: {' '.join(str(error).split())}") from error
 
 
-def _read_csv(path: Path, id_col: str, text_ids: bool) -> pd.DataFrame:
+def _read_csv(path: Path, id_col: str, text_ids: bool, text: Sequence[str]) -> pd.DataFrame:
     how: Any = {"encoding": "utf-8-sig", "skipinitialspace": True}
     first = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **how)
     names = Counter(str(name) for name in first.iloc[0] if name != "")
@@ -50,15 +56,17 @@ def _read_csv(path: Path, id_col: str, text_ids: bool) -> pd.DataFrame:
     if twice:  # pandas would call the second one by another name
         raise ForecastError(f"{path}: two columns are called {twice[0]!r}; expected every name once")
     # marked, or pandas would take some names for blanks
-    table = pd.read_csv(path, converters={id_col: _MARKED.format}, **how)
+    table = pd.read_csv(path, converters=dict.fromkeys([id_col, *text], _MARKED.format), **how)
     check_header(table)
     if id_col in table.columns:
         table[id_col] = _as_written(table[id_col], text_ids)
+    for name in table.columns.intersection(list(text)):
+        table[name] = _as_written(table[name], True)
     return table
 
 
 def _as_written(cells: Any, text_ids: bool) -> Any:
-    """Names of series from their marked cells: whole numbers, or text; an empty cell is blank."""
+    """Names of series, or other text, from marked cells: whole numbers, or text; an empty cell is blank."""
     found = {one: one.removeprefix(_MARKED.format("")) for one in cells.unique()}
     if not text_ids and all(_WHOLE.fullmatch(name) for name in found.values()):
         numbers = cells.map({one: int(name) for one, name in found.items()})

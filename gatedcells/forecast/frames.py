@@ -18,6 +18,7 @@ import pandas as pd
 
 from gatedcells.forecast.data import FloatArray, IntArray, check_years, parse_stamps, shown
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.frame_columns import ids_of, numbers_of, static_of
 from gatedcells.forecast.frame_files import read_frame_file
 
 KINDS = ("pandas", "polars")
@@ -26,7 +27,13 @@ _UNNAMED = re.compile(r"(Unnamed: \d+)?")  # what pandas and polars call a colum
 
 @dataclass(frozen=True)
 class Names:
-    """What the columns of a frame are called; ``known``, ``past`` and ``static`` are covariates."""
+    """What the columns of a frame are called; ``known``, ``past`` and ``static`` are covariates.
+
+    Attributes:
+        text: which of ``static`` are text, where that was fitted; None before.
+        zoned: whether stamps have a time zone, where what was fitted says nothing of those that have none, or
+            of those that do; None where either is fine.
+    """
 
     id_col: str = "unique_id"
     time_col: str = "ds"
@@ -34,6 +41,8 @@ class Names:
     known: tuple[str, ...] = ()
     past: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
+    text: tuple[str, ...] | None = None
+    zoned: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -111,16 +120,25 @@ def read_frame(
     if missing:
         raise ForecastError(f"expected the covariates {_listed(missing)}, got the columns {_listed(columns)}")
     stamps, style = _stamps(table.get_column(names.time_col), names.time_col, _kind(table))
-    numbers = [_numbers(table.get_column(name), name) for name in covariates]
+    if target and names.zoned is not None and names.zoned != (style.tz is not None):
+        have, had = ("without", "with") if names.zoned else ("with", "without")
+        raise ForecastError(
+            f"{names.time_col} has stamps {have} a time zone, and those fitted on were {had} one: expected"
+            " alike ones (where tz=, or --tz, was given when it was fitted, either are read)"
+        )
+    numbers = [numbers_of(table.get_column(name), name) for name in covariates]
     beside = np.stack(numbers, axis=1) if numbers else np.empty((len(table), 0))
     # in a frame that says what it holds no other column is a series
     named = target and (names.target_col in columns or names.target_col != Names.target_col)
     if names.id_col in columns or named:
-        y = _numbers(_column(table, names.target_col, "target_col"), names.target_col) if target else None
+        y = numbers_of(_column(table, names.target_col, "target_col"), names.target_col) if target else None
         ids, codes = (names.target_col,), np.zeros(len(table), dtype=np.int64)
         if names.id_col in columns:
-            ids, codes = _ids(table.get_column(names.id_col), names.id_col)
-        fixed = {name: _static(table.get_column(name)) for name in (names.static if static else ())}
+            ids, codes = ids_of(table.get_column(names.id_col), names.id_col)
+        fixed = {
+            name: static_of(table.get_column(name), name, None if names.text is None else name in names.text)
+            for name in (names.static if static else ())
+        }
         return Rows(ids, codes, stamps, y, beside, fixed, style, np.arange(len(table)))
     if static and names.static:
         raise ForecastError("static covariates need a long frame: a wide one has no column for each series")
@@ -139,7 +157,7 @@ def _wide(
             f"expected a column {names.id_col!r} (long), one {names.target_col!r} (of one series), or one for"
             f" each series (wide), got {_listed(list(table.columns))}"
         )
-    values = [_numbers(table.get_column(name), str(name)) for name in series] if target else None
+    values = [numbers_of(table.get_column(name), str(name)) for name in series] if target else None
     many, n = len(series), len(table)
     return Rows(
         tuple(name if isinstance(name, str) else int(name) for name in series),
@@ -215,7 +233,7 @@ def give_back(columns: dict[str, Any], time_cols: Sequence[str], style: Style) -
 
 def _table(frame: Any, names: Names, text_ids: bool) -> Any:
     if isinstance(frame, (str, Path)):
-        frame = read_frame_file(Path(frame), names.id_col, text_ids)
+        frame = read_frame_file(Path(frame), names.id_col, text_ids, names.text or ())
     if isinstance(frame, pd.DataFrame):
         frame = _with_stamps(frame, names)
     try:
@@ -257,48 +275,6 @@ def _column(table: Any, name: str, option: str) -> Any:
     if name not in table.columns:
         raise ForecastError(f"expected a column {name!r} ({option}=), got {_listed(table.columns)}")
     return table.get_column(name)
-
-
-def _numbers(column: Any, name: str) -> FloatArray:
-    """``[R]``, NaN where blank."""
-    if column.dtype.is_numeric() or column.dtype == nw.Boolean:
-        values = np.array(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
-        wrong = np.isinf(values)
-    else:
-        cells = pd.Series(column.to_list(), dtype=object)
-        values = np.array(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
-        blank = cells.isna() | cells.astype(str).str.strip().eq("")
-        wrong = np.isnan(values) & ~blank.to_numpy() | np.isinf(values)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ForecastError(f"row {row} of the frame: {name} is {shown(column[row])}; expected a number")
-    return values
-
-
-def _static(column: Any) -> Any:
-    """``[R]`` numbers, or text."""
-    if column.dtype.is_numeric() or column.dtype == nw.Boolean:
-        return np.asarray(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
-    return np.asarray(column.to_list(), dtype=object)
-
-
-def _ids(column: Any, name: str) -> tuple[tuple[Any, ...], IntArray]:
-    whole = column.dtype.is_integer()
-    cells = column.to_list()
-    codes, found = pd.factorize(np.asarray(cells, dtype=object))
-    wrong = codes < 0
-    if not whole and not wrong.any():
-        wrong = ~np.array([isinstance(one, str) for one in found])[codes]
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ForecastError(
-            f"row {row} of the frame: {name} is {shown(cells[row])}; expected text, or whole numbers"
-        )
-    ids = [int(one) for one in found] if whole else [str(one) for one in found]
-    order = sorted(range(len(ids)), key=lambda at: ids[at])
-    number = np.empty(len(ids), dtype=np.int64)
-    number[order] = np.arange(len(ids))
-    return tuple(ids[at] for at in order), number[codes]
 
 
 def _stamps(column: Any, name: str, kind: str) -> tuple[pd.DatetimeIndex, Style]:

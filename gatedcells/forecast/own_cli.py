@@ -14,7 +14,8 @@ from gatedcells.forecast.console import INTERRUPTED, guarded, one_process, plain
 from gatedcells.forecast.day_ahead_cli import day_ahead
 from gatedcells.forecast.distributed import DEVICES
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.panel_report import FrameWarning
+from gatedcells.forecast.options import SEED, THREADS
+from gatedcells.forecast.panel_report import FrameWarning, ShortFrame
 
 _SHOWN = 30  # rows of a forecast
 
@@ -22,6 +23,7 @@ _SHOWN = 30  # rows of a forecast
 @click.command(context_settings={"max_content_width": 110})
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Folder to make.")
+@click.option("--overwrite", is_flag=True, help="Replace the forecaster in it, whatever that was fitted on.")
 @click.option("--id-col", default="unique_id", show_default=True, help="Column that names the series.")
 @click.option("--time-col", default="ds", show_default=True, help="Column with the stamps.")
 @click.option(
@@ -78,16 +80,16 @@ _SHOWN = 30  # rows of a forecast
 @click.option(
     "--on-outlier", type=click.Choice(["keep", "repair", "raise"]), default="keep", show_default=True
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of torch. [its own choice]")
+@SEED
+@THREADS
 @click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="To train on.")
-def fit(file: Path, out: Path, **options: Any) -> None:
+def fit(file: Path, out: Path, overwrite: bool, **options: Any) -> None:
     """Train on the series of a CSV or Parquet FILE: a row for each series and stamp, or a column for each
     series.
 
     Stopped by Ctrl-C, the same command goes on where it was.
     """
-    guarded(_fit, file, out, options)
+    guarded(_fit, file, out, overwrite, options)
 
 
 @click.command(context_settings={"max_content_width": 110})
@@ -113,14 +115,20 @@ def apply(folder: Path, **options: Any) -> None:
 COMMANDS = (day_ahead, fit, apply)
 
 
-def _fit(file: Path, out: Path, options: dict[str, Any]) -> None:
+def _fit(file: Path, out: Path, overwrite: bool, options: dict[str, Any]) -> None:
     from gatedcells.forecast.forecaster import Forecaster
     from gatedcells.forecast.forecaster_files import CHECKPOINT, check_folder
+    from gatedcells.forecast.replacing import replaces_its_like
 
     one_process("fit")
     console = plain_console()
     check_folder(out)
     forecaster = Forecaster(**options, verbose=console.is_terminal)
+    if not overwrite and not replaces_its_like(out, forecaster, file):
+        raise ForecastError(
+            f"{out}: holds a forecaster with other settings or data, or that was told of values since; choose"
+            " another folder, or replace it with --overwrite"
+        )
     try:
         with _said_in_a_line():
             forecaster.fit(file, checkpoint=out / CHECKPOINT)
@@ -151,6 +159,14 @@ def _apply(folder: Path, options: dict[str, Any]) -> None:
     if options["update"] and frame is None:
         raise ForecastError("--update keeps what has come since: give it as --data FILE")
     forecaster = Forecaster.load(folder)
+    known, h, most = forecaster._names.known, options["h"], forecaster.model_.recipe.horizon
+    if known and options["future"] is None and (h is None or h <= most):
+        raise ForecastError(
+            f"fitted with --known {' --known '.join(known)}: give their values for the {h or most} steps to"
+            " come as --future FILE"
+        )
+    if not known and options["future"] is not None:
+        raise ForecastError("--future was given, but the forecaster was fitted without --known")
     # what is printed and written is a pandas frame, whatever it was fitted on
     forecaster._style = replace(forecaster._style, kind="pandas")
     with _said_in_a_line():
@@ -180,7 +196,8 @@ def _said_in_a_line() -> Generator[None]:
     """Within the block a warning is a line, and not Python's two with a place in the source."""
 
     def show(message: Any, *_: Any, **__: Any) -> None:
-        click.echo(f"Warning: {message}", err=True)
+        meant = "; did you mean --update?" if isinstance(message, ShortFrame) and message.behind else ""
+        click.echo(f"Warning: {message}{meant}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", FrameWarning)

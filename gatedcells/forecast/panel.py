@@ -5,7 +5,7 @@ of the same length.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Panel:
         ahead: how many.
         past: ``[N, P]`` covariates known up to now, NaN where blank.
         static: by name ``[S]``.
+        filled: by whether in logarithms, ``[holes]`` what stands where ``y`` is NaN, if that was told before
+            the panel was cut; NaN where it is yet to be filled.
     """
 
     grid: Grid
@@ -48,6 +50,7 @@ class Panel:
     ahead: int
     past: FloatArray
     static: dict[str, Any]
+    filled: dict[bool, FloatArray] = field(default_factory=dict[bool, FloatArray])
 
     @property
     def sizes(self) -> IntArray:
@@ -68,6 +71,8 @@ class Panel:
         last = beyond + self.sizes[chosen] + self.ahead - 1
         known = _ranges(beyond + first, size + ahead)
         known = np.minimum(known, np.repeat(last, size + ahead))
+        holes = np.isnan(self.y)
+        number = (np.cumsum(holes) - 1)[rows[holes[rows]]]
         return Panel(
             grid=self.grid,
             ids=tuple(self.ids[at] for at in chosen),
@@ -78,6 +83,7 @@ class Panel:
             ahead=ahead,
             past=self.past[rows],
             static={name: values[chosen] for name, values in self.static.items()},
+            filled={log: values[number] for log, values in self.filled.items()},
         )
 
 
@@ -112,7 +118,7 @@ def build_panel(
     same = np.diff(rows.codes[by_series]) == 0
     unsorted = int((same & (np.diff(positions[by_series]) < 0)).sum())
     order = np.lexsort((positions, rows.codes))
-    order, repeated, conflicting = _without_repeats(rows, positions, order, policy)
+    order, repeated, conflicting = _without_repeats(rows, grid, positions, order, policy)
     codes, at = rows.codes[order], positions[order]
     y, numbers = rows.y[order], rows.numbers[order]
     has = np.isfinite(y)
@@ -161,7 +167,7 @@ def build_panel(
 
 
 def _without_repeats(
-    rows: Rows, positions: IntArray, order: IntArray, policy: FramePolicy
+    rows: Rows, grid: Grid, positions: IntArray, order: IntArray, policy: FramePolicy
 ) -> tuple[IntArray, int, int]:
     """The order without rows of one series and stamp, how many of those said the same, and how many not."""
     assert rows.y is not None
@@ -174,10 +180,12 @@ def _without_repeats(
     if conflict.any() and policy.on_duplicate == "raise":
         at = int(np.argmax(conflict))
         one, other = order[at], order[at + 1]
+        local = rows.stamps.tz is None and not grid.wall and grid.clock.tz == "UTC"
+        twice = "; of a clock that is set back in autumn tz= tells the hours apart" if local else ""
         raise ForecastError(
             f"{rows.where(other)}: a second row of {shown(rows.ids[rows.codes[other]])} at"
             f" {rows.stamps[other]} with other values than row {int(rows.lines[one])}"
-            " (on_duplicate='first' or 'last' keeps one)"
+            f" (on_duplicate='first' or 'last' keeps one{twice})"
         )
     left = (
         np.concatenate([again, [False]])

@@ -80,6 +80,11 @@ class PanelModel:
         """How many values before its end a forecast depends on at most."""
         return reach_back(self.grid, self.recipe.lookback, self.recipe.horizon)
 
+    @property
+    def looks_back(self) -> int:
+        """How many values before its end a forecast reads: of the recurrent layer, and the longer season."""
+        return self.recipe.lookback + seasons_of(self.grid)[-1]
+
     def inputs(self, panel: Panel) -> tuple[PanelInputs, IntArray]:
         """What the network reads of a panel, and for each of its series the number among `ids`, or -1.
 
@@ -174,4 +179,7 @@ def in_units(panel: Panel, log: bool) -> FloatArray:
                 f"{shown(panel.ids[series])} has the value {panel.y[at]:g}, which has no logarithm; fit with"
                 " scaling='standard'"
             )
-    return fill_gaps(np.log(panel.y) if log else panel.y, panel.offsets, seasons_of(panel.grid)[0])
+    x = np.log(panel.y) if log else panel.y.copy()
+    if log in panel.filled:
+        x[np.isnan(x)] = panel.filled[log]
+    return fill_gaps(x, panel.offsets, seasons_of(panel.grid)[0])

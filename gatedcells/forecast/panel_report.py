@@ -28,6 +28,16 @@ class FrameWarning(UserWarning):
     """Something in a frame was not as it should be, and the policies asked for dealt with it."""
 
 
+class ShortFrame(FrameWarning):
+    """A frame to go on from is shorter than forecasts look back.
+
+    Attributes:
+        behind: whether it goes on with the values that are known.
+    """
+
+    behind = False
+
+
 @dataclass(frozen=True)
 class FramePolicy:
     """What to do about a frame's flaws.

@@ -5,7 +5,9 @@ training goes through the files in an order drawn anew for each pass, and draws 
 hand.
 """
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +15,12 @@ import numpy as np
 
 from gatedcells.forecast.data import shown
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.frame_files import PARQUET
 from gatedcells.forecast.frames import Names, Style, read_frame
 from gatedcells.forecast.grid import Grid
 from gatedcells.forecast.panel import Panel, build_panel
 from gatedcells.forecast.panel_inputs import PanelInputs
-from gatedcells.forecast.panel_report import FramePolicy, FrameReport
+from gatedcells.forecast.panel_report import FramePolicy, FrameReport, FrameWarning
 from gatedcells.forecast.placement import grid_of
 
 
@@ -51,7 +54,8 @@ class ParquetFolder:
     """The Parquet files of a folder, each a part with whole series.
 
     Args:
-        folder: of files ``*.parquet``, each a frame, long or wide.
+        folder: of Parquet files (``*.parquet``, ``*.pq``), each a frame, long or wide; of others, but not
+            of marks such as ``_SUCCESS`` or ``.crc``, a warning tells.
         names, policy: of their columns and for their flaws.
         freq, tz, stamp: as of `gatedcells.forecast.placement.grid_of`; without ``freq`` that
             of the first file.
@@ -66,14 +70,25 @@ class ParquetFolder:
     def __init__(
         self, folder: Path, names: Names, policy: FramePolicy, *, freq: str | None, tz: str | None, stamp: str
     ) -> None:
-        self.paths = sorted(folder.glob("*.parquet"))
+        every = sorted(folder.iterdir())
+        self.paths = [path for path in every if path.suffix.lower() in PARQUET]
         if not self.paths:
-            raise ForecastError(f"{folder}: no Parquet files (*.parquet)")
+            raise ForecastError(f"{folder}: no Parquet files ({', '.join(f'*{one}' for one in PARQUET)})")
+        left_out = [path.name for path in every if path not in self.paths and path.name[0] not in "_."]
+        if left_out:
+            warnings.warn(
+                f"{folder}: {len(left_out):,} file(s) left out that are not named as Parquet files are,"
+                f" the first {shown(left_out[0])}",
+                FrameWarning,
+                stacklevel=3,
+            )
         self._names, self._policy = names, policy
         self._reports: dict[int, FrameReport] = {}
         rows = self._rows(0)
         self.grid: Grid = grid_of(rows, freq=freq, tz=tz, stamp=stamp)
         self.style: Style = rows.style
+        self._of_text = isinstance(rows.ids[0], str)
+        self._names = replace(names, zoned=None if tz else rows.style.tz is not None)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -85,6 +100,12 @@ class ParquetFolder:
             ForecastError: it cannot be used; the message names it.
         """
         rows = self._rows(part)
+        if isinstance(rows.ids[0], str) != self._of_text:
+            kinds = ("whole numbers", "text") if self._of_text else ("text", "whole numbers")
+            raise ForecastError(
+                f"{self.paths[part]}: its series are called by {kinds[0]}, those of {self.paths[0].name} by"
+                f" {kinds[1]}; expected one kind in all files"
+            )
         try:
             panel, self._reports[part] = build_panel(rows, self._names, self.grid, self._policy)
         except ForecastError as error:
@@ -163,4 +184,9 @@ def joined(panels: list[Panel]) -> Panel:
         ahead=0,
         past=np.concatenate([panel.past for panel in panels]),
         static={name: np.concatenate([panel.static[name] for panel in panels]) for name in panels[0].static},
+        filled={
+            log: np.concatenate([panel.filled[log] for panel in panels])
+            for log in (False, True)
+            if all(log in panel.filled for panel in panels)
+        },
     )

@@ -11,8 +11,9 @@ import pandas as pd
 from gatedcells.forecast.data import Clock, IntArray, shown
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.frames import Rows
-from gatedcells.forecast.grid import HOUR_S, Grid, infer_step, seconds_of, step_of
+from gatedcells.forecast.grid import DAY_S, HOUR_S, Grid, infer_step, seconds_of, step_of
 
+_MONTHS = (*range(28, 32), *range(90, 93), 365, 366)  # days of a month, of a quarter, of a year
 _ANYWHERE = np.iinfo(np.int64).min  # the earliest position of all
 
 
@@ -93,9 +94,15 @@ def positions_of(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> 
     if not on.all():
         row = int(np.argmin(on))
         near = grid.wall_stamps(positions[[row]])[0]
+        if grid.step_s // DAY_S in _MONTHS:
+            how = "months, quarters and years have no fixed length and cannot be forecast"
+        elif grid.step_s > HOUR_S and rows.stamps.tz is not None:
+            how = "give freq=, or tz= where they follow a local clock, or put it on one"
+        else:
+            how = "give freq= or put it on one"
         raise ForecastError(
             f"{rows.where(row)}: {rows.stamps[row]} of {shown(rows.ids[rows.codes[row]])} is not one of the"
-            f" stamps every {grid.freq} (as {near}); give freq= or put it on one"
+            f" stamps every {grid.freq} (as {near}); {how}"
         )
     return positions
 

@@ -115,6 +115,27 @@ def test_parameters_follow_the_conventions_of_scikit_learn():
         ({"calibration": 1.0}, "calibration is the share held out"),
         ({"holidays": "XX"}, "holidays of 'XX' are not known"),
         ({"known": ("y",)}, "columns are named twice: y"),
+        ({"target_col": "GRU"}, "a column is called 'GRU', as one of a forecast is; expected other names"),
+        ({"cell": "lstm", "id_col": "LSTM"}, "a column is called 'LSTM', as one of a forecast is"),
+        ({"time_col": "cutoff"}, "a column is called 'cutoff', as one of a forecast is"),
+        ({"target_col": "GRU-lo-80"}, "a column is called 'GRU-lo-80', as one of a forecast is"),
+        ({"level": 80}, "level must be a list of numbers, got 80"),
+        ({"level": "80"}, "level must be a list of numbers, got '80'"),
+        ({"quantiles": (0.5, None)}, r"quantiles must be a list of numbers, got \(0.5, None\)"),
+        ({"threads": 0}, "threads must be from 1 to 1000000, got 0"),
+        ({"threads": 1.5}, "threads must be a whole number, got 1.5"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0, got nan"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0, got 0"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+        ({"calibration": None}, "calibration must be a number, got None"),
+        ({"seed": 2**64}, "seed must be from 0 to 18446744073709551615, got 18446744073709551616"),
+        ({"seed": -1}, "seed must be from 0 to"),
+        ({"horizon": 2.5}, "horizon must be a whole number, got 2.5"),
+        ({"horizon": float("inf")}, "horizon must be a whole number, got inf"),
+        ({"hidden_size": None}, "hidden_size must be a whole number, got None"),
+        ({"steps": "many"}, "steps must be a whole number, got 'many'"),
+        ({"known": "rain"}, "known must be a list of names of columns, got 'rain'"),
+        ({"static": None}, "static must be a list of names of columns, got None"),
         ({"known": ("rain",)}, "expected the covariates 'rain', got the columns"),
         ({"horizon": 200}, "the longest series has 90 values to train on; expected more than the horizon"),
     ],
@@ -131,6 +152,14 @@ def test_what_cannot_be_forecast_says_what_can(fitted, rich):
         ForecastError, match="h is 4; this forecaster forecasts from 1 to 3 steps .*horizon=4"
     ):
         fitted.predict(4)
+    for ask in (fitted.predict, fitted.make_future_dataframe):
+        with pytest.raises(ForecastError, match="h must be a whole number, got 2.5"):
+            ask(2.5)
+    assert len(fitted.predict(np.float64(2.0))) == 4
+    with pytest.raises(ForecastError, match="n_windows must be a whole number, got 1.5"):
+        small().cross_validation(made_up(), 1.5)
+    with pytest.raises(ForecastError, match="step_size must be a whole number, got 0.5"):
+        small().cross_validation(made_up(), 2, 0.5)
     with pytest.raises(ForecastError, match="future= was given, but"):
         fitted.predict(future=made_up())
     with pytest.raises(ForecastError, match="give their values for the 3 steps to come as future="):
@@ -138,7 +167,7 @@ def test_what_cannot_be_forecast_says_what_can(fitted, rich):
     future = rich.make_future_dataframe().assign(t=0.0)
     with pytest.raises(ForecastError, match="future= has no t for 'b' at 2024-01-03 23:00:00, step 2 of 3"):
         rich.predict(future=future.drop(index=4))
-    other = made_up([60, 60, 60])
+    other = made_up([90, 70, 90])
     with pytest.raises(ForecastError, match="'c' is not one of the 2 series .*identity=False"):
         fitted.predict(frame=other)
     found = small(identity=False).fit(made_up()).predict(frame=other)
@@ -223,6 +252,7 @@ def test_seeds_give_the_same_forecasts_and_other_seeds_others(fitted):
     again = small().fit(made_up()).predict()
     pd.testing.assert_frame_equal(again, fitted.predict())
     assert (small(seed=2).fit(made_up()).predict().GRU != again.GRU).all()
+    assert (small(seed=2**64 - 1).fit(made_up()).predict().GRU != again.GRU).all()
 
 
 def test_training_that_was_stopped_goes_on_to_the_same_forecasts(tmp_path, fitted, monkeypatch):
@@ -255,6 +285,33 @@ def test_too_few_windows_to_calibrate_are_told():
         small(calibration=0.12).fit(made_up([60]))
     one = small(calibration=0).fit(made_up([60]))
     assert one.model_.margins.windows == 0
+
+
+def test_a_series_too_short_to_hold_a_window_out_is_told():
+    words = "^0 window.s. were held out, too few to calibrate intervals of 80%, 95%: they may be too narrow"
+    with pytest.warns(FrameWarning, match=words):
+        short = small().fit(made_up([8]))
+    assert short.model_.margins.windows == 0
+    small(level=()).fit(made_up([8]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 60))
+def test_windows_too_few_for_a_level_do_not_make_its_interval_narrower(seed, windows):
+    """Where the rank lies beyond the last score theory has no bound: the interval is at least as given."""
+    generator = np.random.default_rng(seed)
+    quantiles = np.tile(np.array([-9.0, -3.0, 0.0, 3.0, 9.0]), (windows, 2, 1))
+    actual = generator.normal(0, generator.choice([0.1, 9.0]), (windows, 2))
+    pairs = level_pairs((80, 95), (0.025, 0.1, 0.5, 0.9, 0.975))
+    series = np.zeros(windows, dtype=np.int64)
+    margins = Margins.fit(quantiles, actual, series, 1, (80, 95), pairs)
+    scores = np.sort(np.maximum(-9.0 - actual, actual - 9.0), axis=0)
+    if windows < 19:
+        assert (margins.pooled[1] >= 0).all()
+        np.testing.assert_array_equal(margins.pooled[1], np.maximum(scores[-1], 0))
+    else:
+        np.testing.assert_array_equal(margins.pooled[1], scores[int(np.ceil((windows + 1) * 0.95)) - 1])
+    assert (margins.pooled[0] >= 0).all() or windows >= 4
 
 
 def test_learning_beats_the_season_before():

@@ -178,6 +178,38 @@ def test_repeated_rows_are_read_once_and_others_refused_or_chosen():
     assert (report.conflicting, report.changed) == (1, True)
 
 
+def test_repeated_hours_of_a_clock_that_was_set_back_speak_of_tz():
+    utc = pd.date_range("2024-10-26 00:00", "2024-10-28 00:00", freq="h", tz="UTC")
+    local = utc.tz_convert("Europe/Berlin").tz_localize(None)
+    frame = pd.DataFrame({"ds": local, "y": np.arange(len(utc))})
+    with pytest.raises(
+        ForecastError,
+        match=r"a second row of 'y' at 2024-10-27 02:00:00 with other values than row 24 \("
+        r"on_duplicate='first' or 'last' keeps one; of a clock that is set back in autumn tz= tells the"
+        r" hours apart\)$",
+    ):
+        laid_out(frame)
+    assert len(laid_out(frame, tz="Europe/Berlin")[0].y) == len(utc)
+    twice = pd.concat([frame.tail(5), frame.tail(1).assign(y=-1.0)]).assign(
+        ds=lambda one: one.ds.dt.tz_localize("UTC")
+    )
+    with pytest.raises(ForecastError, match=r"\(on_duplicate='first' or 'last' keeps one\)$"):
+        laid_out(twice)
+
+
+def test_days_of_another_time_zone_speak_of_tz_and_months_have_no_length():
+    days = pd.date_range("2024-03-20", "2024-11-20", freq="D", tz="Europe/Berlin")
+    frame = pd.DataFrame({"ds": [str(one) for one in days], "y": np.arange(len(days))})
+    words = "is not one of the stamps every D .*; give freq=, or tz= where they follow a local clock"
+    with pytest.raises(ForecastError, match=words):
+        laid_out(frame)
+    assert len(laid_out(frame, tz="Europe/Berlin")[0].y) == len(days)
+    for freq in ("MS", "ME", "QS", "YS"):
+        stamps = pd.date_range("2015-01-01", periods=40, freq=freq)
+        with pytest.raises(ForecastError, match="; months, quarters and years have no fixed length"):
+            laid_out(pd.DataFrame({"ds": stamps, "y": 1.0}))
+
+
 def test_blank_ends_are_left_out_and_told():
     frame = made_up([20, 20])
     frame.loc[[0, 1, 39], "y"] = np.nan

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gatedcells.forecast import Forecaster, ForecastError, FrameWarning
+from gatedcells.forecast import Forecaster, ForecastError, FrameWarning, fitting
 from gatedcells.forecast.covariates import CovariateMoments, Moments
 from gatedcells.forecast.panel_store import StoreChunks
 from tests.support.own_series import made_up, small
@@ -115,7 +115,7 @@ def test_a_pass_visits_every_part_once_in_an_order_of_its_own(windows, steps):
 def test_what_is_wrong_names_the_file(tmp_path, frame):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ForecastError, match=r"empty: no Parquet files \(\*.parquet\)"):
+    with pytest.raises(ForecastError, match=r"empty: no Parquet files \(\*.parquet, \*.pq\)"):
         small().fit(empty)
     first, second = halves(frame)
     with pytest.raises(ForecastError, match="'b' is in two files; expected whole series"):
@@ -131,6 +131,46 @@ def test_what_is_wrong_names_the_file(tmp_path, frame):
         fitted = small().fit(written(tmp_path / "holes", first.drop(index=5), second.drop(index=170)))
     assert [one.category for one in caught] == [FrameWarning]
     assert (fitted.report_.absent, fitted.report_.series) == (2, 4)
+
+
+def test_every_file_named_as_a_parquet_file_is_read_and_others_are_told(tmp_path, frame):
+    parts = [frame[frame.unique_id == one] for one in "abc"]
+    folder = written(tmp_path / "f", *parts)
+    expected = small().fit(folder).predict()
+    (folder / "part-1.parquet").rename(folder / "part-1.pq")
+    (folder / "part-2.parquet").rename(folder / "part-2.PARQUET")
+    (folder / "_SUCCESS").touch()
+    (folder / ".part-0.crc").touch()
+    pd.testing.assert_frame_equal(small().fit(folder).predict(), expected)
+    for name in ("part-3.csv", "part-4.parquet.bak"):
+        (folder / name).touch()
+    words = r"f: 2 file\(s\) left out that are not named as Parquet files are, the first 'part-3.csv'"
+    with pytest.warns(FrameWarning, match=words):
+        found = small().fit(folder)
+    pd.testing.assert_frame_equal(found.predict(), expected)
+
+
+def test_files_that_call_series_in_two_ways_are_refused_before_training(tmp_path, frame, monkeypatch):
+    monkeypatch.setattr(fitting, "train_shown", lambda *_, **__: pytest.fail("trained"))
+    whole = frame[frame.unique_id < "b"].assign(unique_id=7)
+    text = frame[frame.unique_id >= "b"]
+    for at, (parts, kinds) in enumerate(
+        {(0, 1): ("text", "whole numbers"), (1, 0): ("whole numbers", "text")}.items()
+    ):
+        folder = written(tmp_path / str(at), *[(whole, text)[part] for part in parts])
+        with pytest.raises(ForecastError) as refused:
+            small().fit(folder)
+        assert str(refused.value) == (
+            f"{folder / 'part-1.parquet'}: its series are called by {kinds[0]}, those of part-0.parquet by"
+            f" {kinds[1]}; expected one kind in all files"
+        )
+
+
+def test_a_file_with_time_zones_beside_one_without_is_refused(tmp_path, frame):
+    first, second = halves(frame)
+    folder = written(tmp_path / "f", first.assign(ds=first.ds.dt.tz_localize("Europe/Berlin")), second)
+    with pytest.raises(ForecastError, match="part-1.parquet: ds has stamps without a time zone"):
+        small().fit(folder)
 
 
 def test_moments_of_parts_are_those_of_all():

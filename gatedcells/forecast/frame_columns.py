@@ -1,0 +1,76 @@
+"""Columns of a frame: numbers, names of series, and what says something of them."""
+
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+from gatedcells.forecast.data import FloatArray, IntArray, shown
+from gatedcells.forecast.errors import ForecastError
+
+
+def numbers_of(column: Any, name: str) -> FloatArray:
+    """``[R]``, NaN where blank.
+
+    Raises:
+        ForecastError: a cell is no number.
+    """
+    if column.dtype.is_numeric() or column.dtype == nw.Boolean:
+        values = np.array(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
+        wrong = np.isinf(values)
+    else:
+        cells = pd.Series(column.to_list(), dtype=object)
+        values = np.array(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
+        blank = cells.isna() | cells.astype(str).str.strip().eq("")
+        wrong = np.isnan(values) & ~blank.to_numpy() | np.isinf(values)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ForecastError(f"row {row} of the frame: {name} is {shown(column[row])}; expected a number")
+    return values
+
+
+def static_of(column: Any, name: str, text: bool | None) -> Any:
+    """``[R]`` numbers, or text where any cell is.
+
+    Args:
+        column: without blanks; name: its name.
+        text: whether it was text when it was fitted on; None before.
+
+    Raises:
+        ForecastError: a cell is blank, or none of what was fitted on.
+    """
+    cells = column.to_list()
+    numbers = text is not True and (text is False or column.dtype.is_numeric() or column.dtype == nw.Boolean)
+    values: Any = numbers_of(column, name) if numbers else np.array([None, *cells], dtype=object)[1:]
+    blank = np.asarray(pd.isna(values))
+    if blank.any():
+        raise ForecastError(
+            f"row {int(np.argmax(blank))} of the frame: the static covariate {name} is blank; expected one of"
+            " every series, in each of its rows"
+        )
+    return values if numbers else np.array([None, *map(str, cells)], dtype=object)[1:]
+
+
+def ids_of(column: Any, name: str) -> tuple[tuple[Any, ...], IntArray]:
+    """Names of series, sorted, and ``[R]`` the number of each row's.
+
+    Raises:
+        ForecastError: a cell is neither text nor a whole number.
+    """
+    whole = column.dtype.is_integer()
+    cells = column.to_list()
+    codes, found = pd.factorize(np.asarray(cells, dtype=object))
+    wrong = codes < 0
+    if not whole and not wrong.any():
+        wrong = ~np.array([isinstance(one, str) for one in found])[codes]
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ForecastError(
+            f"row {row} of the frame: {name} is {shown(cells[row])}; expected text, or whole numbers"
+        )
+    ids = [int(one) for one in found] if whole else [str(one) for one in found]
+    order = sorted(range(len(ids)), key=lambda at: ids[at])
+    number = np.empty(len(ids), dtype=np.int64)
+    number[order] = np.arange(len(ids))
+    return tuple(ids[at] for at in order), number[codes]
