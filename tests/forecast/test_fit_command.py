@@ -80,7 +80,7 @@ def test_a_damaged_forecaster_is_replaced_when_told(made):
 def test_a_seed_too_large_is_refused(tmp_path):
     done = gatedcells("fit", "x.csv", "--out", tmp_path / "f", "--seed", "9" * 23)
     assert done.exit_code == 2
-    assert "is not in the range 0<=x<=18446744073709551615" in done.output
+    assert "is not in the range 0<=x<=9223372036854775807" in done.output
 
 
 def test_what_is_known_ahead_is_asked_for_as_the_option_that_gives_it(made, tmp_path):
