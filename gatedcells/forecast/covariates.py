@@ -33,22 +33,27 @@ class Covariates:
         return sum(len(fitted) if isinstance(fitted[0], str) else 1 for fitted in self.static.values())
 
     def scaled(self, values: FloatArray, first: int) -> npt.NDArray[np.float32]:
-        """Covariates from number ``first`` on in units of their spread; a blank is the mean."""
+        """Covariates from number ``first`` on in units of their spread; a blank is the mean.
+
+        Raises:
+            ForecastError: one lies too far out for a float32.
+        """
         part = slice(first, first + values.shape[1])
         centered = (values - np.array(self.center[part])) / np.array(self.spread[part])
-        return np.nan_to_num(centered, nan=0.0).astype(np.float32)
+        return _narrow(np.nan_to_num(centered, nan=0.0), "a covariate")
 
     def static_inputs(self, panel: Panel) -> npt.NDArray[np.float32]:
         """``[S, static_size]``.
 
         Raises:
-            ForecastError: a category that was not there in training.
+            ForecastError: a category that was not there in training, or a number too far out for a float32.
         """
         parts: list[Any] = [np.empty((len(panel.ids), 0))]
         for name, fitted in self.static.items():
             values = panel.static[name]
             if not isinstance(fitted[0], str):
-                parts.append(((values.astype(np.float64) - fitted[0]) / fitted[1])[:, None])
+                apart = (values.astype(np.float64) - fitted[0]) / fitted[1]
+                parts.append(_narrow(apart, f"the static covariate {name}")[:, None])
                 continue
             codes = {category: at for at, category in enumerate(fitted)}
             strange = [str(value) for value in values if str(value) not in codes]
@@ -59,6 +64,18 @@ class Covariates:
                 )
             parts.append(np.eye(len(fitted))[[codes[str(value)] for value in values]])
         return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _narrow(apart: FloatArray, what: str) -> npt.NDArray[np.float32]:
+    """Standard deviations from the mean as float32; ``what`` says of what.
+
+    Raises:
+        ForecastError: some are more than it holds.
+    """
+    far = np.abs(apart).max(initial=0.0)
+    if far > np.finfo(np.float32).max:
+        raise ForecastError(f"{what} lies {far:.3g} standard deviations from the mean of those fitted on")
+    return apart.astype(np.float32)
 
 
 class Moments(NamedTuple):

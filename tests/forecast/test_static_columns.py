@@ -94,3 +94,16 @@ def test_an_empty_cell_of_a_code_is_blank(tmp_path):
     (tmp_path / "x.csv").write_text("ds,y,kind\n2024-01-01,1,3\n2024-01-02,2,\n")
     with pytest.raises(ForecastError, match="^row 1 of the frame: the static covariate kind is blank"):
         read_frame(tmp_path / "x.csv", Names(static=("kind",), text=("kind",)))
+
+
+@pytest.mark.parametrize("role", ["static", "known", "past"])
+def test_a_number_too_far_from_those_fitted_on_is_refused(role):
+    frame = made_up((90, 70)).assign(size=0.0)
+    frame.loc[frame.index % 2 == 0, "size"] = 0.5
+    if role == "static":
+        frame["size"] = [0.0 if one == "a" else 0.5 for one in frame.unique_id]
+    one = small(**{role: ("size",)}).fit(frame)
+    far = frame.assign(size=3e38)
+    future = {"future": one.make_future_dataframe().assign(size=3e38)} if role == "known" else {}
+    with pytest.raises(ForecastError, match=r"lies 1\.2e\+39 standard deviations from the mean"):
+        one.predict(frame=far, **future)
