@@ -74,7 +74,8 @@ class ParquetFolder:
         self.paths = [path for path in every if path.suffix.lower() in PARQUET]
         if not self.paths:
             raise ForecastError(f"{folder}: no Parquet files ({', '.join(f'*{one}' for one in PARQUET)})")
-        left_out = [path.name for path in every if path not in self.paths and path.name[0] not in "_."]
+        others = (path.name for path in every if path.suffix.lower() not in PARQUET)
+        left_out = [name for name in others if name[0] not in "_."]
         if left_out:
             warnings.warn(
                 f"{folder}: {len(left_out):,} file(s) left out that are not named as Parquet files are,"

@@ -11,8 +11,8 @@ def is_symbolic(input: Any) -> bool:
     return type(input) is Proxy
 
 
-def call(module: nn.Module, input: Any, *arguments: Any, **keywords: Any) -> Any:
+def call(module: nn.Module, input: Any, **keywords: Any) -> Any:
     """A node that calls the module. Keywords that are None are left out."""
     given = {name: value for name, value in keywords.items() if value is not None}
     path = input.tracer.path_of_module(module)
-    return input.tracer.create_proxy("call_module", path, (input, *arguments), given)
+    return input.tracer.create_proxy("call_module", path, (input,), given)

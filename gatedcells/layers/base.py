@@ -222,9 +222,9 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
 
     def _as_leaf(self, input: Any, given: State | None, **keywords: Any) -> tuple[Any, State]:
         several = len(self._state_widths()) > 1
-        hx = () if given is None else (given if several else given[0],)
-        output, last = (node := leaf.call(self, input, *hx, **keywords))[0], node[1]
-        return output, (last[0], last[1]) if several else (last,)
+        hx = given if given is None or several else given[0]
+        found = leaf.call(self, input, hx=hx, **keywords)
+        return found[0], (found[1][0], found[1][1]) if several else (found[1],)
 
     def _run_step(self, input: Tensor, given: State | None, resets: Tensor | None) -> tuple[Tensor, State]:
         """One step of `_run`, without its time: ``[B, I]`` and ``[B]``, or ``[I]`` and ``[]``."""
