@@ -21,7 +21,7 @@ def is_autocast_enabled(device: str) -> bool:
 
 
 def check_same_dtype_and_device(names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
-    """Raise ValueError (dtype) or RuntimeError (device) unless all given tensors agree with the first.
+    """Raise RuntimeError, as torch does, unless all given tensors agree with the first.
 
     Under autocast dtypes may differ: autocast brings them together.
     """
@@ -39,7 +39,7 @@ def check_same_dtype_and_device(names: Sequence[str], tensors: Sequence[Tensor |
                 f"{name} and {first_name} must be on one device, got {tensor.device} and {first.device}"
             )
         if tensor.dtype != first.dtype and not autocast:
-            raise ValueError(
+            raise RuntimeError(
                 f"{name} and {first_name} must have one dtype, got {tensor.dtype} and {first.dtype}"
             )
 

@@ -44,8 +44,8 @@ def gru_step(
         ``h'``, ``[B, H]``.
 
     Raises:
-        RuntimeError: a shape or device does not fit (and `BackendUnavailable`, a RuntimeError).
-        ValueError: dtypes differ, or no such backend.
+        RuntimeError: a shape, dtype or device does not fit (and `BackendUnavailable`, a RuntimeError).
+        ValueError: no such backend.
     """
     if input.dim() != 2:
         raise RuntimeError(f"input must be [B, I], got {list(input.shape)}")
@@ -114,8 +114,8 @@ def gru_sequence(
         ``[B, H]``.
 
     Raises:
-        RuntimeError: a shape or device does not fit (and `BackendUnavailable`, a RuntimeError).
-        ValueError: dtypes differ, a length is out of range, or no such backend.
+        RuntimeError: a shape, dtype or device does not fit (and `BackendUnavailable`, a RuntimeError).
+        ValueError: a length is out of range, or no such backend.
     """
     check_sequence_input(input)
     check_lengths(lengths, input)

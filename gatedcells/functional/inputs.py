@@ -44,7 +44,7 @@ def to_autocast(tensors: Tensors) -> Tensors:
     in autocast's dtype, and float64 and complex tensors are left alone.
 
     Raises:
-        ValueError: some are left alone and others are not.
+        RuntimeError: some are left alone and others are not.
     """
     device = tensors.input.device.type
     if not is_autocast_enabled(device):
@@ -52,7 +52,7 @@ def to_autocast(tensors: Tensors) -> Tensors:
     cast: list[Any] = each_to_autocast(device, tensors)
     for name, given, tensor in zip(tensors._fields, tensors, cast, strict=True):
         if given is not None and tensor.dtype != cast[0].dtype:
-            raise ValueError(
+            raise RuntimeError(
                 f"{name} and input must have one dtype under autocast too, which casts neither float64 nor"
                 f" complex numbers: got {given.dtype} and {tensors.input.dtype}"
             )

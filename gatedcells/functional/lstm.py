@@ -43,8 +43,8 @@ def lstm_step(
         ``(h', c')``.
 
     Raises:
-        RuntimeError: a shape or device does not fit (and `BackendUnavailable`, a RuntimeError).
-        ValueError: dtypes differ, or no such backend.
+        RuntimeError: a shape, dtype or device does not fit (and `BackendUnavailable`, a RuntimeError).
+        ValueError: no such backend.
     """
     if input.dim() != 2:
         raise RuntimeError(f"input must be [B, I], got {list(input.shape)}")
@@ -106,8 +106,8 @@ def lstm_sequence(
         pair of states last visited.
 
     Raises:
-        RuntimeError: a shape or device does not fit (and `BackendUnavailable`, a RuntimeError).
-        ValueError: dtypes differ, a length is out of range, or no such backend.
+        RuntimeError: a shape, dtype or device does not fit (and `BackendUnavailable`, a RuntimeError).
+        ValueError: a length is out of range, or no such backend.
     """
     check_sequence_input(input)
     check_lengths(lengths, input)

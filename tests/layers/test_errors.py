@@ -149,6 +149,28 @@ def test_where_torch_leaks_an_internal_error_ours_names_the_argument(call, messa
         call(OURS["LSTM"](3, 4))
 
 
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+def test_a_state_of_another_dtype_is_an_error_of_torchs_type(name, dtype):
+    leading = () if name.endswith("Cell") else (1,)
+    h = Z(*leading, 2, 4)
+    state = h.to(dtype) if name.startswith("GRU") else (h.to(dtype), h)
+    input = Z(2, 3) if name.endswith("Cell") else Z(5, 2, 3)
+    ours, theirs = (outcome(lambda kind=kind: kind[name](3, 4)(input, state)) for kind in (OURS, TORCHS))
+    assert ours[0] is theirs[0]
+    assert ours[1] == f"hidden and input must have one dtype, got {dtype} and torch.float32"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_float64_under_autocast_is_an_error_of_torchs_type(name):
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = (
+            outcome(lambda kind=kind: kind[name](3, 4)(Z(2, 3).double())) for kind in (OURS, TORCHS)
+        )
+    assert ours[0] is theirs[0]
+    assert "one dtype under autocast too" in ours[1]
+
+
 def test_a_cell_takes_a_state_with_the_dimensions_of_its_input():
     with pytest.raises(RuntimeError, match="For unbatched 1-D input, hidden should also be 1-D but got 2-D"):
         OURS["GRUCell"](3, 4)(Z(3), Z(1, 4))
