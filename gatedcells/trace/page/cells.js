@@ -98,14 +98,14 @@ function walk(part, x, row, found = {}) {
   return steps;
 }
 
-// All layers for one row. changes: {x: {t: {i: v}}, found: {"l.d": {t: {u: v}}}, weights: {"l.d": [name, k, i, v]}}
+// All layers for one row. changes: {x: {t: {i: v}}, found: {"l.d": {t: {u: v}}}, weights: {"l.d": {name: {k: {i: v}}}}}
 function run(layers, row, changes = {}) {
   const T = layers[0][0].x.length;
   let x = layers[0][0].x.map((now, t) => copied(changes.x?.[t], now[row] ?? zeros(layers[0][0].x[0][row] ?? [])));
   return layers.map((parts, l) => {
     if (l > 0) x = x.map((below, t) => dropped(below, layers, l, t, row));
     const done = parts.map((part, d) =>
-      walk(withWeight(part, changes.weights?.[`${l}.${d}`]), x, row, changes.found?.[`${l}.${d}`]));
+      walk(withWeights(part, changes.weights?.[`${l}.${d}`]), x, row, changes.found?.[`${l}.${d}`]));
     x = [...Array(T).keys()].map((t) => done.flatMap((steps, d) => steps[t]?.hidden ?? zeros(parts[d].initial.hidden[row])));
     return done;
   });
@@ -119,12 +119,11 @@ function dropped(below, layers, l, t, row) {
   return below.map((value, i) => (read[i] === out[i] ? value : out[i] === 0 ? 0 : value * (read[i] / out[i])));
 }
 
-function withWeight(part, change) {
+function withWeights(part, change) {
   if (!change) return part;
-  const [name, k, i, value] = change;
   const weights = { ...part.weights };
-  weights[name] = weights[name].map((line, at) =>
-    at !== k ? line : Array.isArray(line) ? line.map((w, j) => (j === i ? value : w)) : value);
+  for (const [name, lines] of Object.entries(change))
+    weights[name] = weights[name].map((line, k) => (Array.isArray(line) ? copied(lines[k], line) : lines[k]?.[0] ?? line));
   return { ...part, weights };
 }
 

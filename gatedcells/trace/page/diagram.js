@@ -50,7 +50,7 @@ function chart(rows, t, { log = false, name }) {
   const height = (v) => (log ? Math.log10(v) : v);
   const shown = rows.flatMap((row) => row.values).filter((v) => v !== null && Number.isFinite(height(v))).map(height);
   if (!shown.length) return `<p>There is nothing to draw: ${name} is zero or not a number everywhere.</p>`;
-  let low = Math.min(...shown), high = Math.max(...shown);
+  let [low, high] = shown.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
   if (high - low < 1e-12) [low, high] = [low - 0.5, high + 0.5];
   const T = rows[0].values.length;
   const px = (i) => left + (T < 2 ? 0.5 : i / (T - 1)) * (W - left - right);

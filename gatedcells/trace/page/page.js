@@ -46,9 +46,13 @@ function toHash() {
   for (const [t, row] of Object.entries(S.changes.x)) for (const [i, v] of Object.entries(row)) parts.push(`x=${t}.${i}:${v}`);
   for (const [at, by] of Object.entries(S.changes.found))
     for (const [t, row] of Object.entries(by)) for (const [u, v] of Object.entries(row)) parts.push(`h=${at}.${t}.${u}:${v}`);
-  for (const [at, [name, k, i, v]] of Object.entries(S.changes.weights)) parts.push(`w=${at}.${name}.${k}.${i}:${v}`);
+  for (const [at, by] of Object.entries(S.changes.weights))
+    for (const [name, lines] of Object.entries(by))
+      for (const [k, row] of Object.entries(lines)) for (const [i, v] of Object.entries(row)) parts.push(`w=${at}.${name}.${k}.${i}:${v}`);
   return `#${parts.join("&")}`;
 }
+
+const isIndex = (text, size) => /^\d+$/.test(text) && Number(text) < size;
 
 function fromHash() {
   Object.assign(S, { flipped: false, changes: fresh(), tab: "step" });
@@ -59,10 +63,12 @@ function fromHash() {
     if (name === "c") S.flipped = IS_GRU && text === "1";
     if (given === undefined || given === "" || !Number.isFinite(value)) continue;
     const [a, b, c, d, e] = at;
-    if (name === "x") (S.changes.x[a] ??= {})[b] = value;
-    if (name === "h" && LAYERS[a]?.[b]) ((S.changes.found[`${a}.${b}`] ??= {})[c] ??= {})[d] = value;
-    const weights = LAYERS[a]?.[b]?.weights ?? {};
-    if (name === "w" && Object.hasOwn(weights, c) && Number(d) < weights[c].length) S.changes.weights[`${a}.${b}`] = [c, Number(d), Number(e), value];
+    if (name === "x" && isIndex(a, TIMES) && isIndex(b, LAYERS[0][0].weights.weight_ih[0].length)) (S.changes.x[a] ??= {})[b] = value;
+    if (!isIndex(a, LAYERS.length) || !isIndex(b, LAYERS[a].length)) continue;
+    const place = `${a}.${b}`, part = LAYERS[a][b];
+    if (name === "h" && isIndex(c, TIMES) && isIndex(d, part.initial.hidden[0].length)) ((S.changes.found[place] ??= {})[c] ??= {})[d] = value;
+    if (name === "w" && Object.hasOwn(part.weights, c) && isIndex(d, part.weights[c].length) && isIndex(e, part.weights[c][d].length ?? 1))
+      (((S.changes.weights[place] ??= {})[c] ??= {})[d] ??= {})[e] = value;
   }
 }
 
@@ -76,21 +82,38 @@ function colours() {
 
 const mix = (a, b, share) => a.map((v, i) => Math.round(v + (b[i] - v) * share));
 
+function crossed(pen, palette, x, y, width, height) {
+  pen.fillStyle = `rgb(${palette["--back"]})`;
+  pen.fillRect(x, y, width, height);
+  pen.strokeStyle = `rgb(${palette["--text"]})`;
+  pen.lineWidth = 1;
+  pen.beginPath();
+  pen.moveTo(x, y);
+  pen.lineTo(x + width, y + height);
+  pen.stroke();
+}
+
+const WIDEST = 4000; // pixels; browsers draw nothing on a canvas that is much wider
+
 function drawStrip() {
   const steps = done[S.l][S.d], palette = colours();
   for (const name of STRIPS) {
     const canvas = $(`strip-${name}`), some = steps.find(Boolean);
-    const rows = some ? some[name].length : 1, cell = Math.max(6, Math.floor(640 / TIMES)), high = Math.max(2, Math.floor(56 / rows));
-    canvas.width = TIMES * cell;
+    const rows = some ? some[name].length : 1, high = Math.max(2, Math.floor(56 / rows));
+    canvas.width = Math.min(TIMES * Math.max(6, Math.floor(640 / TIMES)), WIDEST);
+    const cell = canvas.width / TIMES;
     canvas.height = rows * high;
     canvas.style.minWidth = `${Math.min(TIMES * 3, 4000)}px`;
     const pen = canvas.getContext("2d"), signed = ["candidate", "hidden", "cell"].includes(name);
-    const most = Math.max(1, ...steps.flatMap((s) => (s ? s[name].map(Math.abs) : [0])));
+    let most = 1;
+    steps.forEach((s) => s && s[name].forEach((v) => (most = Number.isFinite(v) ? Math.max(most, Math.abs(v)) : most)));
     steps.forEach((s, t) => s && s[name].forEach((v, u) => {
+      const from = Math.floor(t * cell), wide = Math.ceil((t + 1) * cell) - from;
+      if (Number.isNaN(v)) return crossed(pen, palette, from, u * high, wide, high);
       const colour = !signed ? mix(palette["--low"], palette["--high"], v)
-        : mix(palette["--zero"], palette[v < 0 ? "--minus" : "--plus"], Math.abs(v) / most);
+        : mix(palette["--zero"], palette[v < 0 ? "--minus" : "--plus"], Math.min(1, Math.abs(v) / most));
       pen.fillStyle = `rgb(${colour})`;
-      pen.fillRect(t * cell, u * high, cell, high);
+      pen.fillRect(from, u * high, wide, high);
     }));
     const unit = Math.min(S.u, rows - 1), tall = canvas.height - 4;
     for (const [width, tone] of [[4, "--back"], [1.6, "--text"]]) {
@@ -99,13 +122,13 @@ function drawStrip() {
       pen.beginPath();
       let down = false;
       steps.forEach((s, t) => {
-        if (!s) return void (down = false);
+        if (!s || !Number.isFinite(s[name][unit])) return void (down = false);
         const share = signed ? (s[name][unit] / most + 1) / 2 : s[name][unit];
         pen[down ? "lineTo" : "moveTo"]((t + 0.5) * cell, 2 + (1 - share) * tall);
         down = true;
       });
       pen.stroke();
-      pen.strokeRect(S.t * cell + 1, 1, cell - 2, canvas.height - 2);
+      pen.strokeRect(S.t * cell + 1, 1, Math.max(1, cell - 2), canvas.height - 2);
     }
     const now = steps[S.t] ? short(steps[S.t][name][unit]) : "ended";
     $(`value-${name}`).textContent = `${name} ${now}`;

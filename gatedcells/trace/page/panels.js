@@ -12,9 +12,10 @@ const PANEL = {
   kinds() {
     const rows = [], values = [];
     for (const kind of ["GRU", "LSTM", "RNN"]) {
-      const others = layers.map((parts) => parts.map((part) => asKind(part, kind)));
+      // a changed line is one of these weights': another kind has other lines
+      const others = layers.map((parts, l) => parts.map((part, d) => asKind(withWeights(part, S.changes.weights[`${l}.${d}`]), kind)));
       if (others.flat().includes(null)) continue;
-      const steps = run(others, S.r, S.changes)[S.l][S.d];
+      const steps = run(others, S.r, { ...S.changes, weights: {} })[S.l][S.d];
       const [dash, tone] = DASHES[kind];
       rows.push({ label: kind, values: series(steps, S.u), dash, tone });
       values.push([`${kind}: h'[${S.u}]`, `hidden-${kind}`, steps[S.t]?.hidden[S.u]]);
@@ -43,7 +44,7 @@ const PANEL = {
         [`h'[${S.u}] after`, "hidden-after", p.hidden[S.u]], [`h'[${S.u}] before`, "hidden-before", q.hidden[S.u]]]) : "");
   },
   gradient() {
-    const part = withWeight(layers[S.l][S.d], S.changes.weights[`${S.l}.${S.d}`]);
+    const part = withWeights(layers[S.l][S.d], S.changes.weights[place()]);
     const unit = Math.min(S.u, part.initial.hidden[0].length - 1), by = backward(part, done[S.l][S.d], unit, S.r);
     const norm = (v) => Math.sqrt(v.reduce((sum, one) => sum + one * one, 0));
     const state = part.kind === "GRU" ? "hidden" : "cell", letter = part.kind === "GRU" ? "h" : "c", gate = part.kind === "GRU" ? "z" : "f";
@@ -70,10 +71,10 @@ const CHANGES = {
   },
   w: {
     now() {
-      const line = withWeight(layers[S.l][S.d], S.changes.weights[place()]).weights[S.w.name][S.w.k];
+      const line = withWeights(layers[S.l][S.d], S.changes.weights[place()]).weights[S.w.name][S.w.k];
       return Array.isArray(line) ? line[S.w.c] : line;
     },
-    set: (v) => (S.changes.weights[place()] = [S.w.name, S.w.k, S.w.c, v]),
+    set: (v) => ((((S.changes.weights[place()] ??= {})[S.w.name] ??= {})[S.w.k] ??= {})[S.w.c] = v),
   },
 };
 
@@ -95,8 +96,8 @@ function drawChanges() {
     range.value = v;
     if (document.activeElement !== number) number.value = v;
   }
-  const count = Object.values(S.changes.x).flatMap(Object.keys).length + Object.keys(S.changes.weights).length +
-    Object.values(S.changes.found).flatMap((by) => Object.values(by).flatMap(Object.keys)).length;
+  const leaves = (tree) => (typeof tree === "number" ? 1 : Object.values(tree).reduce((sum, one) => sum + leaves(one), 0));
+  const count = leaves(S.changes);
   $("changed").textContent = count ? `${count} changed` : "nothing is changed";
 }
 
@@ -111,7 +112,8 @@ function agreement() {
         s[name].forEach((v, u) => {
           const theirs = values[t][row][u];
           count++;
-          if (!Object.is(v, theirs) && !(Math.abs(v - theirs) <= most)) most = Number.isNaN(v) && Number.isNaN(theirs) ? most : Math.abs(v - theirs);
+          const off = Object.is(v, theirs) ? 0 : Math.abs(v - theirs);
+          if (off > most || Number.isNaN(off)) most = off; // where one alone is no number, neither is the largest
         });
       }
     })));
