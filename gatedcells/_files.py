@@ -11,9 +11,16 @@ from pathlib import Path
 def written_beside(path: Path) -> Generator[Path]:
     """A temporary path in the folder of ``path``; on success it takes its name, on failure it goes.
 
+    A link stays, and what it leads to is replaced. What is no file, such as ``/dev/stdout`` or a pipe, is
+    written to as it is: nothing may take its name.
+
     Raises:
         OSError: the folder or the file cannot be written.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve() if path.is_symlink() else path
     beside = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:12]}{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

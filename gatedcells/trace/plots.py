@@ -33,7 +33,7 @@ def _figure(width: float, height: float) -> Any:
 def _written(figure: Any, path: str | Path | None) -> Any:
     if path is not None:
         with written_beside(Path(path)) as beside:
-            figure.savefig(beside, dpi=110)
+            figure.savefig(beside, dpi=110, format=Path(path).suffix[1:] or "png")
     return figure
 
 

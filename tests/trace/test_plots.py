@@ -6,6 +6,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import gatedcells
+from gatedcells.trace import plots
 
 
 def test_each_gate_of_each_direction_is_drawn_from_the_trace(tmp_path):
@@ -22,3 +23,9 @@ def test_each_gate_of_each_direction_is_drawn_from_the_trace(tmp_path):
     np.testing.assert_array_equal(forget[:, :4].T, trace[0, 0]["forget"][:4, 1].detach().double())
     with pytest.raises(IndexError, match=r"row must lie in 0..1, got 2"):
         trace.plot(row=2)
+
+
+def test_a_figure_without_an_ending_is_a_png_of_that_name_and_nothing_is_left_beside_it(tmp_path):
+    plots._written(plots._figure(1, 1), tmp_path / "gates")
+    assert (tmp_path / "gates").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["gates"]

@@ -1,0 +1,32 @@
+"""What a file is written to: a new one that takes the name, or what is no file as it is."""
+
+import os
+
+import pytest
+
+from gatedcells._files import written_beside
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "kept.html").write_text("old")
+    (tmp_path / "link.html").symlink_to("kept.html")
+    with written_beside(tmp_path / "link.html") as beside:
+        beside.write_text("new")
+        assert (tmp_path / "kept.html").read_text() == "old", "until all is written"
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "kept.html").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"kept.html", "link.html"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_is_written_to_and_nothing_takes_its_name(tmp_path):
+    """As /dev/stdout and /dev/null are, which a file would replace for everybody where root writes it."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with written_beside(tmp_path / "pipe") as path:
+            path.write_text("through it")
+        assert (tmp_path / "pipe").is_fifo()
+        assert os.read(reader, 100) == b"through it"
+    finally:
+        os.close(reader)
