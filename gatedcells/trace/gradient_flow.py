@@ -70,7 +70,8 @@ class GradientFlow(NamedTuple):
         """Draw the norms over time, plain, clipped, and along the straight way.
 
         Args:
-            path: where to write the figure (by its ending PNG, SVG or PDF); None to write nothing.
+            path: where to write the figure (by its ending PNG, SVG or PDF; PNG without one); None to write
+                nothing.
 
         Returns:
             a ``matplotlib.figure.Figure``.
@@ -105,7 +106,8 @@ def gradient_flow(
         gain: what the drawn recurrent weights are multiplied by; a large one makes the plain network explode.
         gate_bias: what is added to the drawn biases of the update gate (the LSTM's forget gate): a large one
             opens the straight way.
-        clip: the norm to which each state's gradient is cut, a row at a time, for ``clipped``.
+        clip: the norm to which each state's gradient is cut, a row at a time, for ``clipped``; ``inf`` cuts
+            nothing.
         loss: from the outputs ``[T, B, H]`` to a number; None: the last output along a fixed direction of
             length 1, so that every norm begins at 1.
         seed: of the drawn weights and of that direction.
@@ -119,11 +121,10 @@ def gradient_flow(
     if not clip > 0:
         raise ValueError(f"clip must be greater than 0, got {clip}")
     for name, network in (networks or {}).items():
-        if not hasattr(network, "trace"):
-            raise TypeError(
-                f"{name} must be a gatedcells.GRU or LSTM, got {type(network).__name__};"
-                " the state_dict of torch's loads into ours as it is"
-            )
+        if not hasattr(network, "trace") or getattr(network, "mode", None) not in STRAIGHT:
+            torchs = isinstance(network, torch.nn.RNNBase) and not hasattr(network, "trace")
+            hint = "; the state_dict of torch's loads into ours as it is" if torchs else ""
+            raise TypeError(f"{name} must be a gatedcells.GRU or LSTM, got {type(network).__name__}{hint}")
     runs = _drawn(input, hidden_size, gain, gate_bias, seed) if networks is None else _theirs(input, networks)
     flows: dict[str, Flow] = {}
     with torch.enable_grad():
@@ -197,7 +198,7 @@ def _cut(d: DirectionTrace, clip: float) -> None:
 
     def hook(gradient: Tensor) -> Tensor:
         norm = gradient.norm(dim=-1, keepdim=True)
-        return gradient * (clip / norm.clamp(min=clip))
+        return gradient * (clip / norm).clamp(max=1)
 
     for state in STATES[d.kind]:
         for value in d.values(state):

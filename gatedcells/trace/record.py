@@ -6,6 +6,7 @@ The numbers come from `gatedcells.reference`, and so do their names.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,10 @@ class DirectionTrace:
         """
         values = self.values(name)
         if not any(value.retains_grad for value in values):
-            raise RuntimeError("this trace keeps no gradients: make it with retain_grad=True")
+            raise RuntimeError(
+                "this trace keeps no gradients: make it with retain_grad=True, where gradients are enabled"
+                " and something requires them"
+            )
         if all(value.grad is None for value in values):
             raise RuntimeError("there are no gradients yet: call backward() on something that this computed")
         gradients = [torch.zeros_like(v) if v.grad is None else v.grad for v in values]
@@ -199,7 +203,8 @@ class Trace:
         each layer and direction.
 
         Args:
-            path: where to write the figure (by its ending PNG, SVG or PDF); None to write nothing.
+            path: where to write the figure (by its ending PNG, SVG or PDF; PNG without one); None to write
+                nothing.
             row: which row of the batch.
 
         Returns:
@@ -214,12 +219,16 @@ class Trace:
 
     def to_json(self) -> str:
         """Everything as JSON: by layer and direction the input, initial states, weights and each
-        intermediate as nested lists ``[T][B][H]`` (null beyond a row's length, where there is no step)."""
+        intermediate as nested lists ``[T][B][H]`` (null beyond a row's length, where there is no step).
+
+        JSON has no number for what is not finite: the strings "NaN", "Infinity" and "-Infinity" stand for it,
+        which Python's ``float`` and JavaScript's ``Number`` read.
+        """
         layers = [
             [_as_lists(self[layer, direction]) for direction in range(self.directions)]
             for layer in range(self.layers)
         ]
-        return json.dumps({"layers": layers})
+        return json.dumps({"layers": layers}, allow_nan=False)
 
     def to_html(self, path: str | Path | None = None, *, title: str = "Step by step") -> str:
         """One self-contained page: gates over time, the cell with numbers on its wires, the equations with
@@ -251,12 +260,12 @@ class Trace:
 
 
 def _as_lists(recorded: DirectionTrace) -> dict[str, Any]:
-    part = recorded.takes_part()
+    part = recorded.takes_part().tolist()
 
     def by_time(values: Tensor) -> Any:
         return [
-            [row.tolist() if there else None for row, there in zip(rows, now, strict=True)]
-            for rows, now in zip(values.detach(), part, strict=True)
+            [row if there else None for row, there in zip(rows, now, strict=True)]
+            for rows, now in zip(_numbers(values), part, strict=True)
         ]
 
     return {
@@ -267,9 +276,22 @@ def _as_lists(recorded: DirectionTrace) -> dict[str, Any]:
         "forgets": None if recorded.forgets is None else recorded.forgets.tolist(),
         "x": by_time(recorded.x),
         "initial": {
-            name: state.detach().tolist()
-            for name, state in zip(STATES[recorded.kind], recorded.initial, strict=True)
+            name: _numbers(state) for name, state in zip(STATES[recorded.kind], recorded.initial, strict=True)
         },
-        "weights": {name: weight.detach().tolist() for name, weight in recorded.weights.items()},
+        "weights": {name: _numbers(weight) for name, weight in recorded.weights.items()},
         "steps": {name: by_time(recorded[name]) for name in recorded.names},
     }
+
+
+def _numbers(values: Tensor) -> Any:
+    """Nested lists, words where a number is not finite."""
+    lists = values.detach().tolist()
+    return lists if bool(values.isfinite().all()) else _in_words(lists)
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_words(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -8,6 +8,11 @@ import gatedcells
 from gatedcells.reference import gru
 
 
+class OnesOwn(gatedcells.Cell):
+    def step(self, x_t, h):
+        return torch.tanh(h + x_t.sum(-1, keepdim=True))
+
+
 @pytest.fixture
 def x():
     torch.manual_seed(0)
@@ -50,6 +55,13 @@ def test_the_last_gradient_is_one_and_no_cut_one_is_longer_than_the_clip(x):
     assert float(rnn[0]) > 5 * float(rnn[-1]), "with a gain of 6 the plain network's gradient explodes"
 
 
+def test_an_infinite_clip_cuts_nothing(x):
+    for flow in gatedcells.gradient_flow(x, clip=float("inf")).flows.values():
+        assert flow.of_weights_clipped == flow.of_weights > 0
+        for state, norms in flow.norms.items():
+            assert torch.equal(flow.clipped[state], norms)
+
+
 def test_a_wide_clip_changes_nothing(x):
     for one in gatedcells.gradient_flow(x, clip=1e6).flows.values():
         for state, norms in one.norms.items():
@@ -79,6 +91,10 @@ def test_an_open_gate_carries_a_gradient_that_the_plain_network_loses(x):
 def test_what_cannot_be_traced_is_refused(x):
     with pytest.raises(TypeError, match=r"theirs must be a gatedcells.GRU or LSTM, got GRU; the state_dict"):
         gatedcells.gradient_flow(x, {"theirs": nn.GRU(4, 5)})
+    for mine in (gatedcells.Recurrent(OnesOwn, 4, 5), nn.Linear(4, 5)):
+        said = rf"mine must be a gatedcells.GRU or LSTM, got {type(mine).__name__}$"
+        with pytest.raises(TypeError, match=said):
+            gatedcells.gradient_flow(x, {"mine": mine})
     with pytest.raises(ValueError, match=r"input must be \[T, B, I\] with T and B at least 1, got \[3, 4\]"):
         gatedcells.gradient_flow(x[0])
     with pytest.raises(ValueError, match="clip must be greater than 0, got 0"):

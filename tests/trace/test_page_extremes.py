@@ -139,6 +139,18 @@ def test_a_page_of_many_steps_and_units_is_drawn(browser, tmp_path):
         assert "3 of 0 to 10999" in page.locator("#t-now").inner_text()
 
 
+def test_a_projected_state_is_named_by_the_unit_that_is_shown(browser, tmp_path):
+    torch.manual_seed(0)
+    trace = gatedcells.LSTM(3, 4, proj_size=2, dtype=F64).trace(torch.randn(6, 1, 3, dtype=F64))
+    trace.to_html(tmp_path / "page.html")
+    with opened(browser, tmp_path / "page.html", "#t=2&u=3&tab=kinds") as page:
+        last = trace[0]["hidden"][2, 0, 1].item()
+        assert page.locator("#value-hidden").inner_text() == f"hidden[1] {last:.4f}"
+        assert "h'[1]" in page.locator("#panel-kinds th").inner_text()
+        assert abs(shown(page)["hidden-LSTM"] - last) <= 1e-12
+        assert page.locator("#panel-kinds svg.chart").get_attribute("aria-label") == "h[1] over time"
+
+
 def test_without_javascript_the_page_says_what_it_needs(browser, tmp_path):
     written(tmp_path / "page.html")
     context = browser.new_context(java_script_enabled=False)

@@ -245,6 +245,36 @@ def test_json_has_every_number_and_null_beyond_the_end():
             assert torch.equal(torch.tensor(rows, dtype=torch.float64), kept)
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_what_is_not_finite_follows_where_the_equations_say_so_and_is_json(kind, number):
+    torch.manual_seed(0)
+    layer, x = getattr(gatedcells, kind)(3, 4), torch.randn(4, 2, 3)
+    x[2, 0, 1] = number
+    with torch.no_grad():
+        trace = layer.trace(x)
+    assert all(math.isfinite(error) for error in trace.check().values())
+
+    def refused(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    found = json.loads(trace.to_json(), parse_constant=refused)["layers"][0][0]
+    assert torch.tensor(float(found["x"][2][0][1])).equal(torch.tensor(number)) or math.isnan(number)
+    for name in trace[0].names:
+        shown = torch.tensor([[[float(v) for v in row] for row in now] for now in found["steps"][name]])
+        assert torch.equal(shown.nan_to_num(7), trace[0][name].nan_to_num(7)), name
+    trace[0].values("x_candidate")[1][0, 0] = math.nan  # which no line before it says
+    with pytest.raises(AssertionError, match="x_candidate does not follow from the lines before: off by nan"):
+        trace.check()
+
+
+def test_a_trace_without_gradients_says_what_they_need():
+    with torch.no_grad():
+        trace = gatedcells.GRU(3, 4).trace(torch.randn(5, 2, 3), retain_grad=True)
+    with pytest.raises(RuntimeError, match="retain_grad=True, where gradients are enabled"):
+        trace[0].gradient("hidden")
+
+
 def test_a_trace_leaves_the_layer_as_it_was():
     layer, theirs = gatedcells.GRU(3, 4), nn.GRU(3, 4)
     theirs.load_state_dict(layer.state_dict())

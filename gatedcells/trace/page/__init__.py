@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gatedcells._files import written_beside
 from gatedcells.trace.equations import check_plain
@@ -23,7 +22,7 @@ def page(trace: Trace, title: str) -> str:
     """The page's text; see `Trace.to_html`."""
     check_plain(trace[0], "the page")
     content = json.loads(trace.to_json()) | {"dtype": str(trace[0].x.dtype).removeprefix("torch.")}
-    written = json.dumps(_finite(content), allow_nan=False, separators=(",", ":"))
+    written = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return _source("page.html") % {
         "title": html.escape(title),
         "css": _source("page.css"),
@@ -60,16 +59,3 @@ def in_a_notebook(trace: Trace) -> str:
 
 def _source(name: str) -> str:
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: a string stands for it."""
-    if isinstance(value, float):
-        if math.isnan(value):
-            return "NaN"
-        return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
-    if isinstance(value, list):
-        return [_finite(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, dict):
-        return {str(name): _finite(one) for name, one in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    return value

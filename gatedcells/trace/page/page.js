@@ -131,7 +131,7 @@ function drawStrip() {
       pen.strokeRect(S.t * cell + 1, 1, Math.max(1, cell - 2), canvas.height - 2);
     }
     const now = steps[S.t] ? short(steps[S.t][name][unit]) : "ended";
-    $(`value-${name}`).textContent = `${name} ${now}`;
+    $(`value-${name}`).textContent = `${name}${unit === S.u ? "" : `[${unit}]`} ${now}`; // of a projected state its last
     canvas.setAttribute("aria-label", `${name} over time; unit ${unit} at t = ${S.t}: ${now}`);
   }
 }

@@ -10,15 +10,15 @@ function rowsAt(rows, shown = short) {
 
 const PANEL = {
   kinds() {
-    const rows = [], values = [];
+    const rows = [], values = [], u = Math.min(S.u, layers[S.l][S.d].initial.hidden[0].length - 1);
     for (const kind of ["GRU", "LSTM", "RNN"]) {
       // a changed line is one of these weights': another kind has other lines
       const others = layers.map((parts, l) => parts.map((part, d) => asKind(withWeights(part, S.changes.weights[`${l}.${d}`]), kind)));
       if (others.flat().includes(null)) continue;
       const steps = run(others, S.r, { ...S.changes, weights: {} })[S.l][S.d];
       const [dash, tone] = DASHES[kind];
-      rows.push({ label: kind, values: series(steps, S.u), dash, tone });
-      values.push([`${kind}: h'[${S.u}]`, `hidden-${kind}`, steps[S.t]?.hidden[S.u]]);
+      rows.push({ label: kind, values: series(steps, u), dash, tone });
+      values.push([`${kind}: h'[${u}]`, `hidden-${kind}`, steps[S.t]?.hidden[u]]);
     }
     const own = LAYERS[0][0].kind;
     const how = {
@@ -27,7 +27,7 @@ const PANEL = {
     }[own];
     $("panel-kinds").innerHTML = `<h2>The same input and the same weights, as near as each kind allows</h2><p>${how}</p>` +
       (rows.length > 1 ? "" : "<p>With a projection no other kind has room for these weights.</p>") +
-      chart(rows, S.t, { name: `h[${S.u}]` }) + rowsAt(values);
+      chart(rows, S.t, { name: `h[${u}]` }) + rowsAt(values);
   },
   convention() {
     const after = layers[0][0].reset_after ? done : run(flip(layers), S.r, S.changes);
