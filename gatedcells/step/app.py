@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, ClassVar
 
+from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -36,8 +37,9 @@ class StepApp(App[None]):
     ENABLE_COMMAND_PALETTE = False
     AUTO_FOCUS = None  # keys speak to the program, not to the line to type in
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "walk('t', -1)", "time", key_display="<", priority=True),
-        Binding("right", "walk('t', 1)", "time", key_display=">", priority=True),
+        Binding("q", "quit", "quit"),  # first: a narrow terminal shows no others
+        Binding("left", "walk('t', -1)", "time", show=False, priority=True),
+        Binding("right", "walk('t', 1)", "t", key_display="<>", priority=True),
         Binding("home", "walk('t', -1000000000)", "first", show=False),
         Binding("end", "walk('t', 1000000000)", "last", show=False),
         Binding("up,k", "walk('unit', -1)", "unit", key_display="^", priority=True),
@@ -48,14 +50,13 @@ class StepApp(App[None]):
         Binding("l", "turn('layer')", "layer", show=False),
         Binding("d", "turn('direction')", "direction", show=False),
         Binding("n", "turn('row')", "row", show=False),
-        Binding("c", "convention", "after/before"),
-        Binding("b", "backward", "backward"),
+        Binding("c", "convention", "convention"),
+        Binding("b", "backward", "gradient"),
         Binding("e", "ask('edit')", "edit"),
         Binding("0", "undo", "undo"),
         Binding("v", "verify", "verify"),
         Binding("a", "ask('quiz')", "quiz"),
         Binding("escape", "leave", "leave", show=False, priority=True),
-        Binding("q", "quit", "quit"),
     ]
 
     def __init__(self, session: Session, *, plain: bool = False, seed: int | None = None) -> None:
@@ -82,11 +83,26 @@ class StepApp(App[None]):
 
     def show(self, said: str = "") -> None:
         """Draw the screen again."""
-        hidden = None if self._quiz is None else screen.Hidden(self._quiz.name)
-        drawn = screen.draw(self.session, plain=self.plain, hidden=hidden, backward=self._backward)
-        self.query_one("#screen", Static).update(drawn)
+        self.query_one("#screen", Static).update(self._drawn())
         self.query_one("#foot", Static).update(screen.foot(self.session))
         self.query_one("#said", Static).update(said)
+
+    def on_resize(self) -> None:
+        """As many bars as there is room for, once the size is known."""
+        self.call_later(self._fit)
+
+    def _fit(self) -> None:
+        for shown in self.query("#screen").results(Static):  # none before there is a screen
+            shown.update(self._drawn())
+
+    def _drawn(self) -> Text:
+        return screen.draw(
+            self.session,
+            plain=self.plain,
+            hidden=None if self._quiz is None else screen.Hidden(self._quiz.name),
+            backward=self._backward,
+            width=self.size.width - 4,  # less the margins and the bar that scrolls
+        )
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While something is typed, keys are letters of it."""

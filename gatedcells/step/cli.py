@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,9 @@ PRESETS = ("latch", "reset-on-marker", "counter", "random")
 @click.option("--unit", type=click.IntRange(0), default=0, show_default=True, help="The hidden unit.")
 @click.option("--layer", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--direction", type=click.IntRange(0, 1), default=0, show_default=True)
-@click.option("--plain", is_flag=True, help="Print the step and end; also where there is no terminal.")
+@click.option(
+    "--plain", is_flag=True, help="Print the step and end; also where there is no terminal, or a dumb one."
+)
 @click.option("--backward", is_flag=True, help="With --plain: the gradients too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the step as JSON and end.")
 @click.option(
@@ -87,7 +90,7 @@ def _run(options: dict[str, Any]) -> None:
         click.echo(f"Written: {options['html']}")
     elif options["as_json"]:
         click.echo(json.dumps(as_json(session), allow_nan=False))
-    elif options["plain"] or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    elif options["plain"] or not _walkable():
         _print(session, options["backward"])
     else:
         from gatedcells.step.app import StepApp
@@ -145,6 +148,11 @@ def _place(session: Any, options: dict[str, Any]) -> None:
         if not least <= options[name] < size:
             raise StepError(f"--{name} must lie in {least}..{size - 1}, got {options[name]}")
     session.go(**{name: options[name] % size for name, size in sizes.items()})
+
+
+def _walkable() -> bool:
+    """Whether there is a terminal whose cursor can be moved."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "").lower() != "dumb"
 
 
 def _shows(characters: str) -> bool:

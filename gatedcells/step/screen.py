@@ -41,7 +41,12 @@ def ended(session: Session) -> bool:
 
 
 def draw(
-    session: Session, *, plain: bool = False, hidden: Hidden | None = None, backward: bool = False
+    session: Session,
+    *,
+    plain: bool = False,
+    hidden: Hidden | None = None,
+    backward: bool = False,
+    width: int | None = None,
 ) -> Text:
     """The screen, but for its `foot`.
 
@@ -50,6 +55,7 @@ def draw(
         plain: ASCII only.
         hidden: what a quiz hides.
         backward: the gradients too.
+        width: of the terminal, whose lines bars may not be longer than; None where lines may be long.
     """
     bars = _DIGITS if plain else _BARS
     text = _head(session)
@@ -57,9 +63,9 @@ def draw(
     covered = (
         set(names[names.index(hidden.name) :]) if hidden is not None and hidden.name in names else set[str]()
     )
-    _strip(session, text, bars, covered)
+    _strip(session, text, bars, covered, width)
     if not ended(session):
-        _vectors(session, text, bars, covered)
+        _vectors(session, text, bars, covered, width)
     _equations(session, text, covered, hidden)
     if backward and not ended(session):
         _gradients(session, text)
@@ -105,18 +111,30 @@ def _level(value: float, bars: str) -> str:
     return bars[min(7, max(0, round(value * 7)))]
 
 
-def _strip(session: Session, text: Text, bars: str, covered: set[str]) -> None:
+def _window(at: int, size: int, most: int) -> range:
+    """What is shown of ``size``: at most ``most``, ``at`` among them."""
+    first = max(0, min(at - most // 2, size - most))
+    return range(first, min(first + most, size))
+
+
+def _label(session: Session, name: str) -> str:
+    """The name, with its unit where that is another."""
+    unit = session.unit_of(name)
+    return name if unit == session.unit else f"{name}[{unit}]"
+
+
+def _strip(session: Session, text: Text, bars: str, covered: set[str], width: int | None) -> None:
     """The unit's gates over time, the present one in brackets."""
     d = session.now
     names = [name for name in (*GATES[d.kind], "cell", "hidden") if name in d.names]
-    first = max(0, min(session.t - _MOST_STEPS // 2, len(d) - _MOST_STEPS))
+    fitting = _MOST_STEPS if width is None else min(_MOST_STEPS, max(1, (width - 13) // 2))
     part = d.takes_part()[:, session.row]
     text.append("\n")
     for name in names:
-        values = d[name][:, session.row, min(session.unit, d[name].shape[-1] - 1)]
+        values = d[name][:, session.row, session.unit_of(name)]
         most = max(1.0, float(values.abs().max())) if name in _SIGNED else 1.0
-        text.append(f"{name:<11}")
-        for t in range(first, min(first + _MOST_STEPS, len(d))):
+        text.append(f"{_label(session, name):<11}")
+        for t in _window(session.t, len(d), fitting):
             value = float(values[t])
             here = t == session.t
             sign = ("-" if value < 0 else "+") if name in _SIGNED else " "
@@ -134,29 +152,34 @@ def _strip(session: Session, text: Text, bars: str, covered: set[str]) -> None:
         text.append("\n")
 
 
-def _vectors(session: Session, text: Text, bars: str, covered: set[str]) -> None:
+def _vectors(session: Session, text: Text, bars: str, covered: set[str], width: int | None) -> None:
     """Every intermediate of the step: the unit's number, and all units as bars."""
     d, t, row = session.now, session.t, session.row
     states = ("found_hidden",) if d.kind == "GRU" else ("found_hidden", "found_cell")
-    text.append(f"\n{'':<15}{f'unit {session.unit}':>9}   all units\n", "dim")
+    fitting = _MOST_UNITS if width is None else min(_MOST_UNITS, max(1, (width - 31) // 4))
+    units = _window(session.unit, session.network.hidden_size, fitting)
+    which = "all units" if len(units) == session.network.hidden_size else f"units {units[0]} to {units[-1]}"
+    text.append(f"\n{'':<15}{f'unit {session.unit}':>9}   {which}\n", "dim")
     for name in (*states, *d.names):
         values: Tensor = d[name][t, row]
-        unit = min(session.unit, len(values) - 1)
+        unit = session.unit_of(name)
         gate = name.removeprefix("x_").removeprefix("h_")
         letter = LETTERS[d.kind].get(name, "")
-        text.append(f"{name:<14}{letter:<2}")
+        text.append(f"{f'{_label(session, name):<14}{letter}':<16}")
         if name in covered or (name in ("tanh_cell", "shown", "hidden", "cell") and covered):
             text.append("       ?\n")
             continue
         signed = name in _SIGNED or name.startswith(("x_", "h_", "found_"))
         text.append(f"{float(values[unit]):>8.4f}   ", "bold" if gate == name else "")
         most = max(1.0, float(values.abs().max())) if signed else 1.0
-        for number, value in enumerate(values[:_MOST_UNITS].tolist()):
+        shown_units = _window(unit, len(values), fitting)
+        for number in shown_units:
+            value = float(values[number])
             sign = ("-" if value < 0 else "+") if signed else " "
             style = "" if sign == " " else "medium_purple" if value < 0 else "dark_orange"
             shown = sign + _level(abs(value) / most, bars)
             text.append(f"[{shown}]" if number == unit else f" {shown} ", "bold" if number == unit else style)
-        text.append(" ...\n" if len(values) > _MOST_UNITS else "\n")
+        text.append(" ...\n" if len(values) > len(shown_units) else "\n")
 
 
 def _equations(session: Session, text: Text, covered: set[str], hidden: Hidden | None) -> None:
@@ -179,9 +202,9 @@ def _gradients(session: Session, text: Text) -> None:
     gradients, straight, reaches = session.gradients()
     kind = session.now.kind
     state, gate = ("h", "z") if kind == "GRU" else ("c", "f")
-    text.append(f"\nbackward, L = h[{session.unit}] after the last step:\n", "bold")
+    text.append(f"\nbackward, L = h[{session.unit_of('hidden')}] after the last step:\n", "bold")
     for name, value in gradients.items():
-        text.append(f"  dL/d {name:<12}{value:>11.3e}\n")
+        text.append(f"  dL/d {_label(session, name):<12}{value:>11.3e}\n")
     text.append(
         f"  {gate} * dL/d{state}' = {straight:.3e} goes straight on to the {state} before, past all weights"
     )

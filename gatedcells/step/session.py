@@ -15,7 +15,7 @@ from gatedcells.step.errors import StepError
 from gatedcells.step.scenes import Layer, Scene
 from gatedcells.trace import DirectionTrace, Trace
 
-_EDIT = re.compile(r"^\s*(\w+)((?:[\s,.\[\]]+-?\d+)+)[\s\]]*=?\s*([-+0-9.eE]+)\s*$")
+_EDIT = re.compile(r"^\s*(\w+)((?:[\s,.\[\]]+-?\d+)+)(?:[\s\]]*=\s*|[\s\]]+)([-+0-9.eE]+)\s*$")
 
 
 class Session:
@@ -101,12 +101,13 @@ class Session:
 
     def gradients(self) -> tuple[dict[str, float], float, float]:
         """For L = h[unit] after the direction's last step: dL/d of each intermediate of this unit at t, what
-        of dL/dh_t (an LSTM's dL/dc_t) goes straight on to the state before, and all that reaches it."""
+        of dL/dh_t (an LSTM's dL/dc_t) goes straight on to the state before, and all that reaches it. Which
+        unit of fewer: `unit_of`."""
         with torch.enable_grad():
             hx = self.scene.hx
             trace = self._network.trace(self._by_layout(self._x), hx, retain_grad=True)
             d = trace[self.layer, self.direction]
-            unit = min(self.unit, d["hidden"].shape[-1] - 1)
+            unit = self.unit_of("hidden")
             last = 0 if d.reverse else len(d) - 1
             state = "hidden" if d.kind == "GRU" else "cell"
             kept = {name: d.values(name) for name in d.names}
@@ -119,15 +120,18 @@ class Session:
 
         def at(name: str, t: int) -> float:
             gradient = by_name[name][t]
-            return (
-                0.0 if gradient is None else float(gradient[self.row, min(self.unit, gradient.shape[-1] - 1)])
-            )
+            return 0.0 if gradient is None else float(gradient[self.row, self.unit_of(name)])
 
         gate = "update" if d.kind == "GRU" else "forget"
         straight = at(state, self.t) * float(d[gate][self.t, self.row, self.unit].detach())
         before = self.t + 1 if d.reverse else self.t - 1
         reaches = at(state, before) if 0 <= before < len(d) else float("nan")
         return {name: at(name, self.t) for name in d.names}, straight, reaches
+
+    def unit_of(self, name: str) -> int:
+        """The unit looked at, in an intermediate; a projected state has fewer, and its last is shown."""
+        fewer = name in ("hidden", "found_hidden")
+        return min(self.unit, self.now.weights["weight_hh"].shape[-1] - 1) if fewer else self.unit
 
     # --- where the reader goes ----------------------------------------------------------------------------
 

@@ -162,6 +162,28 @@ def test_a_low_terminal_is_scrolled():
     driven(drive, size=(60, 14))
 
 
+def test_bars_fit_the_terminal_and_so_do_the_keys_when_it_becomes_narrow():
+    torch.manual_seed(0)
+    layer = gatedcells.LSTM(1, 40, dtype=torch.float64).eval()
+    x = torch.randn(50, 1, 1, dtype=torch.float64)
+    scene = scenes.Scene("mine", "A long one.", layer, x, None, ("",) * 50, ("x",))
+
+    async def drive(app, pilot):
+        app.session.go(t=45, unit=36)
+        for columns in (80, 46):
+            await pilot.resize_terminal(columns, 24)
+            await pilot.pause()
+            bars = [line for line in text(app).splitlines() if "[" in line and "=" not in line]
+            assert len(bars) == 6 + 18, "each has the step or the unit that is looked at"
+            assert max(map(len, bars)) <= columns - 4, "less the margins and the bar that scrolls"
+            keys = {key.description: key.region.right for key in app.query("FooterKey")}
+            assert keys["quit"] < columns
+            if columns == 80:
+                assert max(keys.values()) <= columns
+
+    driven(drive, scene, size=(110, 24))
+
+
 # --- as itself ---
 
 

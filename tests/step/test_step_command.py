@@ -1,7 +1,9 @@
 """``gatedcells step`` without a terminal: text, JSON and a page, and what it says to what it cannot do."""
 
+import io
 import json
 import math
+import sys
 
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from gatedcells.forecast.data import Clock, read_file
 from gatedcells.forecast.fast import table_of
 from gatedcells.forecast.runs import RunFolder
 from gatedcells.step import scenes
+from gatedcells.step.app import StepApp
 from gatedcells.step.errors import StepError
 from gatedcells.step.session import Quiz, Session
 
@@ -119,6 +122,8 @@ def test_a_changed_number_changes_what_follows_and_is_taken_back():
     assert session.network.weight_hh_l0[3, 2].item() == -0.25
     assert session.deviation < 1e-14, "torch is given the changed numbers too"
     assert session.edits == ["x[1] = 2.5 at t = 5", "weight_hh[3, 2] = -0.25", "bias_ih[0] = 0.1"]
+    session.edit("weight_hh 3 2 15")  # a change may do without its sign
+    assert session.network.weight_hh_l0[3, 2].item() == 15
     session.undo()
     assert torch.equal(session.trace.output, before)
     for text, said in {
@@ -126,7 +131,8 @@ def test_a_changed_number_changes_what_follows_and_is_taken_back():
         "weight_xx 1 2 = 2": "there is no weight_xx; there are x, weight_ih, weight_hh, bias_ih, bias_hh",
         "x -1 = 2": "there is no x -1",
         "three": "expected something like", "x 0 = ": "expected something like",
-        "x 0 = 1e": "expected something like",
+        "x 0 = 1e": "expected something like", "x 12": "expected something like",
+        "weight_hh 2 15": r"weight_hh is \[12, 4\]: there is no weight_hh 2",
     }.items():  # fmt: skip
         with pytest.raises(StepError, match=said):
             session.edit(text)
@@ -168,6 +174,37 @@ def test_somebodys_own_weights_are_stepped_through(layer, tmp_path):
     )
     before = as_json("--weights", tmp_path / "mine.safetensors", "--reset-before")
     assert before["reset_after"] is (layer.mode == "LSTM")
+
+
+def test_a_projected_state_is_named_by_the_unit_that_is_shown(tmp_path):
+    torch.manual_seed(0)
+    save_file(nn.LSTM(3, 40, proj_size=2).state_dict(), tmp_path / "mine.safetensors")
+    options = ("--weights", tmp_path / "mine.safetensors", "--unit", 36, "--t", 5)
+    text = run(*options, "--plain", "--backward")
+    values = as_json(*options)["values"]
+    for name in ("hidden", "found_hidden"):
+        assert f"\n{name + '[1]':<16}{values[name][1]:>8.4f} " in text
+    assert "L = h[1] after the last step" in text
+    assert "dL/d hidden[1] " in text
+    assert "\nhidden " not in text
+    assert "units 8 to 39" in text
+    (bars,) = [line for line in text.splitlines() if line.startswith("x_forget")]
+    assert bars.count("[") == 1, "the unit itself is among the bars"
+
+
+def test_a_dumb_terminal_gets_the_step_as_text(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(StepApp, "run", lambda self: pytest.fail("it moves a cursor that there is not"))
+    main(["step", "latch"], standalone_mode=False)
+    assert "t = 0 of 0 to 7" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
 
 
 def test_a_page_is_written(tmp_path):
