@@ -17,7 +17,7 @@ def written_beside(path: Path) -> Generator[Path]:
     Raises:
         OSError: the folder or the file cannot be written.
     """
-    if path.exists() and not path.is_file():
+    if path.exists() and not (path.is_file() or path.is_dir()):
         yield path
         return
     path = path.resolve() if path.is_symlink() else path

@@ -30,3 +30,10 @@ def test_what_is_no_file_is_written_to_and_nothing_takes_its_name(tmp_path):
         assert os.read(reader, 100) == b"through it"
     finally:
         os.close(reader)
+
+
+def test_a_folder_is_refused_and_nothing_is_left_beside_it(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError), written_beside(tmp_path / "folder") as beside:
+        beside.write_text("a page")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
