@@ -1,10 +1,13 @@
 """The CPU kernels called from several Python threads at once, each with a shape of its own."""
 
+import os
+import sys
 import threading
 
 import pytest
 import torch
 
+import gatedcells
 from gatedcells_kernels.cpu import sequence
 from gatedcells_kernels.tape import Keep
 from tests.kernels.test_cpu_sequences import gru_tensors, lstm_tensors
@@ -83,3 +86,26 @@ def test_sequences_of_different_shapes_at_once_have_the_bits_of_each_alone(make,
         assert len(rounds) == ROUNDS
         for found in rounds:
             assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread cannot be kept on one core")
+@pytest.mark.parametrize("teams", [2], indirect=True)
+def test_members_of_a_team_that_wait_long_give_up_their_core(teams):
+    """Else each of many processes on a machine spins at every step while nobody computes."""
+    import resource
+
+    torch.set_num_threads(teams)
+    T, layer, slept = 300, gatedcells.GRU(5, 256, backend="cpu"), []
+
+    def on_one_core():
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of this thread and of those that it starts
+        with torch.no_grad():
+            layer(torch.zeros(T, 1, 5))
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+            layer(torch.zeros(T, 1, 5))
+        slept.append(resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before)
+
+    alone = threading.Thread(target=on_one_core)
+    alone.start()
+    alone.join()
+    assert slept[0] > T / 2  # the units of a step are shared by two, of whom one waits for the other

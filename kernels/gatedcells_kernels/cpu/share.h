@@ -66,7 +66,7 @@ struct Share {
 // Call walk(share) for every part of this member.
 template <class Walk>
 INLINE void share_out(const Plan& how, GatedcellsTeam* team, int rank, int64_t B, const Walk& walk) {
-  const int size = team->size;
+  const int size = __atomic_load_n(&team->size, __ATOMIC_RELAXED);  // others may be noting it too
   if (how.by_units) {
     walk(Share{team, rank, size, true, Range{0, B}});
     return;

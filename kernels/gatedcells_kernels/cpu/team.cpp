@@ -4,6 +4,7 @@
 // pool would have to share the cores with those; asking the runtime that is already loaded does not.
 #include "team.h"
 
+#include <climits>
 #include <cstdlib>
 #include <exception>
 #include <thread>
@@ -11,6 +12,11 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <dlfcn.h>
+#endif
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace {
@@ -78,6 +84,28 @@ void take_part_in_region(void* argument) {
   take_part(argument);
 }
 
+// Wait for the team to pass more than `passed` barriers, where the system can without a core; may return early.
+void rest(GatedcellsTeam* team, int passed) {
+#if defined(__linux__) && defined(SYS_futex)
+  __atomic_add_fetch(&team->asleep, 1, __ATOMIC_SEQ_CST);
+  syscall(SYS_futex, &team->passed, FUTEX_WAIT_PRIVATE, passed, nullptr, nullptr, 0);
+  __atomic_sub_fetch(&team->asleep, 1, __ATOMIC_SEQ_CST);
+#else
+  (void)team, (void)passed;
+  std::this_thread::yield();
+#endif
+}
+
+// The last member has come: let the others go on.
+void release(GatedcellsTeam* team, int passed) {
+  // before `asleep` is read: who is not counted there yet finds this number and does not fall asleep
+  __atomic_store_n(&team->passed, passed, __ATOMIC_SEQ_CST);
+#if defined(__linux__) && defined(SYS_futex)
+  if (__atomic_load_n(&team->asleep, __ATOMIC_SEQ_CST) > 0)
+    syscall(SYS_futex, &team->passed, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+#endif
+}
+
 void run_on_fresh_threads(Job* job, int threads) {
   int go = 0;
   std::vector<std::thread> others;
@@ -99,7 +127,7 @@ void run_on_fresh_threads(Job* job, int threads) {
 }  // namespace
 
 extern "C" int gatedcells_run_team(GatedcellsWork work, const void* call, int threads, int64_t shared_bytes) {
-  GatedcellsTeam team = {1, 0, 0, 0, nullptr};
+  GatedcellsTeam team = {1, 0, 0, 0, 0, nullptr};
   if (shared_bytes > 0) {
     team.shared = shared.at_least(shared_bytes);
     if (team.shared == nullptr) return -1;
@@ -122,17 +150,18 @@ extern "C" void gatedcells_barrier(GatedcellsTeam* team) {
   const int passed = __atomic_load_n(&team->passed, __ATOMIC_ACQUIRE);
   if (__atomic_add_fetch(&team->waiting, 1, __ATOMIC_ACQ_REL) == size) {
     __atomic_store_n(&team->waiting, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&team->passed, passed + 1, __ATOMIC_RELEASE);
+    release(team, passed + 1);
     return;
   }
-  // a step takes microseconds: spin, and give the core away only if a member was interrupted
+  // a step takes microseconds: spin. A member that has not come by then was interrupted, and gets a core again
+  // the sooner if those that wait hold none
   for (int spins = 0; __atomic_load_n(&team->passed, __ATOMIC_ACQUIRE) == passed; ++spins) {
-    if (spins < 20000) {
+    if (spins < 1000) {
 #if defined(__x86_64__) || defined(__i386__)
       __builtin_ia32_pause();
 #endif
     } else {
-      std::this_thread::yield();
+      rest(team, passed);
     }
   }
 }

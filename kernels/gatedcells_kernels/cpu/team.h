@@ -6,6 +6,7 @@ struct GatedcellsTeam {
   int size;
   int waiting;   // members that have reached the barrier
   int passed;    // barriers passed so far
+  int asleep;    // members that wait at the barrier without a core
   int failed;    // a member had no memory
   void* shared;  // memory that all members see
 };
