@@ -4,6 +4,7 @@
 // pool would have to share the cores with those; asking the runtime that is already loaded does not.
 #include "team.h"
 
+#include <algorithm>
 #include <climits>
 #include <cstdlib>
 #include <exception>
@@ -96,6 +97,28 @@ void rest(GatedcellsTeam* team, int passed) {
 #endif
 }
 
+// A step takes microseconds: spin. A member that has not come by then has lost its core, and gets one again the
+// sooner if those that wait hold none. Who has slept spins shorter at the next barriers, now and then as long as
+// ever: the machine may be quiet again.
+void wait(GatedcellsTeam* team, int passed) {
+  constexpr int most = 20000, least = 300, again = 64;
+  thread_local int patience = most;
+  thread_local unsigned waits = 0;
+  const int limit = ++waits % again == 0 ? most : patience;
+  int spins = 0;
+  while (__atomic_load_n(&team->passed, __ATOMIC_ACQUIRE) == passed) {
+    if (spins < limit) {
+      ++spins;
+#if defined(__x86_64__) || defined(__i386__)
+      __builtin_ia32_pause();
+#endif
+    } else {
+      rest(team, passed);
+    }
+  }
+  patience = spins < limit ? std::min(most, 2 * std::max(patience, spins)) : std::max(least, patience / 8);
+}
+
 // The last member has come: let the others go on.
 void release(GatedcellsTeam* team, int passed) {
   // before `asleep` is read: who is not counted there yet finds this number and does not fall asleep
@@ -153,17 +176,7 @@ extern "C" void gatedcells_barrier(GatedcellsTeam* team) {
     release(team, passed + 1);
     return;
   }
-  // a step takes microseconds: spin. A member that has not come by then was interrupted, and gets a core again
-  // the sooner if those that wait hold none
-  for (int spins = 0; __atomic_load_n(&team->passed, __ATOMIC_ACQUIRE) == passed; ++spins) {
-    if (spins < 1000) {
-#if defined(__x86_64__) || defined(__i386__)
-      __builtin_ia32_pause();
-#endif
-    } else {
-      rest(team, passed);
-    }
-  }
+  wait(team, passed);
 }
 
 extern "C" void* gatedcells_scratch(int64_t bytes) { return scratch.at_least(bytes); }
