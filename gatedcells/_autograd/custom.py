@@ -1,6 +1,6 @@
 """A user's cell over time as one operator for torch's compiler: the graph holds no step, whatever T.
 
-The cell is a Python object: the operator takes a number that stands for it, and its parameters as tensors.
+The cell is a Python object: the operator takes a number that stands for it, and every tensor that it holds.
 The forward pass keeps nothing; the backward pass runs the steps again with autograd. (torch's scan is no way:
 in torch 2.13 inductor gets gradients of what its step closes over wrong.)
 """
@@ -8,7 +8,8 @@ in torch 2.13 inductor gets gradients of what its step closes over wrong.)
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -34,13 +35,13 @@ class Steps(Protocol):
 
 torch.library.define(
     "gatedcells::cell_sequence",
-    "(Tensor input, Tensor[] state, Tensor[] parameters, Tensor? lengths, Tensor? resets, bool reverse,"
-    " bool autocast, int cell) -> (Tensor states, Tensor[] last)",
+    "(Tensor input, Tensor[] state, Tensor[] tensors, Tensor? lengths, Tensor? resets, bool reverse,"
+    " bool autocast, int cell, str names) -> (Tensor states, Tensor[] last)",
 )
 torch.library.define(
     "gatedcells::cell_sequence_backward",
-    "(Tensor d_states, Tensor[] d_last, Tensor input, Tensor[] state, Tensor[] parameters, Tensor? lengths,"
-    " Tensor? resets, bool reverse, bool autocast, int cell, bool[] needed) -> Tensor[]",
+    "(Tensor d_states, Tensor[] d_last, Tensor input, Tensor[] state, Tensor[] tensors, Tensor? lengths,"
+    " Tensor? resets, bool reverse, bool autocast, int cell, str names, bool[] needed) -> Tensor[]",
 )
 
 _cells: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
@@ -55,8 +56,47 @@ def enter(cell: nn.Module) -> int:
 
 
 def tensors_of(cell: nn.Module) -> dict[str, Tensor]:
-    """A cell's parameters and buffers."""
+    """A cell's parameters, buffers, and tensors that are plain attributes, such as what an attention reads:
+    the compiler changes an attribute only after the graph has run.
+
+    Raises:
+        RuntimeError: an attribute is a list, tuple or dict with a tensor.
+    """
+    plain: dict[str, Tensor] = {}
+    for path, module in cell.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                plain[f"{path}.{name}" if path else name] = value
+            elif isinstance(value, (list, tuple, dict)) and name not in ("_parameters", "_buffers"):
+                members: Any = value.values() if isinstance(value, dict) else value
+                if any(isinstance(m, Tensor) and not isinstance(m, nn.Parameter) for m in members):
+                    raise RuntimeError(
+                        f"a compiled cell holds each tensor as an attribute of its own, got a"
+                        f" {type(value).__name__} of them: {type(module).__name__}.{name}"
+                    )
+    return {**_registered(cell), **plain}
+
+
+def _registered(cell: nn.Module) -> dict[str, Tensor]:
     return {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+
+
+@contextmanager
+def _holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Generator[None]:
+    """The module with these as plain attributes for a while."""
+    places = [(path, name) for path, _, name in (full.rpartition(".") for full in tensors)]
+    held = [(vars(module.get_submodule(path)), name) for path, name in places]
+    before = [dict(attributes) for attributes, _ in held]
+    for (attributes, name), tensor in zip(held, tensors.values(), strict=True):
+        attributes[name] = tensor
+    try:
+        yield
+    finally:
+        for (attributes, name), old in zip(held, before, strict=True):
+            if name in old:
+                attributes[name] = old[name]
+            else:
+                del attributes[name]
 
 
 class _Walk(nn.Module):
@@ -97,17 +137,21 @@ def walk(
 def _run(
     input: Tensor,
     state: Sequence[Tensor],
-    parameters: Sequence[Tensor],
+    tensors: Sequence[Tensor],
     lengths: Tensor | None,
     resets: Tensor | None,
     reverse: bool,
     autocast: bool,
     cell: int,
+    names: str,
 ) -> tuple[Tensor, ...]:
     module = _cells[cell]
-    named = {f"cell.{name}": p for name, p in zip(tensors_of(module), parameters, strict=True)}
+    given = dict(zip(names.split(","), tensors, strict=True)) if tensors else {}
+    registered = _registered(module)
+    named = {f"cell.{name}": tensor for name, tensor in given.items() if name in registered}
+    plain = {name: tensor for name, tensor in given.items() if name not in registered}
     kind = input.device.type
-    with torch.autocast(kind, input.dtype if autocast else None, enabled=autocast):
+    with _holding(module, plain), torch.autocast(kind, input.dtype if autocast else None, enabled=autocast):
         return functional_call(_Walk(module), named, (input, tuple(state), lengths, resets, reverse))
 
 
@@ -126,20 +170,33 @@ def _backward(
     d_last: Sequence[Tensor],
     input: Tensor,
     state: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    lengths: Tensor | None,
-    resets: Tensor | None,
-    reverse: bool,
-    autocast: bool,
-    cell: int,
-    needed: Sequence[bool],
+    tensors: Sequence[Tensor],
+    *rest: Any,
 ) -> list[Tensor]:
+    *options, needed = rest
     count = 1 + len(state)
 
     def run(leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return _run(leaves[0], leaves[1:count], leaves[count:], lengths, resets, reverse, autocast, cell)
+        before = _random_state(input)
+        found = _run(leaves[0], leaves[1:count], leaves[count:], *options)
+        if not torch.equal(before, _random_state(input)):
+            *_, cell, _ = options
+            raise RuntimeError(
+                f"{type(_cells[cell]).__name__}.step draws random numbers; compiled, the backward pass runs"
+                " the steps again and would draw others: draw them before and give them with the input, or do"
+                " not compile in training"
+            )
+        return found
 
-    return run_again(run, [input, *state, *parameters], needed, (d_states, *d_last))
+    return run_again(run, [input, *state, *tensors], needed, (d_states, *d_last))
+
+
+def _random_state(input: Tensor) -> Tensor:
+    """Of the generator that a step draws from unasked. That of a GPU cannot be read while a graph is
+    captured; the calls before have said what there is to say."""
+    if input.is_cuda and not torch.cuda.is_current_stream_capturing():
+        return torch.cuda.get_rng_state(input.device)
+    return torch.get_rng_state()
 
 
 def _backward_fake(
@@ -147,30 +204,30 @@ def _backward_fake(
     d_last: Sequence[Tensor],
     input: Tensor,
     state: Sequence[Tensor],
-    parameters: Sequence[Tensor],
+    tensors: Sequence[Tensor],
     *rest: Any,
 ) -> list[Tensor]:
-    return _shapes.gradients([input, *state, *parameters], rest[-1])
+    return _shapes.gradients([input, *state, *tensors], rest[-1])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    input, state, parameters, lengths, resets, *options = inputs
+    input, state, tensors, lengths, resets, *options = inputs
     ctx.options = options
-    ctx.counts = len(state), len(parameters)
-    ctx.save_for_backward(input, *state, *parameters, lengths, resets)
+    ctx.counts = len(state), len(tensors)
+    ctx.save_for_backward(input, *state, *tensors, lengths, resets)
 
 
 def _rule(ctx: Any, d_states: Tensor, d_last: Sequence[Tensor]) -> tuple[Any, ...]:
     input, *rest, lengths, resets = ctx.saved_tensors
     of_state, _ = ctx.counts
-    state, parameters = rest[:of_state], rest[of_state:]
-    wants_input, wants_state, wants_parameters, *_ = ctx.needs_input_grad
-    needed = [wants_input, *wants_state, *wants_parameters]
+    state, tensors = rest[:of_state], rest[of_state:]
+    wants_input, wants_state, wants_tensors, *_ = ctx.needs_input_grad
+    needed = [wants_input, *wants_state, *wants_tensors]
     grads = torch.ops.gatedcells.cell_sequence_backward(
-        d_states, d_last, input, state, parameters, lengths, resets, *ctx.options, needed
+        d_states, d_last, input, state, tensors, lengths, resets, *ctx.options, needed
     )
     found = only(grads, needed)
-    return found[0], found[1 : 1 + of_state], found[1 + of_state :], None, None, None, None, None
+    return found[0], found[1 : 1 + of_state], found[1 + of_state :], None, None, None, None, None, None
 
 
 _ops.register("cell_sequence", _forward, _forward_fake)

@@ -59,6 +59,7 @@ class Cell(nn.Module):
         """One step, in plain torch: from ``x_t`` ``[B, I]`` and the state before to the state after.
 
         It must be pure: the same for the same arguments and parameters, no random numbers, nothing written.
+        Other tensors that it reads, each an attribute of the cell, are set before the layers are called.
         """
         raise NotImplementedError(f"{type(self).__name__} must define step(self, x_t, state)")
 

@@ -277,10 +277,11 @@ def _sequence(
     if torch.compiler.is_exporting() and SCAN_AVAILABLE:
         return scan_states(scan_of(cell), (x,), state, lengths=lengths, resets=forgets, reverse=reverse)
     if torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
-        parameters = list(tensors_of(cell).values())
+        held = tensors_of(cell)
         states, last = torch.ops.gatedcells.cell_sequence(
-            x, list(state), parameters, lengths, forgets, reverse, autocast, cell._number
-        )
+            x, list(state), list(held.values()), lengths, forgets, reverse, autocast, cell._number,
+            ",".join(held),
+        )  # fmt: skip
         return states, tuple(last)
     states, *last = walk(cell, x, state, lengths, forgets, reverse)
     return states, tuple(last)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import gatedcells
@@ -224,6 +225,68 @@ def test_a_cell_compiles_in_one_graph_with_the_right_gradients(cell, compiler):
         *(torch.autograd.grad(out.square().sum(), wanted) for out in (found, exact)), strict=True
     ):
         assert_close_in_float64(f, e)
+
+
+class Attends(gatedcells.Cell):
+    """Reads a memory that is neither its input nor its state."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.turn = nn.Linear(input_size + hidden_size, hidden_size)
+        self.memory = None
+
+    def step(self, x, h):
+        memory = self.memory if isinstance(self.memory, torch.Tensor) else self.memory["of"]
+        weights = torch.einsum("bh,tbh->tb", h, memory).softmax(0)
+        return torch.tanh(self.turn(torch.cat((x, h), -1))) + torch.einsum("tb,tbh->bh", weights, memory)
+
+
+class Decoder(nn.Module):
+    def __init__(self, held):
+        super().__init__()
+        self.held = held
+        self.encoder = nn.Linear(3, 4)
+        self.layers = gatedcells.Recurrent(Attends, 3, 4)
+
+    def forward(self, x):
+        self.layers.cells[0].memory = self.held(self.encoder(x))
+        return self.layers(x)[0]
+
+
+def test_what_a_step_reads_from_an_attribute_is_that_of_the_call_when_compiled_and_has_a_gradient():
+    torch.manual_seed(0)
+    model = Decoder(lambda memory: memory).double()
+    run = compiled_as(model, "aot_eager")
+    for x in torch.randn(2, 6, 2, 3, dtype=torch.float64):
+        found, exact = run(x), model(x)
+        assert_close_in_float64(found, exact)
+        wanted = list(model.parameters())
+        for f, e in zip(
+            *(torch.autograd.grad(out.square().sum(), wanted) for out in (found, exact)), strict=True
+        ):
+            assert_close_in_float64(f, e)
+
+
+def test_a_collection_of_tensors_that_a_step_may_read_is_refused_when_compiled_in_one_graph():
+    model = Decoder(lambda memory: {"of": memory})
+    with pytest.raises(Exception, match="holds each tensor as an attribute of its own, got a dict"):
+        compiled_as(model, "eager")(torch.randn(6, 2, 3))
+
+
+class Drops(Attends):
+    def step(self, x, h):
+        return self.turn(torch.cat((x, nn.functional.dropout(h, 0.5, self.training)), -1))
+
+
+def test_a_compiled_step_that_draws_is_refused_where_its_gradient_would_be_another_draws():
+    layers = gatedcells.Recurrent(Drops, 3, 4)
+    run = compiled_as(layers, "aot_eager")
+    x = torch.randn(6, 2, 3)
+    output, _ = run(x)
+    with pytest.raises(RuntimeError, match=r"Drops\.step draws random numbers"):
+        output.sum().backward()
+    layers.eval()
+    run(x)[0].sum().backward()
 
 
 def test_the_compiled_graph_does_not_grow_with_the_number_of_steps():
