@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.functional import layer_norm, linear
 
 EPS = 1e-5
@@ -125,10 +126,21 @@ class Variant(NamedTuple):
         """The LSTM's cell state as tanh reads it."""
         if self.cell_gain is None:
             return cell
-        return layer_norm(cell, cell.shape[-1:], self.cell_gain, self.cell_shift, EPS).to(cell.dtype)
+        return _norm(cell, self.cell_gain, self.cell_shift)
 
 
 PLAIN = Variant()
+
+
+def _norm(a: Tensor, gain: Tensor, shift: Tensor | None) -> Tensor:
+    """``gain ⊙ (a − mean a) / √(var a + 1e-5) + shift`` over the last axis, in the dtype of ``a``."""
+    if not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0:
+        return layer_norm(a, a.shape[-1:], gain, shift, EPS).to(a.dtype)
+    # up to torch 2.13 what forward mode makes of torch's own has wrong derivatives itself
+    wide = a.float() if a.element_size() < 4 else a
+    centred = wide - wide.mean(-1, keepdim=True)
+    found = gain * centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + EPS)
+    return (found if shift is None else found + shift).to(a.dtype)
 
 
 def project(
@@ -139,6 +151,6 @@ def project(
     if gain is None:
         return linear(x, weight, bias)
     parts = zip(linear(x, weight).split(list(groups), -1), gain.split(list(groups)), strict=True)
-    normed = [layer_norm(part, part.shape[-1:], g, None, EPS).to(part.dtype) for part, g in parts]
+    normed = [_norm(part, g, None) for part, g in parts]
     found = normed[0] if len(normed) == 1 else torch.cat(normed, dim=-1)
     return found if bias is None else found + bias

@@ -311,6 +311,23 @@ def test_variants_compile_export_map_and_differentiate(name):
     torch.testing.assert_close(slope, difference, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_a_normalised_layer_has_one_second_derivative_in_forward_and_in_reverse_mode(name):
+    layer = layer_of(name, layer_norm=True)
+    x = torch.randn(2, 1, I, dtype=torch.float64)
+
+    def loss(x):
+        return layer(x)[0].square().sum()
+
+    forward, reverse = torch.func.jacfwd, torch.func.jacrev
+    (d_x,) = torch.autograd.grad(loss(x.requires_grad_()), x, create_graph=True)
+    exact = torch.stack([torch.autograd.grad(d, x, retain_graph=True)[0] for d in d_x.flatten()])
+    for outer in (forward, reverse):
+        for inner in (forward, reverse):
+            found = outer(inner(loss))(x.detach()).reshape(exact.shape)
+            torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
