@@ -100,8 +100,8 @@ class Masked(NamedTuple):
         if resets is None:
             return None
         begun = resets.cumsum(0).gather(0, self.order)  # of each step, how many sequences began up to it
-        before = torch.cat((torch.zeros_like(begun[:1]), begun[:-1]))
-        return begun > before
+        first = torch.arange(begun.shape[0], device=begun.device) == 0
+        return begun > begun.roll(1, 0).masked_fill(first[:, None], 0)  # slices would tie an export to T > 2
 
     def back(self, output: Tensor) -> Tensor:
         """``[T, B, H]`` with each step at its own time."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import gatedcells
+from gatedcells.layers.rows import Masked
 from gatedcells.testing import assert_close_in_float64
 
 CELLS = (gatedcells.GRU, gatedcells.LSTM)
@@ -207,6 +208,22 @@ def test_lengths_compile_and_export_where_packing_cannot(backend):
             fullgraph=True,
             backend="eager",
         )(x, torch.tensor([4, 1]))
+
+
+class Rows(torch.nn.Module):
+    """What a layer makes of a mask and resets before it runs."""
+
+    def forward(self, mask, resets):
+        return Masked.of(mask).resets(resets)
+
+
+def test_a_mask_with_resets_is_exported_for_any_number_of_steps():
+    sizes = {0: torch.export.Dim("T"), 1: torch.export.Dim("B")}
+    given = (torch.rand(4, 3) < 0.6, torch.rand(4, 3) < 0.4)
+    program = torch.export.export(Rows(), given, dynamic_shapes=(sizes, sizes)).module()
+    for T, B in ((1, 1), (2, 3), (7, 2)):
+        given = (torch.rand(T, B) < 0.6, torch.rand(T, B) < 0.4)
+        assert torch.equal(program(*given), Rows()(*given))
 
 
 def test_no_steps_and_unbatched_input_take_lengths_too():
