@@ -11,6 +11,7 @@ from torch import Tensor
 from gatedcells.interop.arrays import from_numpy
 from gatedcells.interop.cells import stacked
 from gatedcells.interop.gate_order import ONNX_GRU, ONNX_LSTM, OURS, reorder
+from gatedcells.interop.onnx_graph import Graph
 from gatedcells.interop.weights import Direction, Layer, LossyConversion, Weights, kind_of, library
 
 _ORDERS = {"GRU": ONNX_GRU, "LSTM": ONNX_LSTM}
@@ -29,8 +30,8 @@ def load(
     """The layer of the GRU or LSTM operators in an ONNX model.
 
     Operators of which each reads what the one before it gives out are one layer with ``num_layers`` of them,
-    as `gatedcells.interop.onnx.export` and ``torch.onnx.export`` write them. What else is in the model is not
-    read.
+    as `gatedcells.interop.onnx.export` and ``torch.onnx.export`` write them. Weights may be constants or
+    computed from constants. What else is in the model is not read.
 
     Args:
         source: a path, or an ``onnx.ModelProto``.
@@ -42,8 +43,8 @@ def load(
     Raises:
         LossyConversion: other activations than sigmoid and tanh, a clip, coupled input and forget gates,
             peepholes, constant initial states other than zeros, or the reverse direction alone.
-        ValueError: no such operator, several that make no stack, weights that the model computes, no ONNX
-            file.
+        ValueError: no such operator, several that make no stack, weights that the model computes from its
+            inputs or that are of other shapes, no ONNX file.
         FileNotFoundError: no such file.
         TypeError: neither a path nor a model.
         ModuleNotFoundError: onnx is not installed.
@@ -52,11 +53,10 @@ def load(
     model = _read(onnx, Path(source)) if isinstance(source, (str, Path)) else source
     if not isinstance(model, onnx.ModelProto):
         raise TypeError(f"expected a path or an onnx.ModelProto, got {kind_of(model)}")
-    reader = _Reader(onnx, model.graph)
+    reader = _Reader(Graph(onnx, model))
     chosen = reader.choose(node)
-    layouts = {int(reader.option(one, "layout", 0)) for one in chosen}
     if batch_first is None:
-        batch_first = layouts == {1}
+        batch_first = all(map(reader.is_batch_first, chosen))
     rows = [reader.directions(one) for one in chosen]
     return stacked(rows, batch_first=batch_first, dropout=dropout)
 
@@ -70,14 +70,11 @@ def _read(onnx: Any, path: Path) -> Any:
 
 
 class _Reader:
-    """A graph, its constants by name and its nodes by what they give out."""
+    """The recurrent operators of a graph."""
 
-    def __init__(self, onnx: Any, graph: Any) -> None:
-        self._to_array = onnx.numpy_helper.to_array
-        self._get = onnx.helper.get_attribute_value
-        self._constants: dict[str, Any] = {one.name: one for one in graph.initializer}
-        self._from: dict[str, Any] = {output: one for one in graph.node for output in one.output if output}
-        self._recurrent: list[Any] = [one for one in graph.node if one.op_type in _ORDERS]
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._recurrent: list[Any] = [one for one in graph.nodes if one.op_type in _ORDERS]
 
     def choose(self, name: str | None) -> list[Any]:
         """The operators that are meant, from the first layer to the last."""
@@ -90,57 +87,36 @@ class _Reader:
         if not self._recurrent:
             raise ValueError("the model has no GRU or LSTM operator")
         for above, below in zip(self._recurrent[1:], self._recurrent[:-1], strict=True):
-            if not self._reads(above, below):
+            R = self._weight(below, 2)
+            assert R is not None
+            if not self._graph.reads(above, below, len(R), R.shape[-1]):
                 raise ValueError(
                     f"the model's operators {known} are not one stack: {above.name or above.output[0]!r}"
                     " does not read what the one before it gives out; choose one with node="
                 )
         return self._recurrent
 
-    def _reads(self, above: Any, below: Any) -> bool:
-        """Whether an operator's X is the other's Y, its directions side by side."""
-        found, steps = above.input[0], list[str]()
-        while (node := self._from.get(found)) is not None and node is not below:
-            if node.op_type == "Squeeze":
-                steps.append(f"squeeze {self._whole_numbers(node, 'axes')}")
-            elif node.op_type == "Transpose":
-                steps.append(f"transpose {list(self.option(node, 'perm', []))}")
-            elif node.op_type == "Reshape":
-                steps.append(f"reshape {self._whole_numbers(node, 'shape')[:2]}")
-            elif node.op_type not in ("Identity", "Dropout"):
-                return False
-            found = node.input[0]
-        if node is not below or found != below.output[0]:
-            return False
-        return steps in (["squeeze [1]"], ["reshape [0, 0]", "transpose [0, 2, 1, 3]"])
-
-    def _whole_numbers(self, node: Any, option: str) -> list[int]:
-        """Axes or a shape: an attribute of old operators, an input of new ones."""
-        if len(node.input) > 1:
-            found = self._constant(node.input[1])
-            return [] if found is None else [int(number) for number in found.flatten()]
-        return list(self.option(node, option, []))
-
-    def option(self, node: Any, name: str, default: Any) -> Any:
-        """An attribute of a node."""
-        return next((self._get(one) for one in node.attribute if one.name == name), default)
+    def is_batch_first(self, node: Any) -> bool:
+        """The operator's ``layout``."""
+        return bool(self._graph.option(node, "layout", 0))
 
     def directions(self, node: Any) -> list[Weights]:
         """Each direction of an operator, with its convention."""
         cell = node.op_type
-        direction = self.option(node, "direction", b"forward").decode()
+        direction = self._graph.option(node, "direction", b"forward").decode()
         if direction == "reverse":
             raise LossyConversion(
-                f"{self._called(node)} runs in reverse alone; here a reverse direction stands beside a"
-                " forward one"
+                f"{_called(node)} runs in reverse alone; here a reverse direction stands beside a forward one"
             )
-        self._refuse(node, cell, 2 if direction == "bidirectional" else 1)
+        D = 2 if direction == "bidirectional" else 1
+        self._refuse(node, cell, D)
         source, target = _ORDERS[cell], OURS[cell]
         W, R, B = (self._weight(node, k) for k in (1, 2, _B))
         assert W is not None
         assert R is not None
+        _check_shapes(node, D, len(target.gates), W, R, B)
         biases: Sequence[Any] = [(None, None)] * len(W) if B is None else [one.chunk(2) for one in B]
-        reset_after = cell == "LSTM" or bool(self.option(node, "linear_before_reset", 0))
+        reset_after = cell == "LSTM" or bool(self._graph.option(node, "linear_before_reset", 0))
         return [
             Weights(
                 cell,
@@ -156,46 +132,44 @@ class _Reader:
 
     def _refuse(self, node: Any, cell: str, D: int) -> None:
         """Raise LossyConversion for what our cells do not do."""
-        activations = [name.decode().lower() for name in self.option(node, "activations", [])]
+        option = self._graph.option
+        activations = [name.decode().lower() for name in option(node, "activations", [])]
         if activations not in ([], _ACTIVATIONS[cell] * D):
             raise LossyConversion(
-                f"{self._called(node)} has the activations {activations}; ours are {_ACTIVATIONS[cell]}"
+                f"{_called(node)} has the activations {activations}; ours are {_ACTIVATIONS[cell]}"
             )
-        if self.option(node, "clip", 0.0):
-            raise LossyConversion(f"{self._called(node)} clips its gates' pre-activations; ours do not")
-        if self.option(node, "input_forget", 0):
-            raise LossyConversion(f"{self._called(node)} couples input and forget gate; ours are two gates")
+        if option(node, "clip", 0.0):
+            raise LossyConversion(f"{_called(node)} clips its gates' pre-activations; ours do not")
+        if option(node, "input_forget", 0):
+            raise LossyConversion(f"{_called(node)} couples input and forget gate; ours are two gates")
         for k, what in ((_H_0, "initial_h"), (_C_0, "initial_c"), (_PEEPHOLES, "peepholes")):
             name = node.input[k] if len(node.input) > k else ""
-            found = self._constant(name) if name else None
-            if found is not None and found.any():
+            if name and self._graph.is_fixed(name):
                 raise LossyConversion(
-                    f"{self._called(node)} has constant {what} other than zeros; a layer has none"
+                    f"{_called(node)} has constant {what} other than zeros; a layer has none"
                 )
-            if name and found is None and k == _PEEPHOLES:
-                raise LossyConversion(f"{self._called(node)} has peepholes; ours has none")
+            if name and k == _PEEPHOLES and self._graph.constant(name) is None:
+                raise LossyConversion(f"{_called(node)} has peepholes; ours has none")
 
     def _weight(self, node: Any, k: int) -> Tensor | None:
         if len(node.input) <= k or not node.input[k]:
             return None
-        found = self._constant(node.input[k])
+        found = self._graph.constant(node.input[k])
         if found is None:
             raise ValueError(
-                f"{self._called(node)}: its weight {node.input[k]!r} is computed by the model, no constant"
+                f"{_called(node)}: its weight {node.input[k]!r} is computed by the model, no constant"
             )
         return from_numpy(found)
 
-    def _constant(self, name: str) -> Any:
-        """A constant as an array, or None for something computed."""
-        if name in self._constants:
-            return self._to_array(self._constants[name])
-        node = self._from.get(name)
-        if node is not None and node.op_type == "Identity":
-            return self._constant(node.input[0])
-        if node is not None and node.op_type == "Constant":
-            value = self.option(node, "value", None)
-            return None if value is None else self._to_array(value)
-        return None
 
-    def _called(self, node: Any) -> str:
-        return f"the {node.op_type} operator {node.name or node.output[0]!r}"
+def _check_shapes(node: Any, D: int, G: int, W: Tensor, R: Tensor, B: Tensor | None) -> None:
+    """Raise ValueError unless an operator's weights are of its directions and fit together."""
+    given = [list(one.shape) for one in (W, R, B) if one is not None]
+    I, H = W.shape[-1], R.shape[-1]
+    expected = [[D, G * H, I], [D, G * H, H], [D, 2 * G * H]][: len(given)]
+    if given != expected:
+        raise ValueError(f"{_called(node)}: expected W, R and B of the shapes {expected}, got {given}")
+
+
+def _called(node: Any) -> str:
+    return f"the {node.op_type} operator {node.name or node.output[0]!r}"
