@@ -40,8 +40,8 @@ class Swapped(NamedTuple):
     Attributes:
         names: every name that the model has for it.
         what: its class and settings, as it prints itself.
-        backend: who computes it now, None if nobody here can or if it is torch's again.
-        explanation: `explain_backend`'s lines for it, empty if it is torch's again.
+        backend: who computes it now, None if nobody here can, if it is torch's again or has no weights yet.
+        explanation: `explain_backend`'s lines for it, empty if it is torch's again or has no weights yet.
     """
 
     names: tuple[str, ...]
@@ -288,7 +288,11 @@ def _described(module: nn.Module) -> str:
 
 def _explained(module: nn.Module, names: tuple[str, ...]) -> Swapped:
     # by its name: a weight that was frozen as a buffer is no parameter
-    weight: Any = getattr(module, "weight_ih_l0" if isinstance(module, RecurrentLayer) else "weight_ih")
+    name = "weight_ih_l0" if isinstance(module, RecurrentLayer) else "weight_ih"
+    # what computes a weight before each call may not have done so yet
+    weight: Any = getattr(module, name, next(module.parameters(), None))
+    if weight is None:
+        return Swapped(names, _described(module), None, "")
     size: Any = module.input_size
     example = weight.new_empty((1, 1, size) if isinstance(module, RecurrentLayer) else (1, size))
     explanation = explain_backend(module, example)

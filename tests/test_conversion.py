@@ -427,3 +427,41 @@ def test_weights_that_were_frozen_as_buffers_go_along(name):
     assert type(model.frozen) is getattr(gatedcells, name)
     assert type(model.other) is gatedcells.GRU
     torch.testing.assert_close(model.frozen(x), expected)
+
+
+class WeightDrop(nn.Module):
+    """As awd-lstm has it: weights are computed before each call, and are not there before the first."""
+
+    def __init__(self, inner, names):
+        super().__init__()
+        self.inner, self.names = inner, names
+        inner.flatten_parameters = lambda: None
+        for name in names:
+            self.register_parameter(f"{name}_raw", nn.Parameter(inner._parameters.pop(name).detach()))
+
+    def forward(self, x):
+        for name in self.names:
+            raw = getattr(self, f"{name}_raw")
+            setattr(self.inner, name, nn.functional.dropout(raw, 0.5, self.training))
+        return self.inner(x)[0]
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize(
+    "names",
+    [["weight_ih_l0", "weight_hh_l0"], [f"{w}_{d}_l0" for w in ("weight", "bias") for d in ("ih", "hh")]],
+)
+def test_weights_that_are_not_there_before_the_first_call_are_those_of_the_call(kind, names):
+    def trained(change):
+        torch.manual_seed(0)
+        model = nn.ModuleList([WeightDrop(kind(3, 4, dtype=torch.float64), names), nn.GRUCell(3, 4)])
+        change(model)
+        return model, loss_and_gradients(model[0], torch.randn(5, 2, 3, dtype=torch.float64))
+
+    told = []
+    model, found = trained(lambda model: convert(model, report=told.append))
+    assert [str(row).split("(")[0] for row in told[0].swapped] == [kind.__name__, "GRUCell"]
+    for ours, theirs in zip(found, trained(lambda _: None)[1], strict=True):
+        assert_close_in_float64(ours, theirs)
+    revert(model, report=None)
+    assert type(model[0].inner) is kind

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from gatedcells.cells import GRUCell, LSTMCell
 from gatedcells.interop.weights import AnyLayer, Cell, Layer, Weights, kind_of
 
@@ -37,7 +39,7 @@ def layer_of(
         TypeError: something that is no `gatedcells.GRUCell` or `LSTMCell`.
         ValueError: the cells do not make one layer.
     """
-    rows: Sequence[Sequence[Cell]] = [[cells]] if isinstance(cells, (GRUCell, LSTMCell)) else cells
+    rows: Sequence[Sequence[Cell]] = [[cells]] if isinstance(cells, nn.Module) else cells
     flat: list[object] = [cell for row in rows for cell in row]
     for cell in flat:
         if not isinstance(cell, (GRUCell, LSTMCell)):

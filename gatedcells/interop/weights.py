@@ -13,6 +13,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from gatedcells.cells import GRUCell, LSTMCell
 from gatedcells.interop.gate_order import OURS, GateOrder, join, split
@@ -24,6 +27,10 @@ Cell: TypeAlias = GRUCell | LSTMCell
 # what goes out may be torch's as well
 AnyLayer: TypeAlias = GRU | LSTM | nn.GRU | nn.LSTM
 AnyCell: TypeAlias = GRUCell | LSTMCell | nn.GRUCell | nn.LSTMCell
+
+_FORWARDS = [
+    kind.forward for kind in (GRU, LSTM, GRUCell, LSTMCell, nn.GRU, nn.LSTM, nn.GRUCell, nn.LSTMCell)
+]
 
 
 class LossyConversion(ValueError):
@@ -61,12 +68,13 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, module: nn.Module) -> Weights:
-        """Read off one of ours or of torch's, detached; parametrized weights as they are computed now.
+        """Read off one of ours or of torch's, detached; weights that something computes (parametrizations,
+        pruning) as the next call would have them.
 
         Raises:
             TypeError: it is neither.
             LossyConversion: in evaluation it computes something beyond the plain cell, it learnt its initial
-                states, has a gate hook or computes in bfloat16.
+                states, has a gate hook, computes in bfloat16 or has a forward of its own.
         """
         if isinstance(module, RecurrentLayer):
             inference = module.options._replace(
@@ -84,6 +92,10 @@ class Weights(NamedTuple):
             cell, suffixes = "LSTM" if isinstance(module, (nn.LSTMCell, LSTMCell)) else "GRU", (("",),)
         else:
             raise TypeError(f"expected a GRU, LSTM, GRUCell or LSTMCell, got {kind_of(module)}")
+        if "forward" in vars(module) or type(module).forward not in _FORWARDS:
+            raise LossyConversion(
+                f"{kind_of(module)} has a forward of its own, which no exchange takes along"
+            )
         layers = tuple(tuple(_direction(module, suffix) for suffix in directions) for directions in suffixes)
         return cls(cell, layers, bool(getattr(module, "reset_after", True)))
 
@@ -172,7 +184,7 @@ class Weights(NamedTuple):
         """A module of one of the classes of `of` with these weights.
 
         Raises:
-            ValueError, RuntimeError: the weights do not fit together.
+            ValueError: the weights do not fit together.
         """
         first = self.first
         options |= {"bias": first.bias_ih is not None, "device": "meta", "dtype": first.weight_ih.dtype}
@@ -192,6 +204,12 @@ class Weights(NamedTuple):
         }
         make: Any = kind
         module = make(self.input_size, self.hidden_size, **options).to_empty(device=first.weight_ih.device)
+        expected, given = ({n: list(t.shape) for n, t in one.items()} for one in (module.state_dict(), state))
+        if given != expected:
+            wrong = {name: expected.get(name) for name in given if given[name] != expected.get(name)}
+            wanted = wrong or {name: expected[name] for name in expected.keys() - given.keys()}
+            found = {name: given.get(name) for name in wanted}
+            raise ValueError(f"the weights do not fit together: expected shapes {wanted}, got {found}")
         module.load_state_dict(state)
         return module
 
@@ -210,8 +228,20 @@ def _suffixes(L: int, bidirectional: bool) -> tuple[tuple[str, ...], ...]:
 
 
 def _direction(module: nn.Module, suffix: str) -> Direction:
-    found: dict[str, Any] = {name: getattr(module, name + suffix, None) for name in Direction._fields}
+    found: dict[str, Any] = {name: _now(module, name + suffix) for name in Direction._fields}
     return Direction(**{name: tensor.detach() for name, tensor in found.items() if tensor is not None})
+
+
+def _now(module: nn.Module, name: str) -> Tensor | None:
+    """A weight as the next call would compute it: what a hook makes before a call is that of the last one."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
+            return hook.apply_mask(module)
+        if isinstance(hook, WeightNorm) and hook.name == name:
+            return hook.compute_weight(module)
+        if isinstance(hook, SpectralNorm) and hook.name == name:
+            return hook.compute_weight(module, do_power_iteration=False)
+    return getattr(module, name, None)
 
 
 def _cast(direction: Direction, dtype: torch.dtype) -> Direction:

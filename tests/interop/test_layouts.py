@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch import nn
+from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 
 import gatedcells
@@ -315,3 +316,57 @@ def test_a_forward_replaced_on_the_object_is_refused():
     theirs.forward = lambda x: x
     with pytest.raises(TypeError, match="with a forward of its own"):
         interop.torch_nn.from_module(theirs)
+
+
+def once_normalised(layer):
+    with pytest.warns(FutureWarning, match="deprecated"):
+        return nn.utils.weight_norm(layer, "weight_hh_l0")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        once_normalised,
+        lambda layer: nn.utils.spectral_norm(layer.eval(), "weight_hh_l0"),
+        lambda layer: prune.l1_unstructured(layer, "weight_hh_l0", amount=0.5),
+    ],
+    ids=["weight_norm", "spectral_norm", "pruned"],
+)
+def test_weights_that_a_hook_makes_are_those_of_the_next_call(how):
+    """After an optimizer's step: what lies at weight_hh_l0 is what the last call made there."""
+    layer, x = how(gatedcells.GRU(3, 4, dtype=torch.float64)), torch.randn(5, 2, 3, dtype=torch.float64)
+    layer(x)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.1 * torch.rand_like(parameter))
+    gone = interop.torch_nn.to_module(layer)
+    assert_close_in_float64(gone(x)[0], layer(x)[0])
+    assert_close_in_float64(interop.torch_nn.from_module(gone).weight_hh_l0, layer.weight_hh_l0)
+
+
+@pytest.mark.parametrize("base", [nn.GRU, gatedcells.GRU])
+def test_a_forward_of_a_subclass_is_not_lost(base):
+    class Mine(base):
+        def forward(self, x):
+            return super().forward(2 * x)
+
+    replaced = base(3, 4)
+    replaced.forward = lambda x: x
+    for layer in (Mine(3, 4), replaced):
+        for exchange in (interop.cudnn.to_packed, interop.haste.to_state_dict, interop.cells_of):
+            with pytest.raises(LossyConversion, match="(GRU|Mine) has a forward of its own"):
+                exchange(layer)
+    interop.cells_of(type("Named", (base,), {})(3, 4))
+
+
+def test_what_does_not_fit_together_is_told_by_name():
+    state = gatedcells.LSTM(3, 4, num_layers=2).state_dict()
+    state["weight_ih_l1"] = torch.ones(16, 5)
+    with pytest.raises(ValueError, match=r"fit together: expected shapes \{'weight_ih_l1': \[16, 4\]\}, got"):
+        interop.torch_nn.from_state_dict(state)
+    del state["bias_ih_l1"], state["bias_hh_l1"]
+    state["weight_ih_l1"] = torch.ones(16, 4)
+    with pytest.raises(ValueError, match=r"bias_ih_l1': \[16\].*got .*'bias_ih_l1': None"):
+        interop.torch_nn.from_state_dict(state)
+    with pytest.raises(TypeError, match=r"expected gatedcells\.GRUCell or LSTMCell, got torch.*GRUCell"):
+        interop.layer_of(nn.GRUCell(3, 4))
