@@ -167,7 +167,8 @@ def from_nnx(cell: Any) -> Cell:
 
     Raises:
         TypeError: another class.
-        LossyConversion: other activations than sigmoid and tanh.
+        LossyConversion: other activations than sigmoid and tanh, or a computation in another precision than
+            the weights'.
         ModuleNotFoundError: flax is not installed.
     """
     nnx = library("flax.nnx")
@@ -178,6 +179,14 @@ def from_nnx(cell: Any) -> Cell:
         if given is not ours:
             name = getattr(given, "__name__", given)
             raise LossyConversion(f"this cell has the activation {name}; ours are sigmoid and tanh")
+    computes, holds = (
+        library("numpy").dtype(one or cell.param_dtype) for one in (cell.dtype, cell.param_dtype)
+    )
+    if computes != holds:
+        raise LossyConversion(
+            f"this cell computes in {computes} with weights in {holds}; ours computes in the precision of its"
+            " weights"
+        )
     kind = kinds[type(cell)]
     if type(cell) is nnx.LSTMCell:
         names = {x: "if_" if x == "if" else x for x in _names(kind)}

@@ -143,7 +143,10 @@ def _read(keras: Any, cell: Any, kind: str) -> Weights:
             raise LossyConversion(f"this layer has {name}={called}; ours is {ours.__name__}")
     for name in ("dropout", "recurrent_dropout"):
         if getattr(cell, name):
-            raise LossyConversion(f"this layer has {name}={getattr(cell, name)}, which ours does not know")
+            raise LossyConversion(
+                f"this layer has {name}={getattr(cell, name)}, which ours does not know; inference does"
+                f" without: for that alone set {name} of its cell to 0 before"
+            )
     policy = cell.dtype_policy
     if policy.compute_dtype != policy.variable_dtype:
         raise LossyConversion(

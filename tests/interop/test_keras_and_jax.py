@@ -250,6 +250,20 @@ def test_what_ours_do_not_compute_is_refused(layer, message):
         interop.keras.from_layer(built(layer()))
 
 
+def test_a_keras_layer_without_its_dropouts_is_for_inference():
+    layer = built(
+        keras.layers.Bidirectional(LSTM(4, dropout=0.1, recurrent_dropout=0.2, return_sequences=True))
+    )
+    with pytest.raises(LossyConversion, match="for that alone set dropout of its cell to 0 before"):
+        interop.keras.from_layer(layer)
+    x = torch.randn(2, 5, 3)
+    theirs = layer(x, training=False)
+    for one in (layer.forward_layer, layer.backward_layer):
+        one.cell.dropout = one.cell.recurrent_dropout = 0
+    ours = interop.keras.from_layer(layer)
+    torch.testing.assert_close(ours(x)[0], theirs)
+
+
 def test_other_objects_of_keras_are_refused_in_words():
     with pytest.raises(ValueError, match="this Keras GRU has no weights yet: call it, or its build, first"):
         interop.keras.from_layer(GRU(4))
@@ -410,6 +424,10 @@ def test_other_cells_of_flax_are_refused():
     relu = nnx.eval_shape(lambda: nnx.GRUCell(3, 4, activation_fn=nnx.relu, rngs=nnx.Rngs(0)))
     with pytest.raises(LossyConversion, match="has the activation relu; ours are sigmoid and tanh"):
         interop.flax.from_nnx(relu)
+    for kind in (nnx.GRUCell, nnx.LSTMCell, nnx.OptimizedLSTMCell):
+        low = nnx.eval_shape(lambda kind=kind: kind(3, 4, dtype=jax.numpy.bfloat16, rngs=nnx.Rngs(0)))
+        with pytest.raises(LossyConversion, match="computes in bfloat16 with weights in float32; ours"):
+            interop.flax.from_nnx(low)
     with pytest.raises(TypeError, match="got .*SimpleCell"):
         interop.flax.from_nnx(nnx.eval_shape(lambda: nnx.SimpleCell(3, 4, rngs=nnx.Rngs(0))))
 
