@@ -30,6 +30,7 @@ _OURS: dict[type[nn.Module], type[nn.Module]] = {
 }  # fmt: skip
 _TORCHS = {ours: theirs for theirs, ours in _OURS.items()}
 _BEYOND = re.compile(r"(norm_\w+|peephole\w*|h_0|c_0)")
+_COMPUTED = re.compile(r"(parametrizations\.)?(weight|bias)_(ih|hh|hr)\w*(_orig|_g|_v|\.original\d*)")
 _NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d+)(_reverse)?)?")
 
 
@@ -92,12 +93,17 @@ def from_state_dict(
             them.
 
     Raises:
-        ValueError: the names or shapes are not those of a GRU or LSTM.
+        ValueError: the names or shapes are not those of a GRU or LSTM, or weights are pruned or parametrized.
         LossyConversion: there are parameters beyond those of the plain cell.
     """
     own = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
     if beyond := [name for name in own if _BEYOND.fullmatch(name)]:
         raise LossyConversion(f"a plain GRU or LSTM has no {', '.join(beyond[:8])}, as this one has")
+    if computed := [name for name in own if _COMPUTED.fullmatch(name)]:
+        raise ValueError(
+            f"weights are computed from {', '.join(computed[:8])}: make the pruning or parametrization"
+            " permanent before state_dict(), or give the module itself to from_module"
+        )
     rows: dict[tuple[int, bool], dict[str, Tensor]] = {}
     is_layer: set[bool] = set()
     for name, tensor in state.items():

@@ -370,3 +370,14 @@ def test_what_does_not_fit_together_is_told_by_name():
         interop.torch_nn.from_state_dict(state)
     with pytest.raises(TypeError, match=r"expected gatedcells\.GRUCell or LSTMCell, got torch.*GRUCell"):
         interop.layer_of(nn.GRUCell(3, 4))
+
+
+@pytest.mark.parametrize("how", [prune.identity, weight_norm], ids=["pruned", "weight_norm"])
+@pytest.mark.parametrize("kind", ["weight", "bias"])
+def test_a_checkpoint_of_weights_that_something_computes_is_refused(how, kind):
+    """Without either bias it was read as a layer without biases."""
+    layer = nn.LSTM(3, 4)
+    for half in ("ih", "hh"):
+        how(layer, f"{kind}_{half}_l0")
+    with pytest.raises(ValueError, match=f"weights are computed from .*{kind}_ih_l0"):
+        interop.torch_nn.from_state_dict(layer.state_dict())
