@@ -17,7 +17,8 @@ def written_beside(path: Path) -> Generator[Path]:
     Raises:
         OSError: the folder or the file cannot be written.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    # /dev/stdout may lead to a file, which the shell has open and would not see replaced
+    if path.exists() and not path.is_dir() and (not path.is_file() or path.parent.resolve() == Path("/dev")):
         yield path
         return
     path = path.resolve() if path.is_symlink() else path

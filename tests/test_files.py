@@ -1,6 +1,7 @@
 """What a file is written to: a new one that takes the name, or what is no file as it is."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -19,17 +20,34 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_what_is_no_file_is_written_to_and_nothing_takes_its_name(tmp_path):
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_file_is_written_to_and_nothing_takes_its_name(linked, tmp_path):
     """As /dev/stdout and /dev/null are, which a file would replace for everybody where root writes it."""
     os.mkfifo(tmp_path / "pipe")
+    out = tmp_path / "pipe"
+    if linked:  # as /dev/stdout is
+        out = tmp_path / "stdout"
+        out.symlink_to("pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        with written_beside(tmp_path / "pipe") as path:
+        with written_beside(out) as path:
             path.write_text("through it")
         assert (tmp_path / "pipe").is_fifo()
+        assert out.is_symlink() == linked
         assert os.read(reader, 100) == b"through it"
     finally:
         os.close(reader)
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no devices here")
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/stdout"])
+def test_a_device_is_written_to_as_it_is(device, monkeypatch):
+    def replaced(*_):
+        raise AssertionError(f"{device} was to be replaced")
+
+    monkeypatch.setattr(os, "replace", replaced)
+    with written_beside(Path(device)) as path:
+        assert path == Path(device)
 
 
 def test_a_folder_is_refused_and_nothing_is_left_beside_it(tmp_path):

@@ -1,5 +1,7 @@
 """How the commands speak: a console, and one line for what a user can mend."""
 
+import io
+import sys
 from typing import Any, NoReturn
 
 import click
@@ -29,7 +31,10 @@ def one_process(command: str) -> None:
 
 
 def guarded(function: Any, *arguments: Any) -> None:
-    """Run, and turn bad input into one line and exit status 2."""
+    """Run, and turn bad input into one line and exit status 2. What stdout's encoding does not have is
+    printed as a question mark."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         function(*arguments)
     except ForecastError as error:

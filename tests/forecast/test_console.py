@@ -1,0 +1,42 @@
+"""Where a command's words and files go: terminals of any encoding."""
+
+import io
+import os
+import sys
+
+import pytest
+
+from gatedcells.forecast.console import guarded, plain_console
+from gatedcells.forecast.report import score_table
+
+
+def of_encoding(name, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=name))
+    return written
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "iso8859-15"])
+def test_what_a_terminal_cannot_show_is_a_question_mark_and_no_end_of_a_run(encoding, monkeypatch):
+    written = of_encoding(encoding, monkeypatch)
+    guarded(lambda: plain_console().print("hours ≤ 0, of 東京"))
+    sys.stdout.flush()
+    assert written.getvalue().decode(encoding) == "hours ? 0, of ??\n"
+
+
+def test_the_tables_of_a_run_are_printed_in_ascii_too(monkeypatch):
+    written = of_encoding("ascii", monkeypatch)
+
+    def show():
+        plain_console().print(score_table([], "Forecasting the next hour", pjm=False))
+
+    guarded(show)
+    sys.stdout.flush()
+    assert "sMAPE: 100/n ? |F?A|" in " ".join(written.getvalue().decode().split())
+
+
+def test_a_name_that_is_no_text_is_printed_as_far_as_it_is(monkeypatch):
+    written = of_encoding("utf-8", monkeypatch)
+    guarded(lambda: plain_console().print("Run folder: " + os.fsdecode(b"run\xff")))
+    sys.stdout.flush()
+    assert written.getvalue() == b"Run folder: run?\n"
