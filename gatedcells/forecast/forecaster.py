@@ -15,6 +15,7 @@ from rich.console import Console
 
 from gatedcells.forecast import forecaster_files, forecaster_parameters
 from gatedcells.forecast.answers import forecast_frame
+from gatedcells.forecast.cells import in_float32
 from gatedcells.forecast.continuing import warn_of_short
 from gatedcells.forecast.direct import DirectRecipe
 from gatedcells.forecast.distributed import share
@@ -173,7 +174,7 @@ class Forecaster:
     ) -> None:  # fmt: skip
         self.checked()
         console = console or Console(quiet=not self.verbose)
-        with threads_set(self.threads):
+        with threads_set(self.threads), in_float32():
             try:
                 fitted = fit_store(
                     store, grid, self._recipe(grid, usual), fit_of(self.get_params()), console,
@@ -295,7 +296,8 @@ class Forecaster:
         Raises:
             ForecastError: it is something else, or its files do not fit together.
         """
-        content = forecaster_files.read(Path(folder), _DEFAULTS)
+        with in_float32():
+            content = forecaster_files.read(Path(folder), _DEFAULTS)
         made = cls(**content.parameters)
         made.model_, made._context = content.model, content.context
         made._take(content.names, content.style, content.report)

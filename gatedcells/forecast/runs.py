@@ -26,7 +26,7 @@ import torch
 
 from gatedcells.forecast.article import ArticleForecaster, ArticleRecipe
 from gatedcells.forecast.bitcoin import BitcoinRecipe, PriceForecaster
-from gatedcells.forecast.cells import CELLS
+from gatedcells.forecast.cells import CELLS, in_float32
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import FastForecaster
 from gatedcells.forecast.fast_recipe import BestRecipe, FastRecipe
@@ -241,7 +241,10 @@ class RunFolder:
         make, scale_type = _MAKERS[config.recipe_name]
         try:
             scales = {str(name): scale_type(**_scale_fields(value)) for name, value in content.items()}
-            with torch.device("meta"):  # no memory for what settings claim before the weights bear it out
+            with (
+                in_float32(),
+                torch.device("meta"),
+            ):  # no memory for what settings claim before the weights bear it out
                 forecaster = make(config.recipe_for(cell), scales)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ForecastError(f"{path}: not the scales of a {config.recipe_name} run ({error})") from error

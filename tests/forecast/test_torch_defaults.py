@@ -1,0 +1,45 @@
+"""A program's own defaults of torch are none of a forecaster's: it computes in float32, on the CPU."""
+
+import pytest
+import torch
+
+from gatedcells.forecast import Forecaster
+from tests.support.own_series import made_up, small
+
+
+@pytest.fixture
+def given_back():
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+@pytest.mark.usefixtures("given_back")
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: torch.set_default_dtype(torch.float64), id="float64"),
+        pytest.param(lambda: torch.set_default_device("meta"), id="device"),
+    ],
+)
+def test_fit_predict_save_and_load_are_the_same_under_any_defaults(make, tmp_path):
+    frame = made_up()
+    forecaster = small().fit(frame)
+    expected, found = forecaster.predict(), forecaster.cross_validation(frame)
+    before = small().fit(frame).save(tmp_path / "before")
+    make()
+    defaults = torch.get_default_dtype(), torch.get_default_device()
+    again = small().fit(frame)
+    assert again.predict().equals(expected)
+    assert again.cross_validation(frame).equals(found)
+    for folder in (before, again.save(tmp_path / "again")):
+        assert Forecaster.load(folder).predict().equals(expected)
+    assert (torch.get_default_dtype(), torch.get_default_device()) == defaults
+
+
+@pytest.mark.usefixtures("given_back")
+def test_what_a_failed_fit_leaves_are_the_defaults_of_before():
+    torch.set_default_dtype(torch.float64)
+    with pytest.raises(Exception, match="expected more than the horizon"):
+        small(horizon=200).fit(made_up())
+    assert torch.get_default_dtype() == torch.float64
