@@ -1,5 +1,6 @@
 """Columns of a frame: numbers, names of series, and what says something of them."""
 
+from numbers import Integral
 from typing import Any
 
 import narwhals as nw
@@ -58,16 +59,19 @@ def ids_of(column: Any, name: str) -> tuple[tuple[Any, ...], IntArray]:
     Raises:
         ForecastError: a cell is neither text nor a whole number.
     """
-    whole = column.dtype.is_integer()
     cells = column.to_list()
     codes, found = pd.factorize(np.asarray(cells, dtype=object))
-    wrong = codes < 0
-    if not whole and not wrong.any():
-        wrong = ~np.array([isinstance(one, str) for one in found])[codes]
+    wrong, whole = codes < 0, False
+    if not wrong.any():
+        # numbers may lie among other objects, as the names of columns that were melted
+        numbers = [not isinstance(one, bool) and isinstance(one, Integral) for one in found]
+        whole = all(numbers)
+        wrong = ~np.array([whole or isinstance(one, str) for one in found])[codes]
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ForecastError(
-            f"row {row} of the frame: {name} is {shown(cells[row])}; expected text, or whole numbers"
+            f"row {row} of the frame: {name} is {shown(cells[row])}; expected text in all rows, or whole"
+            " numbers in all"
         )
     ids = [int(one) for one in found] if whole else [str(one) for one in found]
     order = sorted(range(len(ids)), key=lambda at: ids[at])

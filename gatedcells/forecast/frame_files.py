@@ -1,10 +1,13 @@
 """Files that hold a frame: CSV and Parquet."""
 
 import re
+import zlib
 from collections import Counter
 from collections.abc import Sequence
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import pandas as pd
 
@@ -43,7 +46,7 @@ def read_frame_file(
         raise ForecastError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from error
     except UnicodeDecodeError as error:
         raise ForecastError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, zlib.error, BadZipFile, LZMAError) as error:
         kind = "Parquet file" if path.suffix.lower() in PARQUET else "CSV table"
         raise ForecastError(f"{path}: not a {kind}: {' '.join(str(error).split())}") from error
 

@@ -27,12 +27,24 @@ def read(path, text, **names):
 
 def test_columns_called_by_whole_numbers_are_the_series_of_a_long_frame():
     wide = wide_of()
-    long = wide.reset_index().melt("ds", var_name="unique_id", value_name="y").astype({"unique_id": "int64"})
-    for frame in (wide, wide.reset_index()):
+    melted = wide.reset_index().melt("ds", var_name="unique_id", value_name="y")
+    long = melted.astype({"unique_id": "int64"})
+    assert melted.unique_id.dtype == object
+    for frame in (wide, wide.reset_index(), melted, melted.astype({"unique_id": "category"})):
         rows = read_frame(frame, Names())
         assert (rows.ids, {type(one) for one in rows.ids}) == ((7, 101), {int})
         np.testing.assert_array_equal(rows.y, np.concatenate([wide[7], wide[101]]))
         pd.testing.assert_frame_equal(small().fit(frame).predict(), small().fit(long).predict())
+
+
+@pytest.mark.parametrize("names", [("a", 7), (7, "a"), (1, 2.5), (True, False)])
+def test_series_called_partly_by_text_and_partly_by_numbers_are_refused_with_the_row(names):
+    frame = made_up((90, 90))
+    frame["unique_id"] = frame.unique_id.map(dict(zip("ab", names, strict=True))).astype(object)
+    with pytest.raises(
+        ForecastError, match=r"unique_id is '\S+'; expected text in all rows, or"
+    ):
+        small().fit(frame)
 
 
 @pytest.mark.parametrize("names", [("a", 7), (1.5, 2.5), (True, False), (("a", 1), ("b", 2))])

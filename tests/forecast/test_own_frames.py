@@ -283,7 +283,7 @@ REFUSED = {
                         "'a': 20 rows span .* steps of h"),
     "one stamp": (lambda: GOOD.iloc[:1], "no series has two stamps: give the frequency"),
     "a series without a name": (lambda: GOOD.assign(unique_id=["a"] * 19 + [None]), "row 19 .*unique_id is"),
-    "names with a point": (lambda: GOOD.assign(unique_id=1.5), "expected text, or whole numbers"),
+    "names with a point": (lambda: GOOD.assign(unique_id=1.5), "expected text in all rows, or whole numbers"),
 }  # fmt: skip
 
 

@@ -1,5 +1,9 @@
 """Whatever is done to a load file, reading it gives a series or an error in our own words."""
 
+import bz2
+import gzip
+import lzma
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +11,8 @@ from hypothesis import strategies as st
 
 from gatedcells.forecast.data import Clock, read_file
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.frames import Names, read_frame
+from tests.support.own_series import made_up
 
 LINES = [f"2018-03-{10 + h // 24:02d} {h % 24:02d}:00:00,{1000 + 7 * h}.0" for h in range(60)]
 FILE = ("\n".join(["Datetime,AEP_MW", *LINES]) + "\n").encode()
@@ -104,3 +110,18 @@ def test_pieces_of_the_real_files_are_read_or_refused(data_root, tmp_path):
                 series = read(content, tmp_path / "piece.csv")
                 if series is not None:
                     makes_sense(series)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]
+)
+@pytest.mark.parametrize("kept", [slice(0, 60), slice(5, None), slice(0, -20)])
+def test_a_packed_frame_that_is_not_whole_is_refused_in_a_line(suffix, pack, kept, tmp_path):
+    path = tmp_path / f"sales.csv.{suffix}"
+    text = made_up().to_csv(index=False).encode()
+    path.write_bytes(pack(text))
+    assert len(read_frame(path, Names()).y) == 160
+    path.write_bytes(pack(text)[kept])
+    with pytest.raises(ForecastError, match=rf"sales\.csv\.{suffix}: not a CSV table: ") as refused:
+        read_frame(path, Names())
+    assert "\n" not in str(refused.value)
