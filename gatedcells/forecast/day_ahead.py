@@ -14,7 +14,14 @@ from gatedcells.forecast.conformal import level_pairs
 from gatedcells.forecast.data import FloatArray, IntArray
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.grid import HOUR_S, Grid
-from gatedcells.forecast.metrics import coverage, defined, naive_mae, pinball_loss, score_by_step
+from gatedcells.forecast.metrics import (
+    coverage,
+    defined,
+    mean_defined,
+    naive_mae,
+    pinball_loss,
+    score_by_step,
+)
 from gatedcells.forecast.panel import Panel
 from gatedcells.forecast.panel_inputs import PanelInputs
 from gatedcells.forecast.panel_model import PanelModel
@@ -201,16 +208,10 @@ def scores(
         by_region[str(name)] = {step: one.to_json() for step, one in found.items()}
     every = list(by_region.values())
     mean = {
-        step: {score: _mean_of([one[step][score] for one in every]) for score in every[0][step]}
+        step: {score: defined(mean_defined([one[step][score] for one in every])) for score in every[0][step]}
         for step in every[0]
     }
     return by_region | {"mean": mean}
-
-
-def _mean_of(values: Sequence[float | None]) -> float | None:
-    """Over those that are defined; None if none is."""
-    found = [value for value in values if value is not None]
-    return float(np.mean(found)) if found else None
 
 
 def interval_scores(
@@ -229,4 +230,4 @@ def interval_scores(
             covered = coverage(forecast[..., low], forecast[..., high], actual)
             found[str(name)][f"coverage_{level:g}"] = defined(covered)
     names = next(iter(found.values()))
-    return found | {"mean": {one: _mean_of([r[one] for r in found.values()]) for one in names}}
+    return found | {"mean": {one: defined(mean_defined([r[one] for r in found.values()])) for one in names}}

@@ -52,6 +52,13 @@ class Result:
         }
 
 
+def undefined_in(results: Sequence[Result]) -> list[str]:
+    """The regions in which some score is not defined, as without a load in the test part: it counts in no
+    mean."""
+    every = [(name, scores) for result in results for name, scores in result.by_region.items()]
+    return list(dict.fromkeys(name for name, scores in every if None in scores.to_json().values()))
+
+
 def scored(
     name: str,
     regions: Sequence[Region],

@@ -101,10 +101,14 @@ def naive_mae(load_mw: FloatArray, period: int = 24) -> float:
 
 
 def mean_of(scores: Sequence[Scores]) -> Scores:
-    """The mean over regions, each counting the same."""
-    return Scores(
-        **{f.name: _mean(np.array([getattr(s, f.name) for s in scores]), f.name) for f in fields(Scores)}
-    )
+    """The mean over regions, each counting the same; one where a score is not defined counts not in it."""
+    return Scores(**{f.name: mean_defined([getattr(s, f.name) for s in scores]) for f in fields(Scores)})
+
+
+def mean_defined(values: Sequence[float | None]) -> float:
+    """The mean of those that are defined, neither None nor NaN; NaN if none is."""
+    found = [value for value in values if value is not None and not np.isnan(value)]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def _mean(values: FloatArray, name: str) -> float:

@@ -16,6 +16,7 @@ from gatedcells.forecast.files import in_digits, written_beside
 from gatedcells.forecast.intervals import around
 from gatedcells.forecast.kept_scores import smape_of
 from gatedcells.forecast.load_table import named_as_before
+from gatedcells.forecast.metrics import mean_defined
 from gatedcells.forecast.policy import check
 from gatedcells.forecast.runs import Config, RunFolder
 from gatedcells.forecast.windows import fill_from_the_past
@@ -102,7 +103,8 @@ def predict_file(
         reach = calibrator.factors(int(local_starts(series, 1).hour[end]))
         low, high = around(forecast_mw[0], reach)
         ends = zip(low.tolist(), high.tolist(), strict=True)
-        bounds = dict(zip(calibrator.levels, ends, strict=True))
+        # without a day of errors there is no interval
+        bounds = dict(zip(calibrator.levels, ends, strict=True)) if np.isfinite(reach).all() else {}
     utc = series.first_hour + pd.to_timedelta(np.arange(end, end + hours), unit="h")
     return Prediction(
         region=name,
@@ -170,7 +172,7 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
 
 def _better(config: Config, scores: dict[tuple[str, str], float]) -> str:
     def mean(cell: str) -> float:
-        own = [value for (of, _), value in scores.items() if of == cell]
-        return float(np.mean(own)) if own else float("inf")
+        found = mean_defined([value for (of, _), value in scores.items() if of == cell])
+        return float("inf") if np.isnan(found) else found
 
     return min(config.cells, key=mean)

@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gatedcells.forecast.data import LoadSeries
-from gatedcells.forecast.evaluate import Result
+from gatedcells.forecast.evaluate import Result, undefined_in
 from gatedcells.forecast.flaws import Flaws
+from gatedcells.forecast.metrics import mean_defined
 from gatedcells.forecast.policy import Policy
 from gatedcells.forecast.windows import Region
 
@@ -85,6 +86,9 @@ def score_table(results: Sequence[Result], title: str, pjm: bool) -> Group:
         "code divides by F+A and then by 2, which is a quarter of that.\n"
         "MASE: MAE over the MAE of 'same hour yesterday' in the training part."
     )
+    without = undefined_in(results)
+    if without:
+        notes += f"\nWhat is not defined in a region counts in no mean: {', '.join(without)}."
     if pjm:
         notes += "\n* on a GPU, CPU time of the process."
     return Group(table, Text(notes, style="dim"))
@@ -120,8 +124,10 @@ def interval_table(results: Sequence[Result]) -> Table:
     if levels:
         table.add_section()
         every = [list((result.interval_scores or {}).values()) for result in results]
-        widths = [np.mean([one.width[k] for one in own]) for own in every for k in range(len(own[0].width))]
-        table.add_row("mean width, %", *(number(100 * float(width), 2) for width in widths))
+        widths = [
+            mean_defined([one.width[k] for one in own]) for own in every for k in range(len(own[0].width))
+        ]
+        table.add_row("mean width, %", *(number(100 * width, 2) for width in widths))
     return table
 
 

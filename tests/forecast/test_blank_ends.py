@@ -115,3 +115,27 @@ def test_a_region_without_a_load_since_its_training_part_goes_on_from_there(tmp_
         )
     found = Forecaster.load(tmp_path / "run" / "forecaster").predict()
     assert found.ds[found.unique_id == "DOM"].min() == stamps[-blank]
+
+
+def test_a_region_without_a_load_in_its_test_part_counts_in_no_mean_and_has_no_interval(tmp_path):
+    stamps, data, run = eastern_stamps("2016-03-01 05:00", HOURS), tmp_path / "data", tmp_path / "run"
+    for seed, name in enumerate(("AEP", "OFF")):
+        load = made_up_load(HOURS, seed)
+        load[-300:] = 0.0 if name == "OFF" else load[-300:]
+        write_file(data, name, stamps, load)
+    with pytest.warns(UndefinedScore):
+        text = gatedcells("--data", data, "--out", run, "--cell", "gru", *SMALL)
+    assert "What is not defined in a region counts in no mean: OFF." in text
+    models = json.loads((run / "metrics.json").read_text())["models"]
+    for model in models.values():
+        assert model["mean"] == model["by_region"]["AEP"]
+        assert None not in model["mean"].values()
+    mean, width, _ = (line.split() for line in text.splitlines() if line.strip().startswith("mean"))
+    assert "undefined" not in width
+    assert mean[1] == f"{models['GRU']['mean']['smape']:.3f}"
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Of the networks GRU is best" in page
+    assert "counts in no mean: OFF." in page
+    said = " ".join(gatedcells("predict", run, "--data", data / "OFF_hourly.csv", "--hours", 2).split())
+    assert "nan" not in said
+    assert "First hour: error not known. Later hours build on the ones before" in said

@@ -41,9 +41,7 @@ def test_columns_called_by_whole_numbers_are_the_series_of_a_long_frame():
 def test_series_called_partly_by_text_and_partly_by_numbers_are_refused_with_the_row(names):
     frame = made_up((90, 90))
     frame["unique_id"] = frame.unique_id.map(dict(zip("ab", names, strict=True))).astype(object)
-    with pytest.raises(
-        ForecastError, match=r"unique_id is '\S+'; expected text in all rows, or"
-    ):
+    with pytest.raises(ForecastError, match=r"unique_id is '\S+'; expected text in all rows, or"):
         small().fit(frame)
 
 

@@ -11,7 +11,7 @@ from gatedcells.forecast.baselines import DayWeekRatio, Persistence, Ridge, Seas
 from gatedcells.forecast.calendar import Calendar, holiday_flags, local_starts
 from gatedcells.forecast.data import read_file, read_folder
 from gatedcells.forecast.evaluate import score_baselines, scored
-from gatedcells.forecast.metrics import Scores, UndefinedScore, mean_of, naive_mae, score
+from gatedcells.forecast.metrics import Scores, UndefinedScore, mean_defined, mean_of, naive_mae, score
 from gatedcells.forecast.scaling import LogScale, SeriesScales
 from gatedcells.forecast.windows import prepare
 from tests.support.load_files import eastern_stamps, made_up_load, write_file
@@ -64,6 +64,14 @@ def test_a_forecast_that_is_no_number_is_an_error_not_a_score():
 def test_the_mean_counts_every_region_the_same():
     one, two = Scores(1, 2, 3, 4, 5), Scores(3, 4, 5, 6, 7)
     assert mean_of([one, two]) == Scores(2, 3, 4, 5, 6)
+
+
+def test_a_region_in_which_a_score_is_not_defined_is_not_in_its_mean():
+    nan = float("nan")
+    one, two, still = Scores(1, 2, 3, 4, 5), Scores(nan, nan, nan, nan, nan), Scores(3, 4, 5, 6, nan)
+    assert mean_of([one, two, still]) == Scores(2, 3, 4, 5, 5)
+    assert np.isnan(mean_of([two, two]).smape)
+    assert mean_defined([None, 2.0, nan, 4.0]) == 3.0
 
 
 def test_naive_mae_is_the_mean_change_over_a_day():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gatedcells.forecast.data import FloatArray
-from gatedcells.forecast.evaluate import Result
+from gatedcells.forecast.evaluate import Result, undefined_in
 from gatedcells.forecast.metrics import Scores
 from gatedcells.forecast.page.charts import KINDS, Band, Line, chart, legend
 from gatedcells.forecast.page.findings import (
@@ -87,6 +87,7 @@ def scores(findings: Findings) -> Element:
     ]
     heads = ["forecaster", *_MEASURES, "seconds to fit", "parameters"]
     mean = table("Mean of the regions, each counting the same", heads, rows, marked=[_best(results)])
+    without = ", ".join(undefined_in(results))
     panels: list[Element] = []
     for number, (measure, (name, digits)) in enumerate(_MEASURES.items()):
         by_region = [
@@ -101,7 +102,8 @@ def scores(findings: Findings) -> Element:
             "p",
             "sMAPE: 100/n Σ |F−A| / ((|F|+|A|)/2), F forecast, A actual. MASE: the mean absolute"
             " error over that of “same hour yesterday” in the training part. Hours without a recorded load"
-            " are not scored.",
+            " are not scored."
+            + (f" What is not defined in a region counts in no mean: {without}." if without else ""),
             class_="hint",
         ),
         mean, choice(chooser("Measure", "measure", list(_MEASURES))), *panels,
