@@ -102,7 +102,10 @@ def _check_size(path: Path, at_most: int) -> None:
 def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str] | None = None) -> None:
     """Write tensors and short notes as one safetensors file."""
     with written_beside(path) as beside:
+        beside.touch()
+        mode = beside.stat().st_mode  # of all files here; safetensors' own lets nobody else read
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, beside, notes)
+        beside.chmod(mode)
 
 
 def read_tensors(path: Path, at_most: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,12 +1,14 @@
-"""Where a command's words and files go: terminals of any encoding."""
+"""Where a command's words and files go: terminals of any encoding, other users."""
 
 import io
 import os
 import sys
 
 import pytest
+import torch
 
 from gatedcells.forecast.console import guarded, plain_console
+from gatedcells.forecast.files import write_json, write_tensors
 from gatedcells.forecast.report import score_table
 
 
@@ -40,3 +42,17 @@ def test_a_name_that_is_no_text_is_printed_as_far_as_it_is(monkeypatch):
     guarded(lambda: plain_console().print("Run folder: " + os.fsdecode(b"run\xff")))
     sys.stdout.flush()
     assert written.getvalue() == b"Run folder: run?\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no modes of files here")
+@pytest.mark.parametrize("umask", [0o022, 0o007])
+def test_weights_can_be_read_by_whom_the_other_files_can(umask, tmp_path):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "config.json", {})
+        write_tensors(tmp_path / "weights.safetensors", {"a": torch.ones(3)})
+        write_tensors(tmp_path / "weights.safetensors", {"a": torch.zeros(3)})  # and written over
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("config.json", "weights.safetensors"), 0o666 & ~umask)
