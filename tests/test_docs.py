@@ -21,6 +21,7 @@ EXAMPLES = [
 ]
 
 
+SITE = ROOT / "docs" / "mkdocs" / "mkdocs.yml"
 INTERPRETED = ("kernels.md",)
 
 
@@ -48,9 +49,16 @@ def test_links_between_pages_lead_somewhere(page):
 
 
 def test_every_page_is_in_the_navigation():
-    navigation = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
+    navigation = SITE.read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name in navigation
+
+
+def test_the_site_is_made_of_the_pages_by_a_configuration_that_mkdocs_takes():
+    (pages,) = re.findall(r"^docs_dir: (.+)$", SITE.read_text(encoding="utf-8"), re.M)
+    assert (SITE.parent / pages).resolve() == ROOT / "docs"
+    assert SITE.parent != ROOT / "docs"  # the pages' own folder may not hold it
+    assert str(SITE.relative_to(ROOT).as_posix()) in (ROOT / "docs" / "contributing.md").read_text("utf-8")
 
 
 def test_no_placeholder_is_left():
