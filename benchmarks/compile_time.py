@@ -5,6 +5,7 @@ Each time is that of a first call and its backward in a fresh process with an em
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -32,6 +33,7 @@ STEPS = {"compile of vmap over 4 inputs": (8, 32)}
 
 def main() -> None:
     """Measure, print and append rows."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # or --help would measure, and write rows
     rows = []
     for way, code in WAYS.items():
         for cell in ("GRU", "LSTM"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from benchmarks.timing import interleaved, quantiles
 
 def main() -> None:
     """Time whole processes in turn, print the ratio and append rows."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # or --help would measure, and write rows
 
     def process(module: str) -> None:
         subprocess.run([sys.executable, "-c", f"import {module}"], check=True)

@@ -6,6 +6,7 @@ is the slope between two numbers of meetings, or of launches, so that what happe
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ def _nothing(counter):
 
 def main() -> None:
     """Measure and append rows."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # or --help would measure, and write rows
     device = torch.cuda.get_device_properties(0)
     rows: list[dict[str, Any]] = []
     for programs in (p for p in PROGRAMS if p <= device.multi_processor_count):

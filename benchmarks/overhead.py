@@ -7,6 +7,7 @@ autograd, the input's projection. What a launch itself costs the host, only a ma
 
 from __future__ import annotations
 
+import argparse
 import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -27,6 +28,7 @@ T, B, I, H = 16, 1, 8, 16
 
 def main() -> None:
     """Time and append rows."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # or --help would measure, and write rows
     torch.set_num_threads(1)
     x, gradient = torch.randn(T, B, I), torch.ones(T, B, H)
     timed: dict[str, Callable[[], object]] = {}

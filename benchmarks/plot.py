@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ COLOURS = {"gatedcells": "#1b6ca8", "torch": "#d95f0e", "onnxruntime": "#7a7a7a"
 
 def main() -> None:
     """Draw every figure anew."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # or --help would write
     for device in devices("cells"):
         print(roofline(device))
     print(history())

@@ -44,13 +44,14 @@ def device_name() -> str:
     return f"{name}, {cores} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def append(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Append rows to ``results/<date>-<device>-<name>.csv``, each with the certificate's columns first.
+def append(name: str, rows: list[dict[str, Any]], head: dict[str, Any] | None = None) -> Path:
+    """Append rows to ``results/<date>-<device>-<name>.csv``, each with the certificate's columns first: those
+    of ``head``, a certificate from when the measuring began, or of now.
 
     Raises:
         ValueError: the file exists with other columns.
     """
-    head = certificate()
+    head = head or certificate()
     slug = re.sub(r"[^a-z0-9]+", "-", head["device"].lower()).strip("-")
     path = RESULTS / f"{head['date']}-{slug}-{name}.csv"
     path.parent.mkdir(exist_ok=True)

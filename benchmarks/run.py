@@ -19,11 +19,13 @@ from rich.progress import track
 from benchmarks import gpu
 from benchmarks.machine import peaks
 from benchmarks.peers.modules import exact, run_gatedcells, run_torch
-from benchmarks.records import append
+from benchmarks.records import append, certificate
 from benchmarks.registry import DTYPES, MODES, OPS, Case, Run, Unsupported, cases
 from benchmarks.table_rows import FLOAT32
 from benchmarks.timing import interleaved, quantiles
 from gatedcells.testing import assert_within_budget
+
+PEERS = ("torch", "onnxruntime")
 
 
 def main() -> None:
@@ -32,24 +34,25 @@ def main() -> None:
         gpu.main()
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--op", default=",".join(OPS))
-    parser.add_argument("--mode", default=",".join(MODES))
-    parser.add_argument("--dtype", default=",".join(DTYPES))
-    parser.add_argument("--peer", default="torch,onnxruntime")
+    for option, known in (("--op", OPS), ("--mode", MODES), ("--dtype", DTYPES), ("--peer", PEERS)):
+        parser.add_argument(option, type=_some_of(known), default=known, help=f"of {','.join(known)}")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, default=3.0, help="seconds for each case")
     parser.add_argument("--dry", action="store_true", help="print, but write no rows")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     makers: dict[str, Callable[[Case], Run]] = {"gatedcells": run_gatedcells}
-    for peer in options.peer.split(","):
+    for peer in options.peer:
         makers[peer] = _peer(peer)
+    chosen = cases(options.op, options.mode, options.dtype)
+    if not chosen:
+        parser.error("there are no such cases: steps are measured in float32 alone")
+    head = certificate()
     console = Console()
     machine = peaks(options.threads)
     console.print(f"peaks: {machine.gflops:.0f} GFLOP/s, {machine.gb_per_s:.0f} GB/s (512 KB a thread)")
     ratios: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    rows = []
-    chosen = cases(*(tuple(given.split(",")) for given in (options.op, options.mode, options.dtype)))
+    path = None
     for case in track(chosen, console=console, description="cases"):
         runs = {name: run for name, make in makers.items() if (run := _made(make, case)) is not None}
         _gate(case, runs)
@@ -61,13 +64,16 @@ def main() -> None:
             taken = interleaved(calls, budget_s=options.budget, pause=options.threads > 1)
         times = {name: quantiles(seconds) for name, seconds in taken.items()}
         ours = times["gatedcells"]["p50_ms"]
-        best = min(t["p50_ms"] for name, t in times.items() if not name.startswith("gatedcells"))
-        ratios[case.op, case.mode, case.dtype].append(best / ours)
+        others = [t["p50_ms"] for name, t in times.items() if not name.startswith("gatedcells")]
+        if others:  # none where the one peer asked for does not do this case
+            ratios[case.op, case.mode, case.dtype].append(min(others) / ours)
         console.print(
-            f"{case}: {ours:.4g} ms, {best / ours:.2f} x the fastest other;"
+            f"{case}: {ours:.4g} ms"
+            + (f", {min(others) / ours:.2f} x the fastest other;" if others else ", no other;")
             + "".join(f" {name} {t['p50_ms']:.4g}" for name, t in times.items() if name != "gatedcells"),
             highlight=False,
         )
+        rows = []
         for name, run in runs.items():
             seconds = times[name]["p50_ms"] / 1e3
             read = case._replace(dtype="float32") if name == FLOAT32 else case
@@ -79,21 +85,33 @@ def main() -> None:
                 | {"gflops": round(gflops, 2), "of_peak_gflops": round(gflops / machine.gflops, 3),
                    "weights_gb_per_s": round(gbs, 2), "of_peak_gb_per_s": round(gbs / machine.gb_per_s, 3)}
             )  # fmt: skip
+        if not options.dry:  # now: who stops this, or a later case that is wrong, leaves what was timed
+            path = append("cells", rows, head)
     for kind, found in ratios.items():
         mean = math.exp(sum(map(math.log, found)) / len(found))
         console.print(f"{' '.join(kind)}: geometric mean {mean:.2f}, least {min(found):.2f}", highlight=False)
-    if not options.dry:
-        console.print(append("cells", rows))
+    if path is not None:
+        console.print(path)
+
+
+def _some_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    def names(text: str) -> tuple[str, ...]:
+        given = tuple(text.split(","))
+        if not set(given) <= set(known):
+            raise argparse.ArgumentTypeError(f"must be of {','.join(known)}, got {text}")
+        return given
+
+    return names
 
 
 def _peer(name: str) -> Callable[[Case], Run]:
     if name == "torch":
         return run_torch
-    if name == "onnxruntime":
+    try:
         from benchmarks.peers.onnx_runtime import run_onnxruntime
-
-        return run_onnxruntime
-    raise SystemExit(f"no peer called {name!r}; there are torch and onnxruntime")
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"{error}; pip install -e '.[onnx]', or --peer torch alone") from error
+    return run_onnxruntime
 
 
 def _made(make: Callable[[Case], Run], case: Case) -> Run | None:

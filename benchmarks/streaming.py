@@ -6,6 +6,7 @@ all series, which is what a forecaster without a state does each hour, and the n
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,7 @@ SERIES, WINDOW = 12, 90
 
 def main() -> None:
     """Time and append rows."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # or --help would measure, and write rows
     torch.set_num_threads(1)
     one = simulate_regions()[0]
     load = one.load_mw[: 24 * 60]

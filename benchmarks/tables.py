@@ -6,6 +6,7 @@ Each table is made from the newest file of its kind; of the cells there is one f
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable
 from functools import partial
@@ -238,6 +239,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def main() -> None:
     """Make the tables of every page anew."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # or --help would write
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         filled = fill(text)
