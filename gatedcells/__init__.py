@@ -2,8 +2,12 @@
 
 ``gatedcells.GRU``, ``LSTM``, ``GRUCell`` and ``LSTMCell`` take the place of torch's; the equations are
 in `gatedcells.reference`, pure functions in `gatedcells.functional`, the choice of who computes in
-`gatedcells.backends`.
+`gatedcells.backends`. `gatedcells.forecast`, `gatedcells.interop` and `gatedcells.testing` are imported when
+they are first named.
 """
+
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from gatedcells.backends import BackendUnavailable as BackendUnavailable
 from gatedcells.backends import use_backend as use_backend
@@ -27,3 +31,18 @@ from gatedcells.trace.diagnose import diagnose as diagnose
 from gatedcells.trace.gradient_flow import gradient_flow as gradient_flow
 
 __version__ = "0.1.0"
+
+if _TYPE_CHECKING:
+    from gatedcells import forecast as forecast
+    from gatedcells import interop as interop
+    from gatedcells import testing as testing
+else:  # hidden from checkers, to which it would say that any name is there
+    _WHEN_NAMED = ("forecast", "interop", "testing")
+
+    def __getattr__(name):
+        if name in _WHEN_NAMED:
+            return _importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *_WHEN_NAMED})

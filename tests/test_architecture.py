@@ -1,15 +1,22 @@
 """The house is in order: imports point down, the core is light, the wheel is whole, the checkers pass."""
 
+import contextlib
+import importlib
+import importlib.metadata
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
+import gatedcells
 from gatedcells_kernels.cpu import build
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +65,16 @@ def test_import_gatedcells_loads_torch_and_nothing_else_heavy():
     assert "gatedcells.layers.gru" in new
     strangers = {name.split(".")[0] for name in new} - {"gatedcells", "gatedcells_kernels"}
     assert strangers == set()
+
+
+@pytest.mark.parametrize("name", ["forecast", "interop", "testing"])
+def test_what_the_pages_call_by_its_full_name_needs_no_import_of_its_own(name, monkeypatch):
+    module = importlib.import_module(f"gatedcells.{name}")
+    monkeypatch.delattr(gatedcells, name)  # as after `import gatedcells` alone
+    assert getattr(gatedcells, name) is module
+    assert name in dir(gatedcells)
+    with pytest.raises(AttributeError, match="module 'gatedcells' has no attribute 'forcast'"):
+        gatedcells.forcast  # noqa: B018
 
 
 @pytest.mark.parametrize("absent", [HEAVY])
@@ -115,6 +132,36 @@ def test_the_readmes_commands_are_those_of_the_project():
     assert {"test", "triton", "onnx", "keras", "jax", "docs"} <= set(project["optional-dependencies"])
     torch_requirement = next(d for d in project["dependencies"] if d.startswith("torch"))
     assert torch_requirement == "torch>=2.6"
+
+
+def test_what_the_constraints_pin_installs_on_every_python_that_the_project_takes():
+    tomllib = pytest.importorskip("tomllib", reason="from Python 3.11 on")
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["requires-python"]
+    oldest = oldest.removeprefix(">=")
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    there = {"python_version": oldest, "python_full_version": oldest}
+    pinned_there = [pin.name for pin in pins if pin.marker is None or pin.marker.evaluate(there)]
+    assert "torch" in pinned_there
+    too_new = {}
+    for name in pinned_there:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # not in this environment
+            needs = importlib.metadata.metadata(name)["Requires-Python"]
+            if needs and oldest not in SpecifierSet(needs):
+                too_new[name] = needs
+    assert too_new == {}
+
+
+def test_the_source_distribution_holds_what_its_tests_read(tmp_path):
+    command = ["-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    (made,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(made) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {".importlinter", "constraints.txt", "README.md", "LICENSE", "docs/mkdocs/mkdocs.yml"} <= names
+    assert {"kernels/build_hook.py", "kernels/gatedcells_kernels/cpu/level.cpp"} <= names
+    assert not {name for name in names if name.endswith((build.LIBRARY, build.WHY_NOT, ".pyc"))}
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ class Cell(nn.Module):
         super().__setstate__(state)
         self._number = enter(self)  # a copy is another cell
 
-    def step(self, x_t: Tensor, state: Any) -> Any:
+    # by place alone: a step may call its arguments what it likes, and type checkers agree
+    def step(self, x_t: Tensor, state: Any, /) -> Any:
         """One step, in plain torch: from ``x_t`` ``[B, I]`` and the state before to the state after.
 
         It must be pure: the same for the same arguments and parameters, no random numbers, nothing written.

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
+from gatedcells.backends import BackendUnavailable, requested
 from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
 
@@ -31,13 +32,18 @@ def one_process(command: str) -> None:
 
 
 def guarded(function: Any, *arguments: Any) -> None:
-    """Run, and turn bad input into one line and exit status 2. What stdout's encoding does not have is
-    printed as a question mark."""
+    """Run, and turn bad input into one line and exit status 2; so a backend that the environment asks for and
+    that cannot run, or that there is not. What stdout's encoding does not have is printed as a question mark.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
+        requested()
+    except ValueError as error:
+        fail(str(error))
+    try:
         function(*arguments)
-    except ForecastError as error:
+    except (ForecastError, BackendUnavailable) as error:
         fail(str(error))
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from gatedcells.cli import main
 from gatedcells.forecast.data import read_file
 from tests.support.load_files import eastern_stamps, made_up_load, write_file
+from tests.support.triton_device import without_interpreter as without_interpreter
 
 SMALL = ["--steps", "20", "--batch-size", "8", "--hidden-size", "8", "--threads", "1"]
 
@@ -297,6 +298,29 @@ def test_help_lists_every_command_and_doctor_answers():
     assert kernels_run or ("cpu        cannot run" in result.output and "reference  CHOSEN" in result.output)
     assert "CPU kernels" in result.output
     assert gatedcells("--version").output.startswith("gatedcells, version 0.")
+
+
+def test_the_doctor_answers_where_the_environment_names_no_backend(monkeypatch):
+    monkeypatch.setenv("GATEDCELLS_BACKEND", "cuda")
+    result = gatedcells("doctor")
+    assert result.exit_code == 0, result.exception
+    wrong = "GATEDCELLS_BACKEND must be one of 'auto', 'triton', 'cpu', 'reference', got 'cuda'"
+    assert f"LSTM sequence on cpu: every call that names no backend raises: {wrong}" in result.output
+    assert "Usable on the CPU:" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("cuda", "GATEDCELLS_BACKEND must be one of"), ("triton", "needs a tensor on cuda")]
+)
+def test_a_backend_of_the_environment_that_cannot_train_is_said_in_a_line(
+    name, said, small_folder, without_interpreter, monkeypatch
+):
+    monkeypatch.setenv("GATEDCELLS_BACKEND", name)
+    result = gatedcells("forecast", "--data", small_folder, "--out", "run", "--cell", "gru", *SMALL)
+    assert result.exit_code == 2, result.exception
+    assert result.stderr.startswith("gatedcells forecast: GATEDCELLS_BACKEND")
+    assert said in result.stderr
+    assert Path("run").exists() == (name == "triton")  # what is no backend is known before there is a folder
 
 
 def test_the_package_is_the_command_of_its_interpreter():

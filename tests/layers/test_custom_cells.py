@@ -2,6 +2,7 @@
 the documentation's cells, held to loops written from their papers."""
 
 import copy
+import inspect
 import pickle
 import re
 from pathlib import Path
@@ -496,3 +497,8 @@ def test_a_state_of_another_size_is_named_before_the_step_runs():
 def test_a_trace_of_no_steps_says_so():
     with pytest.raises(RuntimeError, match="Expected sequence length to be larger than 0"):
         Recurrent(GRUStep, 3, 4).trace(torch.zeros(0, 2, 3))
+
+
+def test_for_type_checkers_too_a_step_may_call_its_arguments_what_it_likes():
+    _, *arguments = inspect.signature(gatedcells.Cell.step).parameters.values()
+    assert [argument.kind for argument in arguments] == [inspect.Parameter.POSITIONAL_ONLY] * 2
