@@ -7,6 +7,7 @@ they are first named.
 """
 
 import importlib as _importlib
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from gatedcells.backends import BackendUnavailable as BackendUnavailable
@@ -36,13 +37,19 @@ if _TYPE_CHECKING:
     from gatedcells import forecast as forecast
     from gatedcells import interop as interop
     from gatedcells import testing as testing
-else:  # hidden from checkers, to which it would say that any name is there
-    _WHEN_NAMED = ("forecast", "interop", "testing")
 
-    def __getattr__(name):
-        if name in _WHEN_NAMED:
-            return _importlib.import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_WHEN_NAMED = ("forecast", "interop", "testing")
 
-    def __dir__():
-        return sorted({*globals(), *_WHEN_NAMED})
+
+def _named(name: str) -> _ModuleType:
+    if name in _WHEN_NAMED:
+        return _importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _names() -> list[str]:
+    return sorted({*globals(), *_WHEN_NAMED})
+
+
+# not by `def`: a checker that saw a module's __getattr__ would take every misspelt name for one that is there
+globals().update(__getattr__=_named, __dir__=_names)

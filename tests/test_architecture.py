@@ -75,6 +75,8 @@ def test_what_the_pages_call_by_its_full_name_needs_no_import_of_its_own(name, m
     assert name in dir(gatedcells)
     with pytest.raises(AttributeError, match="module 'gatedcells' has no attribute 'forcast'"):
         gatedcells.forcast  # noqa: B018
+    # which would hide a misspelt name from type checkers
+    assert "def __getattr__" not in Path(gatedcells.__file__).read_text("utf-8")
 
 
 @pytest.mark.parametrize("absent", [HEAVY])
