@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from gatedcells.forecast.data import read_file
 from tests.support.load_files import eastern_stamps, made_up_load, write_file
 from tests.support.triton_device import without_interpreter as without_interpreter
 
+PAGE = Path(__file__).parents[2] / "docs" / "forecasting.md"
 SMALL = ["--steps", "20", "--batch-size", "8", "--hidden-size", "8", "--threads", "1"]
 
 
@@ -321,6 +323,17 @@ def test_a_backend_of_the_environment_that_cannot_train_is_said_in_a_line(
     assert result.stderr.startswith("gatedcells forecast: GATEDCELLS_BACKEND")
     assert said in result.stderr
     assert Path("run").exists() == (name == "triton")  # what is no backend is known before there is a folder
+
+
+def test_the_pages_stream_goes_on_from_a_run_and_a_file(finished, small_folder):
+    (code,) = re.findall(r"```text\n(from pathlib import Path\n.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    shutil.copytree(finished[0], "forecast-runs/RUN")
+    shutil.copy(next(small_folder.glob("AEP*.csv")), "AEP_hourly.csv")
+    names = {}
+    exec(compile(code, "forecasting.md", "exec"), names)
+    stream, (one,) = names["stream"], names["series"]
+    assert stream.next_hour == one.first_hour + pd.Timedelta(hours=len(one.load_mw) + 1)
+    assert stream.forecast_mw.keys() == {"AEP"}
 
 
 def test_the_package_is_the_command_of_its_interpreter():
