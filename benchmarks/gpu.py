@@ -105,6 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder for the rows; default: benchmarks/results")
     options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device")
     if options.out:
         records.RESULTS = options.out
     toy = options.device == "interpreter"

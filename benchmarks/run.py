@@ -30,7 +30,7 @@ PEERS = ("torch", "onnxruntime")
 
 def main() -> None:
     """Gate, time, print and append rows."""
-    if "--device" in sys.argv:
+    if any(argument.partition("=")[0] == "--device" for argument in sys.argv):
         gpu.main()
         return
     parser = argparse.ArgumentParser(description=__doc__)

@@ -5,8 +5,8 @@ Opens the report of a run in a headless Chromium and keeps what it shows of erro
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -36,4 +36,6 @@ def main(report: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("report", type=Path, help="the report.html of a run")
+    print(main(parser.parse_args().report))

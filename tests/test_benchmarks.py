@@ -86,6 +86,14 @@ def test_a_kind_of_case_that_there_is_not_is_refused(asked, rows, monkeypatch, c
     assert rows() == []
 
 
+def test_a_gpu_that_there_is_not_is_said_however_it_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(run.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["run", "--device=cuda"])
+    with pytest.raises(SystemExit, match="2"):
+        run.main()
+    assert "--device cuda: torch finds no CUDA device" in capsys.readouterr().err
+
+
 def test_a_peer_that_is_not_installed_is_said_in_a_line(rows, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.delitem(sys.modules, "benchmarks.peers.onnx_runtime", raising=False)
