@@ -61,6 +61,7 @@ class Cell(nn.Module):
 
         It must be pure: the same for the same arguments and parameters, no random numbers, nothing written.
         Other tensors that it reads, each an attribute of the cell, are set before the layers are called.
+        What is no tensor is changed outside of what is compiled.
         """
         raise NotImplementedError(f"{type(self).__name__} must define step(self, x_t, state)")
 

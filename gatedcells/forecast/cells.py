@@ -1,4 +1,4 @@
-"""The one place where the forecaster picks its recurrent layer, and the type of its numbers."""
+"""The one place where the forecaster picks its recurrent layer, and how torch is set for it."""
 
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
@@ -26,13 +26,19 @@ def recurrent_layer(cell: str, input_size: int, hidden_size: int, **options: Any
 
 
 @contextmanager
-def in_float32() -> Generator[None]:
-    """Within the block networks and tensors are of float32 on the CPU where nothing else is named, whatever
-    the program around has made torch's defaults."""
+def settled() -> Generator[None]:
+    """Within the block torch is as in a new process, whatever the program around has made of it: networks and
+    tensors are of float32 on the CPU where nothing else is named, and there are gradients. What is drawn
+    within does not change what the program draws afterwards."""
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_default_dtype(torch.float32)
     try:
-        with torch.device("cpu") if device.type != "cpu" else nullcontext():
+        with (
+            torch.device("cpu") if device.type != "cpu" else nullcontext(),
+            torch.random.fork_rng(devices=[]),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             yield
     finally:
         torch.set_default_dtype(dtype)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from gatedcells.forecast import forecaster_files, forecaster_parameters
 from gatedcells.forecast.answers import forecast_frame
-from gatedcells.forecast.cells import in_float32
+from gatedcells.forecast.cells import settled
 from gatedcells.forecast.continuing import warn_of_short
 from gatedcells.forecast.direct import DirectRecipe
 from gatedcells.forecast.distributed import share
@@ -174,7 +174,7 @@ class Forecaster:
     ) -> None:  # fmt: skip
         self.checked()
         console = console or Console(quiet=not self.verbose)
-        with threads_set(self.threads), in_float32():
+        with threads_set(self.threads), settled():
             try:
                 fitted = fit_store(
                     store, grid, self._recipe(grid, usual), fit_of(self.get_params()), console,
@@ -296,7 +296,7 @@ class Forecaster:
         Raises:
             ForecastError: it is something else, or its files do not fit together.
         """
-        with in_float32():
+        with settled():
             content = forecaster_files.read(Path(folder), _DEFAULTS)
         made = cls(**content.parameters)
         made.model_, made._context = content.model, content.context

@@ -26,7 +26,7 @@ import torch
 
 from gatedcells.forecast.article import ArticleForecaster, ArticleRecipe
 from gatedcells.forecast.bitcoin import BitcoinRecipe, PriceForecaster
-from gatedcells.forecast.cells import CELLS, in_float32
+from gatedcells.forecast.cells import CELLS, settled
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import FastForecaster
 from gatedcells.forecast.fast_recipe import BestRecipe, FastRecipe
@@ -242,7 +242,7 @@ class RunFolder:
         try:
             scales = {str(name): scale_type(**_scale_fields(value)) for name, value in content.items()}
             with (
-                in_float32(),
+                settled(),
                 torch.device("meta"),
             ):  # no memory for what settings claim before the weights bear it out
                 forecaster = make(config.recipe_for(cell), scales)

@@ -43,3 +43,19 @@ def test_what_a_failed_fit_leaves_are_the_defaults_of_before():
     with pytest.raises(Exception, match="expected more than the horizon"):
         small(horizon=200).fit(made_up())
     assert torch.get_default_dtype() == torch.float64
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_fitting_needs_no_gradients_of_the_program_around(around):
+    frame = made_up()
+    expected = small().fit(frame).predict()
+    with around():
+        assert small().fit(frame).predict().equals(expected)
+
+
+def test_fitting_and_loading_leave_the_programs_random_numbers_alone(tmp_path):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    Forecaster.load(small().fit(made_up()).save(tmp_path / "kept")).predict()
+    assert torch.equal(torch.rand(4), expected)
