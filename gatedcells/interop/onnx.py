@@ -26,7 +26,6 @@ from gatedcells.interop.weights import (
     Direction,
     LossyConversion,
     Weights,
-    dropped_in_training,
     library,
 )
 
@@ -89,9 +88,10 @@ def to_model(
     onnx = library("onnx")
     weights = Weights.of_layer(layer).cast(dtype)
     weights.refuse_projection("ONNX")
-    dropped = [f"dropout of {layer.dropout}"] * bool(layer.dropout) + dropped_in_training(layer)
-    if layer.training and dropped:
-        raise LossyConversion(f"the file is for inference and has no {', '.join(dropped)}: call eval() first")
+    if layer.training and layer.dropout:
+        raise LossyConversion(
+            f"the file is for inference and has no dropout of {layer.dropout}: call eval() first"
+        )
     least = _BFLOAT16_OPSET if weights.first.weight_ih.dtype == torch.bfloat16 else OPSET
     if opset < least:
         raise ValueError(f"{weights.first.weight_ih.dtype} needs opset {least} or later, got {opset}")

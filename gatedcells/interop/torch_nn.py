@@ -20,7 +20,6 @@ from gatedcells.interop.weights import (
     Layer,
     LossyConversion,
     Weights,
-    dropped_in_training,
     kind_of,
 )
 from gatedcells.layers import GRU, LSTM
@@ -157,8 +156,6 @@ def _copy(module: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]], whos
         weights.refuse_reset_before("torch")
         if getattr(module, "allow_empty", False):
             raise LossyConversion("torch's layers refuse a sequence of no steps (allow_empty=True)")
-        if lost := dropped_in_training(module):
-            raise LossyConversion(f"torch has no {', '.join(lost)}, which training has: call eval() first")
     options: dict[str, Any] = {}
     if isinstance(module, nn.RNNBase):
         options = {"batch_first": module.batch_first, "dropout": module.dropout}

@@ -74,7 +74,8 @@ class Weights(NamedTuple):
         Raises:
             TypeError: it is neither.
             LossyConversion: in evaluation it computes something beyond the plain cell, it learnt its initial
-                states, has a gate hook, computes in bfloat16 or has a forward of its own.
+                states, has a gate hook, computes in bfloat16 or has a forward of its own; or it is
+                in training with dropouts other than the one between layers.
         """
         if isinstance(module, RecurrentLayer):
             inference = module.options._replace(
@@ -86,6 +87,10 @@ class Weights(NamedTuple):
             if beyond:
                 has = ", ".join(beyond)
                 raise LossyConversion(f"this {module.mode} has {has}, which no exchange takes along")
+            if module.training and (dropped := module.options.words()):
+                raise LossyConversion(
+                    f"no exchange takes {', '.join(dropped)} along, which training has: call eval() first"
+                )
         if isinstance(module, nn.RNNBase) and module.mode in OURS:
             cell, suffixes = module.mode, _suffixes(module.num_layers, module.bidirectional)
         elif isinstance(module, (nn.GRUCell, nn.LSTMCell, GRUCell, LSTMCell)):
@@ -212,13 +217,6 @@ class Weights(NamedTuple):
             raise ValueError(f"the weights do not fit together: expected shapes {wanted}, got {found}")
         module.load_state_dict(state)
         return module
-
-
-def dropped_in_training(module: nn.Module) -> list[str]:
-    """What an exchange leaves behind of a module in training: its dropouts but that between layers."""
-    if not isinstance(module, RecurrentLayer) or not module.training:
-        return []
-    return module.options.words()
 
 
 def _suffixes(L: int, bidirectional: bool) -> tuple[tuple[str, ...], ...]:

@@ -295,11 +295,13 @@ def test_what_a_hook_or_a_precision_makes_is_not_lost():
 @pytest.mark.parametrize(
     "options", [{"state_dropout": 0.5}, {"dropconnect": 0.5}, {"recurrent_dropout": 0.5}]
 )
-def test_dropouts_that_torch_has_not_are_not_lost_in_training(options):
+def test_dropouts_that_others_have_not_are_not_lost_in_training(options):
     layer = gatedcells.GRU(3, 4, 2, **options)
     (name,) = options
-    with pytest.raises(LossyConversion, match=f"torch has no {name}.*call eval"):
-        interop.torch_nn.to_module(layer)
+    exchanges = (interop.cudnn.to_packed, interop.haste.to_state_dict, interop.cells_of)
+    for exchange in (interop.torch_nn.to_module, *exchanges):
+        with pytest.raises(LossyConversion, match=f"no exchange takes {name}.*call eval"):
+            exchange(layer)
     x = torch.randn(5, 2, 3)
     torch.testing.assert_close(interop.torch_nn.to_module(layer.eval())(x)[0], layer(x)[0])
 
