@@ -17,7 +17,7 @@ from gatedcells.interop.weights import Direction, Layer, LossyConversion, Weight
 _ORDERS = {"GRU": ONNX_GRU, "LSTM": ONNX_LSTM}
 _ACTIVATIONS = {"GRU": ["sigmoid", "tanh"], "LSTM": ["sigmoid", "tanh", "tanh"]}
 # where the inputs stand after X, W and R
-_B, _H_0, _C_0, _PEEPHOLES = 3, 5, 6, 7
+_B, _LENGTHS, _H_0, _C_0, _PEEPHOLES = 3, 4, 5, 6, 7
 
 
 def load(
@@ -42,7 +42,8 @@ def load(
 
     Raises:
         LossyConversion: other activations than sigmoid and tanh, a clip, coupled input and forget gates,
-            peepholes, constant initial states other than zeros, or the reverse direction alone.
+            peepholes, constant initial states other than zeros, constant lengths that differ, or the reverse
+            direction alone.
         ValueError: no such operator, several that make no stack, weights that the model computes from its
             inputs or that are of other shapes, no ONNX file.
         FileNotFoundError: no such file.
@@ -150,6 +151,14 @@ class _Reader:
                 )
             if name and k == _PEEPHOLES and self._graph.constant(name) is None:
                 raise LossyConversion(f"{_called(node)} has peepholes; ours has none")
+        # of equal ones a converter has written down how many steps there are
+        name = node.input[_LENGTHS] if len(node.input) > _LENGTHS else ""
+        lengths = self._graph.constant(name) if name else None
+        if lengths is not None and (lengths != lengths[0]).any():
+            raise LossyConversion(
+                f"{_called(node)} has the constant sequence_lens {lengths.tolist()}; a layer takes lengths in"
+                " a call"
+            )
 
     def _weight(self, node: Any, k: int) -> Tensor | None:
         if len(node.input) <= k or not node.input[k]:

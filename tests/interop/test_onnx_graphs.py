@@ -162,6 +162,17 @@ def test_zeros_of_any_batch_and_states_that_the_model_is_given_are_not_refused()
         assert interop.onnx.load(made).hidden_size == H
 
 
+def test_lengths_that_differ_and_are_constant_are_refused():
+    for lengths, refused in (([2, 5], True), ([5, 5], False)):
+        made, weights = operator("0", "X", 1, I, "lengths")
+        file = model([made], [*weights, constant("lengths", lengths, torch.int32)])
+        if refused:
+            with pytest.raises(LossyConversion, match=r"the constant sequence_lens \[2, 5\]"):
+                interop.onnx.load(file)
+        else:
+            assert interop.onnx.load(file).hidden_size == H
+
+
 def test_weights_of_other_shapes_are_told():
     made, weights = operator("0", "X", 1, I, direction="bidirectional")
     with pytest.raises(ValueError, match=r"operator '0': expected W, R and B of the shapes \[\[2, 12, 3\]"):
