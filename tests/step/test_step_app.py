@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -30,7 +31,9 @@ def driven(drive, scene=None, size=(110, 50), plain=False):
         async with app.run_test(size=size) as pilot:
             await drive(app, pilot)
 
-    asyncio.run(main())
+    # in a thread of its own: a browser of another test may have left a loop running in this one
+    with ThreadPoolExecutor(1) as alone:
+        alone.submit(asyncio.run, main()).result()
     return app
 
 
