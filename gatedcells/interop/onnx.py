@@ -78,11 +78,11 @@ def to_model(
         initial_state: whether the model asks for the states before the first step; otherwise they are zeros.
         dtype: the weights' precision in the file, None for the layer's own. ONNX Runtime's GRU and LSTM on
             the CPU take float32.
-        opset: the version of the operators, 14 or later; 22 or later for bfloat16.
+        opset: the version of the operators, from 14 (22 for bfloat16) to the newest that onnx knows.
 
     Raises:
         LossyConversion: a projection, which the operator has not; a layer in training with dropout.
-        ValueError: an opset that has no such operators.
+        ValueError: an opset that has no such operators, or one that onnx does not know.
         ModuleNotFoundError: onnx is not installed.
     """
     onnx = library("onnx")
@@ -95,6 +95,8 @@ def to_model(
     least = _BFLOAT16_OPSET if weights.first.weight_ih.dtype == torch.bfloat16 else OPSET
     if opset < least:
         raise ValueError(f"{weights.first.weight_ih.dtype} needs opset {least} or later, got {opset}")
+    if opset > (newest := onnx.defs.onnx_opset_version()):
+        raise ValueError(f"opset {newest} is the newest that onnx {onnx.__version__} knows, got {opset}")
     graph = _Graph(onnx.helper, _element_type(onnx, weights.first.weight_ih.dtype))
     shapes = _Shapes(len(weights.layers), len(weights.layers[0]), weights.hidden_size)
     states = ("h", "c") if weights.cell == "LSTM" else ("h",)

@@ -250,6 +250,8 @@ def test_what_an_onnx_file_cannot_hold_is_refused(tmp_path):
         interop.onnx.to_model(gatedcells.GRU(3, 4, dtype=torch.bfloat16))
     with pytest.raises(ValueError, match="needs opset 14 or later, got 7"):
         interop.onnx.to_model(gatedcells.GRU(3, 4), opset=7)
+    with pytest.raises(ValueError, match=r"opset \d+ is the newest that onnx .* knows, got 999"):
+        interop.onnx.to_model(gatedcells.GRU(3, 4), opset=999)
     with pytest.raises(LossyConversion, match="real floating point numbers, got torch.complex64"):
         interop.onnx.to_model(gatedcells.GRU(3, 4, dtype=torch.complex64))
     with pytest.raises(TypeError, match="expected a GRU or LSTM, got gatedcells.*GRUCell"):

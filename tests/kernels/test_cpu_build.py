@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import pytest
 
-from gatedcells_kernels.cpu import build
+from gatedcells_kernels.cpu import build, library
 
 ROOT = Path(__file__).parent.parent.parent
 ASK = (
@@ -50,8 +50,16 @@ def ask(**environment):
 def test_without_a_library_the_reference_runs_and_says_why(tmp_path):
     said = ask(GATEDCELLS_CPU_LIBRARY=str(tmp_path / "nothing.so"))
     assert "reference  CHOSEN" in said
-    assert "cpu        cannot run: its kernels were not built" in said
+    assert "cpu        cannot run: GATEDCELLS_CPU_LIBRARY=" in said
+    assert "nothing.so': there is no such file" in said
     assert "refused: backend='cpu' cannot run" in said
+
+
+def test_a_checkout_that_was_never_built_is_told_how(monkeypatch, tmp_path):
+    monkeypatch.setattr(library.build, "FOLDER", tmp_path)
+    monkeypatch.delenv(library.LIBRARY_VARIABLE, raising=False)
+    with pytest.raises(library.Unavailable, match="python -m gatedcells_kernels.cpu.build builds them"):
+        library.load.__wrapped__()
 
 
 def test_a_file_that_is_no_library_is_refused_with_the_reason(tmp_path):
@@ -156,18 +164,18 @@ def test_an_old_compiler_builds_all_but_the_instruction_sets_it_does_not_know(tm
         f'exec {shlex.join(build.compiler())} "$@" -O0\n'  # what is asked is which, not how fast
     )
     old.chmod(0o755)
-    library = tmp_path / "_native.so"
-    command = [sys.executable, "-m", "gatedcells_kernels.cpu.build", "--target", str(library)]
+    target = tmp_path / "_native.so"
+    command = [sys.executable, "-m", "gatedcells_kernels.cpu.build", "--target", str(target)]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT / "kernels", env=os.environ | {"CXX": str(old)}
     )
     assert done.returncode == 0, done.stderr
-    levels = ctypes.CDLL(str(library))
+    levels = ctypes.CDLL(str(target))
     levels.gatedcells_level_name.restype = ctypes.c_char_p
     names = [levels.gatedcells_level_name(i).decode() for i in range(levels.gatedcells_levels())]
     assert "avx512_bf16" not in names
     assert names[0] == "baseline"
-    assert "cpu        CHOSEN" in ask(GATEDCELLS_CPU_LIBRARY=str(library))
+    assert "cpu        CHOSEN" in ask(GATEDCELLS_CPU_LIBRARY=str(target))
 
 
 def test_an_old_assembler_drops_the_instruction_sets_that_only_the_compiler_knows(monkeypatch, tmp_path):

@@ -133,13 +133,18 @@ def load() -> Library:
     Raises:
         Unavailable: it was not built, does not load, or was built from other sources.
     """
-    path = Path(os.environ.get(LIBRARY_VARIABLE) or build.FOLDER / build.LIBRARY)
+    asked = os.environ.get(LIBRARY_VARIABLE)
+    path = Path(asked or build.FOLDER / build.LIBRARY)
     if not path.exists():
         noted = path.with_name(build.WHY_NOT)
-        reason = noted.read_text(encoding="utf-8").strip() if noted.exists() else "no C++ compiler was found"
-        raise Unavailable(
-            f"its kernels were not built: {reason} (install a C++ compiler, then install gatedcells again)"
-        )
+        if noted.exists():
+            raise Unavailable(
+                f"its kernels were not built: {noted.read_text(encoding='utf-8').strip()} "
+                "(install a C++ compiler, then install gatedcells again)"
+            )
+        if asked:
+            raise Unavailable(f"{LIBRARY_VARIABLE}={asked!r}: there is no such file")
+        raise Unavailable("its kernels were not built: python -m gatedcells_kernels.cpu.build builds them")
     try:
         library = Library(path)
     except OSError as error:
