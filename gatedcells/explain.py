@@ -38,9 +38,9 @@ def explain_backend(
         return f"{kind}: a step in plain torch, run one by one on any device; no backend is chosen"
     data = input.data if isinstance(input, PackedSequence) else input
     asked = _call(module, input)
-    more = needs(module, return_states, return_gates) if isinstance(module, RecurrentLayer) else ""
-    precision = None
+    more, precision = "", None
     if isinstance(module, RecurrentLayer):
+        more = needs(module, (data, *module.parameters()), return_states, return_gates)
         precision, data = module.factors(), data.bfloat16() if module.precision == "bf16" else data
     tensors: Any = each_to_autocast(data.device.type, (data, *module.parameters()))
     data = tensors[0]

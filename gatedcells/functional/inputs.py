@@ -85,7 +85,7 @@ def zero_beyond_lengths(input: Tensor, lengths: Tensor | None) -> Tensor:
 _NOTHING, _TAPE, _STATES = int(Keep.NOTHING), int(Keep.TAPE), int(Keep.STATES)
 
 
-def what_to_keep(tensors: GRUTensors | LSTMTensors, recompute: bool) -> int:
+def what_to_keep(tensors: Iterable[Tensor | None], recompute: bool) -> int:
     """A `Keep`: nothing unless autograd will ask for a gradient with respect to any of the tensors."""
     if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
         return _NOTHING

@@ -13,11 +13,13 @@ from torch.utils.hooks import RemovableHandle
 
 from gatedcells.backends import resolve
 from gatedcells.functional.inputs import each_to_autocast
+from gatedcells.functional.kept import TapeReader, are_differentiated
 from gatedcells.layers import initial, options
 from gatedcells.layers.call import Asked, Call, Every
 from gatedcells.layers.stack import State
 from gatedcells.reference.variants import Edit, Variant
 from gatedcells.trace.record import STATES, Trace
+from gatedcells.trace.recorder import Recorder
 from gatedcells_kernels.tape import GRU_GATES, LSTM_GATES
 
 if TYPE_CHECKING:
@@ -124,22 +126,30 @@ def _checked(found: Tensor, values: Tensor, gate: str) -> Tensor:
     return found
 
 
-def needs(layer: RecurrentLayer, return_states: bool = False, return_gates: bool = False) -> str:
-    """What of a call with these flags only the reference computes, in words; empty if nothing.
+def needs(
+    layer: RecurrentLayer, tensors: Sequence[Tensor | None], return_states: bool, return_gates: bool
+) -> str:
+    """What of a call with these tensors and flags only the reference computes, in words; empty if nothing.
 
-    Hidden states are what every backend computes; the LSTM's cell states and the gates, differentiable, come
-    from the reference.
+    Hidden states are what every backend computes. The LSTM's cell states and the gates every backend can
+    keep, but they are differentiated by the reference alone.
     """
     given = layer.options._replace(input_dropout=0.0, dropconnect=0.0)
     if not layer.training:
         given = given._replace(recurrent_dropout=0.0, state_dropout=0.0)
     words = [word.split("=")[0] for word in given.words()]
     words += ["a gate hook"] if layer._gate_hooks else []
-    if return_gates:
-        words.append("return_gates")
-    elif return_states and layer.mode == "LSTM":
-        words.append("return_states")
+    flag = _beyond_hidden(layer, return_states, return_gates)
+    if flag and are_differentiated(tensors):
+        words.append(f"differentiable {flag}")
     return ", ".join(words)
+
+
+def _beyond_hidden(layer: RecurrentLayer, return_states: bool, return_gates: bool) -> str:
+    """The flag that asks for more than hidden states, if one does."""
+    if return_gates:
+        return "return_gates"
+    return "return_states" if return_states and layer.mode == "LSTM" else ""
 
 
 def run(
@@ -160,20 +170,25 @@ def run(
         ValueError: the input is packed.
         BackendUnavailable: another backend is asked for than the one that computes these.
     """
-    by_reference = needs(layer, True, return_gates)
-    if layer.precision == "bf16" and by_reference:
-        raise ValueError(f"precision='bf16' does not go with {by_reference}")
     if isinstance(input, PackedSequence):
         raise ValueError(
             "return_states and return_gates go with a padded input and lengths=, got a PackedSequence"
         )
     names = STATES[layer.mode] + (GATES[layer.mode] if return_gates else ())
     every = Every(names, layer._state_widths())
-    recorder = None
-    if by_reference:
-        tensors = each_to_autocast(input.device.type, (input, *layer.parameters()))
-        resolve(layer.mode, "sequence", tuple(tensors), layer.backend, by_reference, layer.factors())
-        recorder = layer._recorder(reset_after, False)
+    recorder: Recorder | TapeReader | None = None
+    tensors = (input, *(given or ()), *layer.parameters())
+    by_reference = needs(layer, tensors, True, return_gates)
+    more = _beyond_hidden(layer, True, return_gates) or by_reference
+    if layer.precision == "bf16" and more:
+        raise ValueError(f"precision='bf16' does not go with {more}")
+    if more:
+        cast = tuple(each_to_autocast(input.device.type, tensors))
+        choice = resolve(layer.mode, "sequence", cast, layer.backend, by_reference, layer.factors())
+        if by_reference or choice.route != "operator":
+            recorder = layer._recorder(reset_after, False)
+        else:
+            recorder = layer._tape_reader(reset_after, choice.backend)
     output, last = layer._run_sequence(input, given, asked._replace(recorder=recorder, every=every))
     return output, last, every.found
 

@@ -75,7 +75,7 @@ class GRU(RecurrentLayer):
         h_n: the last state of each layer and direction, ``[L*D, B, H]`` or ``[L*D, H]``.
         steps: with ``return_states`` a dict with "hidden", with ``return_gates`` also "reset", "update" and
             "candidate": ``[L*D, T, B, H]`` (``[L*D, B, T, H]`` with batch_first), zeros where no step takes
-            part, all differentiable. The reference computes the gates.
+            part. Where gradients are on, the reference computes the gates, differentiable.
 
     Attributes:
         weight_ih_l{k}, weight_hh_l{k}: ``[3H, I or D*H]``, ``[3H, H]``, rows in the order r, z, n.

@@ -73,7 +73,7 @@ class LSTM(RecurrentLayer):
         h_n, c_n: the last states of each layer and direction, shaped like h_0 and c_0.
         steps: with ``return_states`` a dict with "hidden" and "cell", with ``return_gates`` also "input",
             "forget", "candidate", "output": ``[L*D, T, B, H]`` (with batch_first ``[L*D, B, T, H]``), zeros
-            where no step takes part, differentiable; computed by the reference.
+            where no step takes part. Where gradients are on, the reference computes them, differentiable.
 
     Attributes:
         weight_ih_l{k}, weight_hh_l{k}: ``[4H, I or D*H]``, ``[4H, H or P]``, rows in the order i, f, g, o.

@@ -114,18 +114,122 @@ def test_who_computes_is_said_and_another_that_is_asked_for_is_refused(name):
     x = torch.randn(5, 2, 3, dtype=torch.float64)
     with pytest.raises(
         gatedcells.BackendUnavailable,
-        match=f"backend='cpu' cannot run this {name} sequence with return_gates on cpu, float64: its kernels"
-        " compute the plain cell, without return_gates; usable here: 'reference'",
+        match=f"backend='cpu' cannot run this {name} sequence with differentiable return_gates on cpu,"
+        " float64: its kernels compute the plain cell, without differentiable return_gates;"
+        " usable here: 'reference'",
     ):
         layer(x, return_gates=True)
     said = gatedcells.explain_backend(layer_of(name), x, return_gates=True)
     assert "reference  CHOSEN" in said
-    assert "cpu        cannot run: its kernels compute the plain cell, without return_gates" in said
+    assert (
+        "cpu        cannot run: its kernels compute the plain cell, without differentiable return_gates"
+        in said
+    )
     if name == "GRU":  # all hidden states are what the kernel returns anyway
         assert torch.equal(layer(x, return_states=True)[2]["hidden"][0], layer(x)[0])
     else:
-        with pytest.raises(gatedcells.BackendUnavailable, match="with return_states on cpu"):
+        with pytest.raises(gatedcells.BackendUnavailable, match="with differentiable return_states on cpu"):
             layer(x, return_states=True)
+    with torch.no_grad():
+        assert "cpu        CHOSEN" in gatedcells.explain_backend(layer_of(name), x, return_gates=True)
+        assert torch.equal(layer(x, return_gates=True)[0], layer(x)[0])
+    layer.requires_grad_(False)
+    assert "cpu        CHOSEN" in gatedcells.explain_backend(layer, x, return_gates=True)
+    with pytest.raises(gatedcells.BackendUnavailable, match="with differentiable return_gates on cpu"):
+        layer(x.requires_grad_(), return_gates=True)
+
+
+CELLS = [("GRU", {}), ("GRU", {"reset_after": False}), ("LSTM", {}), ("LSTM", {"proj_size": 2})]
+GIVEN = [(), ("lengths",), ("mask",), ("resets",), ("lengths", "resets"), ("mask", "resets")]
+
+
+@pytest.mark.parametrize("computing", ["cpu", "reference"])
+@settings(max_examples=30)
+@given(
+    cell=st.sampled_from(CELLS),
+    options=st.fixed_dictionaries(
+        {
+            "num_layers": st.integers(1, 2),
+            "bidirectional": st.booleans(),
+            "bias": st.booleans(),
+            "batch_first": st.booleans(),
+            "dropconnect": st.sampled_from([0.0, 0.5]),
+        }
+    ),
+    asked=st.sampled_from(GIVEN),
+    gates=st.booleans(),
+)
+def test_without_gradients_a_backend_gives_what_the_differentiable_ones_are(
+    computing, cell, options, asked, gates
+):
+    layer = layer_of(cell[0], **cell[1], **options)
+    T, B = 6, 3
+    x, masks = torch.randn(T, B, 3, dtype=torch.float64), torch.rand(2, T, B)
+    all_given = {"lengths": torch.tensor([6, 2, 0]), "mask": masks[0] < 0.7, "resets": masks[1] < 0.3}
+    if "lengths" in asked:
+        x[2:, 1] = x[:, 2] = torch.nan
+    rows = options["num_layers"] * (2 if options["bidirectional"] else 1)
+    hx = tuple(torch.randn(rows, B, width, dtype=torch.float64) for width in layer._state_widths())
+    if options["batch_first"]:
+        x = x.transpose(0, 1)
+        all_given |= {name: all_given[name].t() for name in ("mask", "resets")}
+
+    def run():
+        given_ = {name: all_given[name] for name in asked}
+        state = hx if cell[0] == "LSTM" else hx[0]
+        generator = torch.Generator().manual_seed(1)
+        return layer(x, state, generator=generator, return_states=True, return_gates=gates, **given_)
+
+    expected, form = torch.utils._pytree.tree_flatten(run())
+    assert all(values.grad_fn is not None for values in expected)
+    layer.backend = computing
+    with torch.no_grad():
+        found, same = torch.utils._pytree.tree_flatten(run())
+    assert form == same
+    for values, exact in zip(found, expected, strict=True):
+        assert values.grad_fn is None
+        assert_close_in_float64(values, exact.detach())
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_without_gradients_a_compiled_layer_gives_its_gates_and_its_graph_does_not_grow_with_T(name):
+    layer = layer_of(name, num_layers=2, bidirectional=True)
+    sizes = []
+
+    def counted(graph, _):
+        sizes.append(len(graph.graph.nodes))
+        return graph
+
+    for T in (3, 30):
+        torch._dynamo.reset()
+        x = torch.randn(T, 2, 3, dtype=torch.float64)
+        with torch.no_grad():
+            found = torch.compile(layer, fullgraph=True, backend=counted)(x, return_gates=True)
+            expected = layer(x, return_gates=True)
+        for what, values in expected[2].items():
+            assert_close_in_float64(found[2][what], values, what)
+    assert len(sizes) == 2
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_without_gradients_gates_are_mapped_and_have_tangents(name):
+    layer = layer_of(name)
+    x = torch.randn(3, 5, 2, 3, dtype=torch.float64)
+
+    def gates(one):
+        return layer(one, return_gates=True)[2]
+
+    with torch.no_grad():
+        found = torch.vmap(gates)(x)
+        for k, one in enumerate(x):
+            for what, values in gates(one).items():
+                assert_close_in_float64(found[what][k], values, what)
+        _, tangents = torch.func.jvp(gates, (x[0],), (x[1],))
+    _, expected = torch.func.jvp(gates, (x[0],), (x[1],))
+    for what, values in expected.items():
+        assert values.abs().max() > 0
+        assert_close_in_float64(tangents[what], values.detach(), what)
 
 
 def test_packed_input_is_pointed_to_lengths():

@@ -134,6 +134,19 @@ def test_recomputing_gives_the_same_gradients(there, name, options, kernel):
 
 
 @pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_without_gradients_its_kernels_keep_the_gates(there, name):
+    layer, x = OURS[name](3, 17), torch.randn(4, 5, 3)
+    with torch.no_grad():
+        lengths = torch.tensor([4, 0, 2, 4, 1])
+        rival = layer(x, lengths=lengths, return_gates=True)[2]
+        found = on_triton(layer)(x, lengths=lengths, return_gates=True)[2]
+        layer.backend = "reference"
+        exact = layer.double()(x.double(), lengths=lengths, return_gates=True)[2]
+    for what, values in exact.items():
+        assert_within_budget(found[what], exact=values, rival=rival[what], name=what)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
 def test_dropout_draws_torchs_masks_and_eval_mode_has_gradients(device, name):
     """On a GPU torch's masks are cuDNN's own: there only eval mode is compared."""
     ours, theirs = (module.to(device) for module in pair(name, 3, 5, num_layers=3, dropout=0.4))

@@ -1,0 +1,75 @@
+"""What every step computed, as the backends keep it: read off the tape of a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from gatedcells import _ops
+from gatedcells.functional.inputs import GRUTensors, LSTMTensors, what_to_keep, zero_beyond_lengths
+from gatedcells.reference.time import boundaries
+from gatedcells.validation import check_gru, check_lengths, check_lstm, check_resets, check_sequence_input
+from gatedcells_kernels.tape import GRUTape, Keep, LSTMTape
+
+_TAPE = int(Keep.TAPE)
+
+
+def are_differentiated(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether autograd will ask for a gradient with respect to any of the tensors."""
+    return what_to_keep(tensors, False) != int(Keep.NOTHING)
+
+
+class TapeReader:
+    """Runs one direction of one layer after the other by a backend, in the place of a
+    `gatedcells.trace.recorder.Recorder`, and keeps states and gates; they carry no gradients.
+
+    Args:
+        kind: "GRU" or "LSTM".
+        names: of a direction's weights, as the layer lists them.
+        reset_after: where the GRU's reset gate is.
+        backend: whose tape is read.
+    """
+
+    def __init__(self, kind: str, names: Sequence[str], *, reset_after: bool, backend: str) -> None:
+        self._kind, self._names, self._reset_after, self._backend = kind, names, reset_after, backend
+        # of each direction of each layer by name, [T, B, ...]; beyond a row's length they hold anything
+        self.directions: list[dict[str, Tensor]] = []
+
+    def one(
+        self,
+        input: Tensor,
+        state: tuple[Tensor, ...],
+        given: Sequence[Tensor],
+        reverse: bool,
+        lengths: Tensor | None,
+        resets: Tensor | None,
+        *_: Any,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One direction: all hidden states ``[T, B, ...]`` and the last states.
+
+        Raises:
+            RuntimeError, ValueError: as `gatedcells.gru_sequence`.
+        """
+        check_sequence_input(input)
+        check_lengths(lengths, input)
+        check_resets(resets, input)
+        weights = dict(zip(self._names, given, strict=True))
+        pair = weights["weight_ih"], weights["weight_hh"], weights.get("bias_ih"), weights.get("bias_hh")
+        x = zero_beyond_lengths(input, lengths)
+        where = lengths, boundaries(resets, lengths, reverse), reverse
+        if self._kind == "GRU":
+            gru = GRUTensors(x, state[0], *pair)
+            check_gru(*gru)
+            run = _ops.operator("gru_sequence", gru, _ops.run_gru_sequence)
+            states, *last, tape = run(*gru, *where, self._reset_after, _TAPE, self._backend)
+            kept = GRUTape(*tape.unbind(2))._asdict()
+        else:
+            lstm = LSTMTensors(x, state[0], state[1], *pair, weights.get("weight_hr"))
+            check_lstm(*lstm)
+            run = _ops.operator("lstm_sequence", lstm, _ops.run_lstm_sequence)
+            states, *last, tape = run(*lstm, *where, _TAPE, self._backend)
+            kept = LSTMTape(*tape.unbind(2))._asdict()
+        self.directions.append({"hidden": states, **kept})
+        return states, tuple(last)
