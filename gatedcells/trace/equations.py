@@ -27,13 +27,20 @@ def check_plain(d: DirectionTrace, what: str) -> None:
         raise RuntimeError(f"{what} is about the plain {d.kind}, this one has {d.beyond}")
 
 
+def check_index(name: str, index: int, size: int) -> None:
+    """Raise IndexError unless there is such a step, unit or row."""
+    if size == 0:
+        raise IndexError(f"there is no {name} {index}: the trace is of an empty batch")
+    if not -size <= index < size:
+        raise IndexError(f"{name} must lie in 0..{size - 1}, got {index}")
+
+
 def explain(d: DirectionTrace, t: int, unit: int, row: int) -> str:
     """See `Trace.explain`."""
     check_plain(d, "explain")
     T, B, H = len(d), d.x.shape[1], d["candidate"].shape[-1]
     for name, index, size in (("t", t, T), ("unit", unit, H), ("row", row, B)):
-        if not -size <= index < size:
-            raise IndexError(f"{name} must lie in 0..{size - 1}, got {index}")
+        check_index(name, index, size)
     t, unit, row = t % T, unit % H, row % B
     if not bool(d.takes_part()[t, row]):
         length = 0 if d.lengths is None else int(d.lengths[row])

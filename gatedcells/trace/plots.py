@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gatedcells._files import written_beside
+from gatedcells.trace.equations import check_index
 
 if TYPE_CHECKING:
     from gatedcells.trace.gradient_flow import GradientFlow
@@ -42,8 +43,7 @@ def heat_maps(trace: Trace, path: str | Path | None, row: int) -> Any:
     columns = [(layer, way) for layer in range(trace.layers) for way in range(trace.directions)]
     first = trace[0]
     T, B = first.x.shape[:2]
-    if not -B <= row < B:
-        raise IndexError(f"row must lie in 0..{B - 1}, got {row}")
+    check_index("row", row, B)
     names = _SHOWN[first.kind]
     width = min(14.0, 2.2 + 0.14 * T) * len(columns)
     figure = _figure(min(40.0, max(5.0, width)), 1.5 * len(names) + 0.7)

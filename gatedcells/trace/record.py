@@ -245,6 +245,7 @@ class Trace:
             the page's text.
 
         Raises:
+            IndexError: the batch is empty.
             OSError: the file cannot be written.
             RuntimeError: the cell does something beyond its plain equations.
         """

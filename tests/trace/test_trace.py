@@ -216,6 +216,14 @@ def test_a_row_that_has_ended_is_said_to_have():
     assert "the state before is forgotten" in layer.trace(torch.randn(4, 2, 3), resets=resets).explain(1)
 
 
+def test_an_empty_batch_has_no_row_to_show():
+    trace = gatedcells.LSTM(3, 4).trace(torch.randn(5, 0, 3))
+    for show in (trace.to_html, trace.plot, lambda: trace.explain(0)):
+        with pytest.raises(IndexError, match="there is no row 0: the trace is of an empty batch"):
+            show()
+    assert trace._repr_html_() == "<p>There is no page for an empty batch.</p>"
+
+
 def test_what_is_not_there_is_named():
     trace = gatedcells.GRU(3, 4).trace(torch.randn(5, 2, 3))
     with pytest.raises(KeyError, match="no intermediate called 'forget'; there are x_reset, x_update"):

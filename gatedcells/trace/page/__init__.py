@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatedcells._files import written_beside
-from gatedcells.trace.equations import check_plain
+from gatedcells.trace.equations import check_index, check_plain
 
 if TYPE_CHECKING:
     from gatedcells.trace.record import Trace
@@ -21,6 +21,7 @@ _LARGEST_IN_A_NOTEBOOK = 5_000_000  # bytes; beyond it a notebook would be slow 
 def page(trace: Trace, title: str) -> str:
     """The page's text; see `Trace.to_html`."""
     check_plain(trace[0], "the page")
+    check_index("row", 0, trace[0].x.shape[1])
     content = json.loads(trace.to_json()) | {"dtype": str(trace[0].x.dtype).removeprefix("torch.")}
     written = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return _source("page.html") % {
@@ -45,6 +46,8 @@ def in_a_notebook(trace: Trace) -> str:
     """See `Trace._repr_html_`."""
     if trace[0].beyond:
         return f"<p>There is no page for a cell with {html.escape(trace[0].beyond)}.</p>"
+    if trace[0].x.shape[1] == 0:
+        return "<p>There is no page for an empty batch.</p>"
     text = page(trace, "Step by step")
     if len(text) > _LARGEST_IN_A_NOTEBOOK:
         return (
