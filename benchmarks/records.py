@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import platform
 import re
+import shutil
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,9 +22,10 @@ def certificate() -> dict[str, Any]:
     """Columns that every row carries."""
     # rows that wait to be committed are not a change to what is measured
     changed = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    commit = _git("rev-parse", "--short=12", "HEAD")
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else ""),
+        "commit": commit + ("+changes" if changed and commit != "unknown" else ""),
         "device": device_name(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -70,6 +72,8 @@ def append(name: str, rows: list[dict[str, Any]], head: dict[str, Any] | None = 
 
 
 def _git(*arguments: str) -> str:
+    if shutil.which("git") is None:  # as in many an image for GPUs
+        return "unknown"
     done = subprocess.run(
         ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False
     )
