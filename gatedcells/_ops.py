@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from gatedcells import _shapes
+from gatedcells import _flops, _shapes
 from gatedcells.validation import check_gru, check_lengths, check_lstm, check_resets, check_rows, check_shape
 from gatedcells_kernels.tape import GRUTape, Keep, LSTMTape
 
@@ -105,6 +105,8 @@ def operator(name: str, tensors: Sequence[Tensor | None], direct: Callable[..., 
     """The operator ``name``, or ``direct`` where nobody looks at operators: the dispatcher's way to an
     operator written in Python takes longer than all the rest of a small layer."""
     if sees_every_call() or not all(map(is_plain, tensors)):
+        if not torch.compiler.is_compiling():
+            _flops.tell_counters()
         return getattr(torch.ops.gatedcells, name)
     return direct
 
