@@ -224,11 +224,23 @@ def _why_not_either_way(module: nn.Module) -> str | None:
     return None
 
 
+def _computes_with_others(layer: Any) -> bool:
+    """Whether somebody put tensors of their own in the list that torch's layers read (LoRA for LSTMs)."""
+    held = zip(layer._flat_weights_names, layer._flat_weights)  # noqa: B905 (some empty it)
+    # a parameter replaced since is one that torch notices itself
+    return not layer._weights_have_changed() and any(
+        layer._parameters.get(name) is not None and weight is not layer._parameters[name]
+        for name, weight in held
+    )
+
+
 def _why_not_ours(module: nn.Module) -> str | None:
     """Why a recurrent module is not swapped; None if it is, or if it is no recurrent module."""
     kind, plain = type(module), _plain_class(module)
     if plain in _OURS:
-        return _why_not_either_way(module)
+        held = isinstance(module, nn.RNNBase) and _computes_with_others(module)
+        others = "_flat_weights holds other tensors than its parameters, and it computes with those"
+        return _why_not_either_way(module) or (others if held else None)
     if isinstance(module, (RecurrentLayer, RecurrentCell)):
         return f"it is one of gatedcells' already, with backend={module.backend!r}"
     if isinstance(module, torch.jit.ScriptModule):

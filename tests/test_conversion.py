@@ -178,6 +178,15 @@ def test_state_dicts_pickles_and_copies_go_on():
         assert_close_in_float64(model(TOKENS), exact)
 
 
+def test_a_layer_whose_parameters_were_replaced_is_converted():
+    layer = nn.GRU(3, 4, dtype=torch.float64)
+    layer._parameters["weight_hh_l0"] = nn.Parameter(torch.randn(12, 4, dtype=torch.float64))
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    expected = copy.deepcopy(layer)(x)[0]
+    assert type(convert(layer, report=None)) is gatedcells.GRU
+    assert_close_in_float64(layer(x)[0], expected)
+
+
 def test_hooks_of_every_kind_go_on_being_called():
     def called(convert_it):
         log = []
@@ -297,6 +306,12 @@ def quantized():
         return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.GRU(3, 4)))[0]
 
 
+def with_low_rank_weights():
+    layer = nn.GRU(3, 4)
+    layer._flat_weights = [weight + 1 for weight in layer._flat_weights]
+    return layer
+
+
 LEFT = {
     "a subclass": (lambda: Bigger(3, 4), "a subclass of torch.nn.GRU, and what that adds would be lost"),
     "a parametrized subclass": (
@@ -308,6 +323,7 @@ LEFT = {
     "a plain RNN": (lambda: nn.RNN(3, 4), "gatedcells has gated cells alone"),
     "a plain cell": (lambda: nn.RNNCell(3, 4), "gatedcells has gated cells alone"),
     "another library's": (lambda: Other("GRU", 3, 4), "none of torch.nn's own modules"),
+    "other tensors in the list of its weights": (with_low_rank_weights, "holds other tensors than its"),
     "scripted": (scripted, "compiled by torch.jit"),
     "to be quantized": (lambda: torch.ao.nn.quantizable.LSTM(3, 4), "it is quantized"),
     "quantized": (quantized, "it is quantized"),

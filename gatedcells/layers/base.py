@@ -101,8 +101,15 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         return [getattr(self, name, None) for name in self._flat_weights_names]
 
     @_flat_weights.setter
-    def _flat_weights(self, _: Any) -> None:
-        """torch's base class assigns its list here; there is nothing to keep."""
+    def _flat_weights(self, weights: Sequence[Tensor | None]) -> None:
+        """Keep nothing; refuse other tensors (LoRA for LSTMs), which torch's layers would compute with."""
+        for name, weight in zip(self._flat_weights_names, weights):  # noqa: B905 (some empty it)
+            own = self._parameters.get(name)
+            if own is not None and weight is not None and weight is not own:
+                raise RuntimeError(
+                    f"_flat_weights holds another tensor than the parameter {name}, which gatedcells computes"
+                    " with: replace the parameter (torch.nn.utils.parametrize, torch.func.functional_call)"
+                )
 
     def flatten_parameters(self) -> None:
         """Do nothing: no backend wants the weights in one chunk."""

@@ -223,3 +223,39 @@ def test_batches_first_the_output_is_a_view_and_the_states_are_none(name):
         output.detach_()
     for part in as_a_tuple(state):
         part.detach_()
+
+
+class LowRank:
+    """LoRA for a recurrent layer, as people write it on torch's."""
+
+    def adapt(self):
+        self.down, self.up = (
+            nn.Parameter(torch.randn(1, 4)),
+            nn.Parameter(torch.randn(len(self.bias_hh_l0), 1)),
+        )
+
+    def _init_flat_weights(self):
+        super()._init_flat_weights()
+        if hasattr(self, "up"):
+            low = self.up @ self.down
+            self._flat_weights = [
+                weight + low if name == "weight_hh_l0" else weight
+                for name, weight in zip(self._flat_weights_names, self._flat_weights, strict=True)
+            ]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_other_tensors_in_the_place_of_the_weights_are_refused(name):
+    layer = type("Adapted", (LowRank, OURS[name]), {})(3, 4)
+    layer.adapt()
+    with pytest.raises(RuntimeError, match=r"_flat_weights holds another .* weight_hh_l0"):
+        layer._init_flat_weights()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_weights_themselves_may_be_assigned_as_a_list(name):
+    layer, x = OURS[name](3, 4), given(name)
+    expected = layer(x)[0]
+    layer._flat_weights = [getattr(layer, weight) for weight in layer._flat_weights_names]
+    layer._flat_weights = []  # so that torch's layers leave them where they are
+    assert torch.equal(layer(x)[0], expected)
