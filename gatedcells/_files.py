@@ -1,10 +1,13 @@
 """Writing files so that a reader finds the old one or the new one, never half of one."""
 
 import os
+import re
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+
+_BESIDE = re.compile(r"\..*-[0-9a-f]{12}(\.\w+)?")
 
 
 @contextmanager
@@ -31,3 +34,13 @@ def written_beside(path: Path) -> Generator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def is_empty(folder: Path, *, but: tuple[str, ...] = ()) -> bool:
+    """Whether a folder holds nothing, or what is under way beside files (or was, where a process was killed)
+    and files called as ``but`` says.
+
+    Raises:
+        OSError: it is no folder, or cannot be read.
+    """
+    return all(path.name in but or _BESIDE.fullmatch(path.name) for path in folder.iterdir())

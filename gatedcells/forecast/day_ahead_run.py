@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from gatedcells._files import is_empty
 from gatedcells.forecast.continuing import last_values
 from gatedcells.forecast.data import FloatArray, IntArray
 from gatedcells.forecast.day_ahead import (
@@ -24,7 +25,7 @@ from gatedcells.forecast.day_ahead import (
     up_to_last_load,
 )
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import in_digits, read_json, write_json, written_beside
+from gatedcells.forecast.files import drop, in_digits, read_json, write_json, written_beside
 from gatedcells.forecast.forecaster import Forecaster
 from gatedcells.forecast.frames import Style
 from gatedcells.forecast.load_table import named_as_before
@@ -110,7 +111,7 @@ def run(
     if not (path / "forecaster.json").exists() or (_ends(context) != _ends(forecaster._context)).any():
         forecaster._context = context
         forecaster.save(path)
-    checkpoint.unlink(missing_ok=True)
+    drop(checkpoint)
     inputs, _ = model.inputs(panel)
     forecasts = {name: quantiles[..., model.recipe.quantiles.index(0.5)]}
     seconds: dict[str, float] = {name: forecaster.train_seconds_}
@@ -165,7 +166,7 @@ def _as_begun(folder: Path, forecaster: Forecaster) -> None:
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / "settings.json"
     if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not (folder.is_dir() and is_empty(folder)):
             raise ForecastError(f"{folder}: exists already and is no day-ahead run; choose another folder")
         write_json(path, settings)
     elif read_json(path) != settings:

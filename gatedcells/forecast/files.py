@@ -40,6 +40,18 @@ def written_beside(path: Path) -> Generator[Path]:
         raise ForecastError(f"{path}: cannot be written ({error})") from error
 
 
+def drop(path: Path) -> None:
+    """Delete a file that has done its service, if it is there.
+
+    Raises:
+        ForecastError: it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ForecastError(f"{path}: cannot be deleted ({error})") from error
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write plain JSON, indented; NaN is refused."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"

@@ -17,9 +17,9 @@ from gatedcells.forecast import forecaster_files, forecaster_parameters
 from gatedcells.forecast.answers import forecast_frame
 from gatedcells.forecast.cells import settled
 from gatedcells.forecast.continuing import warn_of_short
-from gatedcells.forecast.direct import DirectRecipe
 from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.files import drop
 from gatedcells.forecast.fitting import fit_store, too_few
 from gatedcells.forecast.forecaster_parameters import USUAL, fit_of, names_fitted, recipe_of, whole
 from gatedcells.forecast.frames import Names, Style, give_back
@@ -142,6 +142,13 @@ class Forecaster:
             ForecastError: parameters or a frame that cannot be used; the message says what was expected.
             KeyboardInterrupt: Ctrl-C; the step under way is finished, and written to ``checkpoint``.
         """
+        self.fit_kept(frame, checkpoint)
+        if checkpoint is not None and share().first:
+            drop(Path(checkpoint))
+        return self
+
+    def fit_kept(self, frame: Any, checkpoint: str | Path | None) -> None:
+        """As `fit`, but ``checkpoint`` stays: for who has yet to save what was fitted."""
         path = None if checkpoint is None else Path(checkpoint)
         if isinstance(frame, (str, Path)) and Path(frame).is_dir():
             policy, names = self.checked()
@@ -150,10 +157,7 @@ class Forecaster:
             self._take(names, files.style, files.report)
         else:
             self.fit_laid_out(*laid_out(self, frame), path)
-        if path is not None and share().first:
-            path.unlink(missing_ok=True)
         self.report_.warn()
-        return self
 
     def fit_laid_out(
         self, panel: Panel, style: Style, report: FrameReport, checkpoint: Path | None = None,
@@ -177,8 +181,8 @@ class Forecaster:
         with threads_set(self.threads), settled():
             try:
                 fitted = fit_store(
-                    store, grid, self._recipe(grid, usual), fit_of(self.get_params()), console,
-                    name=f"{self.cell.upper()} training", checkpoint=checkpoint, device=self.device,
+                    store, grid, recipe_of(self.get_params(), grid, usual), fit_of(self.get_params()),
+                    console, name=f"{self.cell.upper()} training", checkpoint=checkpoint, device=self.device,
                     fewer=self.steps is None and self.batch_size is None,
                 )  # fmt: skip
             except Interrupted:
@@ -210,9 +214,8 @@ class Forecaster:
         panel, style = self._panel_to_forecast(frame)
         if frame is not None:
             warn_of_short(self._context, panel, model.looks_back)
-        filled = panel.filled
-        panel = with_future(panel, future, self._names, style, h, model.recipe.horizon)
-        panel = replace(panel, filled=filled)
+        whole_panel = with_future(panel, future, self._names, style, h, model.recipe.horizon)
+        panel = replace(whole_panel, filled=panel.filled)
         every = np.arange(len(panel.ids))
         with threads_set(self.threads):
             found = model.forecast(panel, every, panel.sizes)
@@ -281,10 +284,9 @@ class Forecaster:
             NotFitted: not fitted yet.
             ForecastError: the folder holds something else, or cannot be written.
         """
-        model = self._fitted()
         content = forecaster_files.Saved(
-            self.get_params(), model, self._context, self._names, self._style, self.report_, self.loss_,
-            self.train_seconds_,
+            self.get_params(), self._fitted(), self._context, self._names, self._style, self.report_,
+            self.loss_, self.train_seconds_,
         )  # fmt: skip
         forecaster_files.write(Path(folder), content, _DEFAULTS)
         return Path(folder)
@@ -307,9 +309,6 @@ class Forecaster:
     def checked(self) -> tuple[FramePolicy, Names]:
         """Policies and names, after everything that can be told without a frame."""
         return forecaster_parameters.checked(self.get_params())
-
-    def _recipe(self, grid: Grid | None, usual: tuple[int, int] = USUAL) -> DirectRecipe:
-        return recipe_of(self.get_params(), grid, usual)
 
     def _fitted(self) -> PanelModel:
         if not hasattr(self, "model_"):

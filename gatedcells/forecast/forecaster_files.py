@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gatedcells._files import is_empty
 from gatedcells.forecast.conformal import WIDEST, Margins
 from gatedcells.forecast.covariates import Covariates
 from gatedcells.forecast.data import Clock
 from gatedcells.forecast.direct import DirectForecaster, DirectRecipe, Sizes
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import read_json, read_tensors, sha256_of, write_json, write_tensors
+from gatedcells.forecast.files import drop, read_json, read_tensors, sha256_of, write_json, write_tensors
 from gatedcells.forecast.fitting import check
 from gatedcells.forecast.forecaster_parameters import LARGEST, written
 from gatedcells.forecast.forecaster_parameters import read as read_parameter
@@ -41,7 +42,6 @@ FORMAT = 1
 _JSON = "forecaster.json"
 _TENSORS = ("forecaster.safetensors", "forecaster-again.safetensors")
 CHECKPOINT = "checkpoint.safetensors"  # of a training under way
-_WRITTEN_BESIDE = ".checkpoint-*.safetensors"  # where a writing of it was killed
 _ADDED = {"device": "cpu"}  # parameters that folders of before do not have
 _FAR = 1e30
 _OF_FITTED = ("text", "zoned")  # of the names; what the rest of the folder says
@@ -104,12 +104,12 @@ def write(folder: Path, saved: Saved, defaults: dict[str, Any]) -> None:
         "names": {name: value for name, value in asdict(saved.names).items() if name not in _OF_FITTED},
         "style": asdict(saved.style),
         "report": asdict(saved.report),
-        "loss": saved.loss,
+        "loss": saved.loss if np.isfinite(saved.loss) else None,
         "train_seconds": saved.train_seconds,
     }
     write_json(folder / _JSON, content)
     if before is not None:
-        (folder / before).unlink(missing_ok=True)
+        drop(folder / before)
 
 
 def _tensors_named(content: Any) -> str:
@@ -119,16 +119,15 @@ def _tensors_named(content: Any) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse to write into what is something else; a folder with the checkpoint of a training alone is not.
+    """Refuse to write into what is something else, which a stopped training or writing is not.
 
     Raises:
         ForecastError: it is.
     """
     strange = folder.exists() and not folder.is_dir()
     if folder.is_dir() and not holds_one(folder):
-        strange = any(
-            path.name != CHECKPOINT and not path.match(_WRITTEN_BESIDE) for path in folder.iterdir()
-        )
+        # tensors that no JSON names yet: their writer was killed
+        strange = not is_empty(folder, but=(CHECKPOINT, *_TENSORS))
     if strange:
         raise ForecastError(f"{folder}: exists already and is no forecaster; choose another folder")
 
@@ -227,9 +226,8 @@ def _saved(content: dict[str, Any], tensors: dict[str, Tensor], defaults: dict[s
     model.inputs(context)  # the series are those of the model
     saved = {name: read_parameter(name, content["parameters"][name], like) for name, like in defaults.items()}
     report = FrameReport(**{str(name): value for name, value in content["report"].items()})
-    return Saved(
-        saved, model, context, names, style, report, float(content["loss"]), float(content["train_seconds"])
-    )
+    loss = float("nan" if content["loss"] is None else content["loss"])  # a checkpoint of before had none
+    return Saved(saved, model, context, names, style, report, loss, float(content["train_seconds"]))
 
 
 def _context(content: Any, tensors: dict[str, Tensor], grid: Grid, names: Names) -> Panel:

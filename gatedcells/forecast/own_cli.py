@@ -116,6 +116,7 @@ COMMANDS = (day_ahead, fit, apply)
 
 
 def _fit(file: Path, out: Path, overwrite: bool, options: dict[str, Any]) -> None:
+    from gatedcells.forecast.files import drop
     from gatedcells.forecast.forecaster import Forecaster
     from gatedcells.forecast.forecaster_files import CHECKPOINT, check_folder
     from gatedcells.forecast.replacing import replaces_its_like
@@ -131,11 +132,12 @@ def _fit(file: Path, out: Path, overwrite: bool, options: dict[str, Any]) -> Non
         )
     try:
         with _said_in_a_line():
-            forecaster.fit(file, checkpoint=out / CHECKPOINT)
+            forecaster.fit_kept(file, out / CHECKPOINT)
+        forecaster.save(out)
+        drop(out / CHECKPOINT)
     except KeyboardInterrupt:
         click.echo("Stopped. The same command goes on.", err=True)
         raise SystemExit(INTERRUPTED) from None
-    forecaster.save(out)
     for line in forecaster.report_.lines():
         console.print(line, soft_wrap=True)
     recipe, season = forecaster.model_.recipe, forecaster.model_.fit.season

@@ -24,13 +24,22 @@ from typing import Any
 
 import torch
 
+from gatedcells._files import is_empty
 from gatedcells.forecast.article import ArticleForecaster, ArticleRecipe
 from gatedcells.forecast.bitcoin import BitcoinRecipe, PriceForecaster
 from gatedcells.forecast.cells import CELLS, settled
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import FastForecaster
 from gatedcells.forecast.fast_recipe import BestRecipe, FastRecipe
-from gatedcells.forecast.files import parse_json, read_json, read_tensors, size_of, write_json, write_tensors
+from gatedcells.forecast.files import (
+    drop,
+    parse_json,
+    read_json,
+    read_tensors,
+    size_of,
+    write_json,
+    write_tensors,
+)
 from gatedcells.forecast.intervals import Calibrator
 from gatedcells.forecast.limits import (
     check_recipe,
@@ -142,7 +151,7 @@ class RunFolder:
             check_recipe(config.recipe)
             check_run(config.seed, config.threads)
             read_trees(config.trees)
-            taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+            taken = self.path.exists() and not (self.path.is_dir() and is_empty(self.path))
         except ValueError as error:
             raise ForecastError(str(error)) from error
         except OSError as error:
@@ -221,10 +230,7 @@ class RunFolder:
         if neighbours is not None:
             write_json(self._neighbours(cell), neighbours.to_json())
         write_tensors(self.weights(cell), forecaster.network.state_dict(), notes)
-        try:
-            self.checkpoint(cell).unlink(missing_ok=True)
-        except OSError as error:
-            raise ForecastError(f"{self.checkpoint(cell)}: cannot be deleted ({error})") from error
+        drop(self.checkpoint(cell))
 
     def forecaster(self, config: Config, cell: str) -> tuple[Any, float]:
         """Rebuild a trained forecaster; also its seconds of training.

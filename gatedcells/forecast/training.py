@@ -206,7 +206,8 @@ def _save(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     notes = {"step": progress.step, "steps": progress.steps, "seconds": progress.seconds, "seed": seed}
-    notes |= {"settings": dict(task.settings)}
+    loss = progress.loss if math.isfinite(progress.loss) else None
+    notes |= {"loss": loss, "settings": dict(task.settings)}
     write_tensors(path, tensors, {"progress": json.dumps(notes)})
 
 
@@ -223,6 +224,7 @@ def _load(
     try:
         kept = parse_json(notes["progress"])
         step, steps, seconds = kept["step"], kept["steps"], float(kept["seconds"])
+        loss = math.nan if kept.get("loss") is None else float(kept["loss"])  # added later
         found = kept.get("settings", _BEFORE)
         other = [name for name, value in found.items() if task.settings.get(name, value) != value]
         said = [f"{name} {str(found[name])[:20]}" for name in other if name != DIGEST]
@@ -246,7 +248,8 @@ def _load(
         if step:
             _check_state(state, task, list(network.parameters()))
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-        progress.step, progress.seconds = step, seconds
+        progress.step, progress.loss, progress.seconds = step, loss, seconds
+        progress.epoch = step / task.steps_per_epoch
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ForecastError(f"{path}: does not fit this training ({' '.join(str(error).split())})") from error
 

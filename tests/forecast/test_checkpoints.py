@@ -1,6 +1,7 @@
 """A training that was stopped goes on as the same one and is taken for no other; its file goes at the end."""
 
 import json
+import signal
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatedcells.cli import main
-from gatedcells.forecast import Forecaster, ForecastError, training
+from gatedcells.forecast import Forecaster, ForecastError, fitting, training
 from gatedcells.forecast.files import read_tensors, write_tensors
 from gatedcells.forecast.rolling import laid_out
 from tests.support.own_series import made_up, small
@@ -59,6 +60,29 @@ SERIES = {
     "the frequency": lambda: made_up(freq="30min", level=30.0),
     "where a series ends": lambda: frame().drop(index=[159]),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["", "by a version that noted no loss"])
+def test_a_training_stopped_behind_its_last_step_goes_on_to_a_forecaster_that_can_be_saved(
+    noted, tmp_path, monkeypatch
+):
+    """As by Ctrl-C while it calibrates."""
+    whole = small().fit(frame())
+    path = tmp_path / "done.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "_calibrated", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            small().fit(frame(), checkpoint=path)
+    if not noted:
+        tensors, notes = read_tensors(path)
+        kept = json.loads(notes["progress"])
+        del kept["loss"]
+        write_tensors(path, tensors, {"progress": json.dumps(kept)})
+    again = small().fit(frame(), checkpoint=path)
+    assert not path.exists()
+    loaded = Forecaster.load(again.save(tmp_path / "f"))
+    pd.testing.assert_frame_equal(loaded.predict(), whole.predict())
+    assert loaded.loss_ == whole.loss_ if noted else np.isnan(loaded.loss_)
 
 
 @pytest.mark.parametrize("name", SERIES)

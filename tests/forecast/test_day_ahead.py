@@ -16,6 +16,7 @@ from gatedcells.forecast.data import Clock, read_file
 from gatedcells.forecast.day_ahead import DirectTrees, Places, panel_of, seasonal, train_ends
 from gatedcells.forecast.distributed import Share
 from gatedcells.forecast.fitting import fit_panel
+from gatedcells.forecast.forecaster_parameters import recipe_of
 from gatedcells.forecast.metrics import (
     UndefinedScore,
     coverage,
@@ -45,9 +46,10 @@ def _without_data(monkeypatch):
 def model(small_regions):
     panel, ends = panel_of(small_regions), train_ends(small_regions)
     known = panel.select(np.arange(2), np.zeros(2, dtype=np.int64), ends, 0)
-    recipe = Forecaster(
+    asked = Forecaster(
         lookback=30, hidden_size=6, steps=20, batch_size=4, quantiles=(0.1, 0.5, 0.9), level=(80,)
-    )._recipe(None)  # fmt: skip
+    )
+    recipe = recipe_of(asked.get_params(), None)
     return fit_panel(known, recipe, Fit(level=(80.0,)), Console(quiet=True), name="x").model
 
 

@@ -1,11 +1,16 @@
 """``forecast fit`` into a folder that holds a forecaster, and what ``forecast apply`` says of its options."""
 
+import itertools
+import os
+import shutil
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from gatedcells.cli import main
-from gatedcells.forecast import Forecaster
+from gatedcells.forecast import Forecaster, training
 from tests.support.own_series import made_up
 
 OPTIONS = ["--horizon", 2, "--lookback", 4, "--hidden-size", 2, "--steps", 2, "--threads", 1]
@@ -49,6 +54,46 @@ def test_the_same_command_fits_again_and_another_is_refused_unless_told(made, tm
     done = gatedcells("fit", tmp_path / "y.csv", "--out", out, *OPTIONS, "--overwrite")
     assert done.exit_code == 0, done.output
     assert Forecaster.load(out).predict().ds[0] == made_up((111,)).ds.max()
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+@pytest.mark.parametrize("how", [Killed, KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("at", [0, 1, 2], ids=["the last checkpoint", "the tensors", "the settings"])
+def test_stopped_while_it_writes_the_same_command_goes_on_and_no_step_is_lost(
+    how, at, tmp_path, made, monkeypatch
+):
+    path, whole = made
+    out, replace = tmp_path / "stopped", os.replace
+    asked = itertools.count()
+
+    def stopped(beside, name):
+        if next(asked) != at:
+            return replace(beside, name)
+        if how is Killed:  # which leaves what it had under way
+            shutil.copy(beside, Path(beside).with_stem(f".{Path(name).stem}-0123456789ab"))
+        raise how(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopped)
+        if how is Killed:
+            with pytest.raises(Killed):
+                gatedcells("fit", path, "--out", out, *OPTIONS)
+        else:
+            done = gatedcells("fit", path, "--out", out, *OPTIONS)
+            expected = (
+                (130, "Stopped. The same command goes on.") if how is KeyboardInterrupt else (2, "No space")
+            )
+            assert (done.exit_code, expected[1] in done.output) == (expected[0], True), done.output
+    with monkeypatch.context() as patch:
+        if at > 0:
+            patch.setattr(training, "_one_step", lambda *_: pytest.fail("trained again"))
+        done = gatedcells("fit", path, "--out", out, *OPTIONS)
+    assert done.exit_code == 0, done.output
+    assert {one for one in content(out) if not one.startswith(".")} == set(content(whole))
+    pd.testing.assert_frame_equal(Forecaster.load(out).predict(), Forecaster.load(whole).predict())
 
 
 def test_values_that_were_told_since_are_not_lost(made, tmp_path):

@@ -9,6 +9,19 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from gatedcells._files import written_beside
+from gatedcells.forecast import ForecastError, backtest_run, day_ahead_run, forecaster_files
+from gatedcells.forecast.fast_recipe import FastRecipe
+from gatedcells.forecast.runs import Config, RunFolder
+
+BEGINNINGS = {
+    "a run": lambda folder: RunFolder(folder).create(
+        Config("fast", FastRecipe(), ("gru",), 0, 1, data={}, versions={})
+    ),
+    "a backtest": lambda folder: backtest_run._begin(folder, {"suited": "no"}),
+    "a day-ahead run": lambda folder: day_ahead_run._begin(folder, {}),
+    "a forecaster": forecaster_files.check_folder,
+}
 ROOT = Path(__file__).parent.parent.parent
 OPTIONS = ["--cell", "gru", "--threads", "1", "--steps", "60", "--hidden-size", "8", "--batch-size", "8"]
 
@@ -75,6 +88,18 @@ assert status == 0
 readable(killed)
 print(kills, resumed)
 """
+
+
+@pytest.mark.parametrize("what", BEGINNINGS)
+def test_where_the_first_file_of_a_folder_was_killed_the_same_command_begins_it(what, tmp_path):
+    writing = written_beside(tmp_path / "config.json")
+    writing.__enter__().write_text("{")
+    BEGINNINGS[what](tmp_path)
+    (tmp_path / "config.json").unlink(missing_ok=True)
+    (tmp_path / "settings.json").unlink(missing_ok=True)
+    (tmp_path / "notes.txt").write_text("somebody's")
+    with pytest.raises(ForecastError, match="exists already"):
+        BEGINNINGS[what](tmp_path)
 
 
 def test_killed_at_twenty_moments_a_run_ends_with_the_weights_of_an_undisturbed_one(small_folder, tmp_path):
