@@ -1,6 +1,7 @@
 """A model's recurrent modules are computed by ours, and everything else about the model stays."""
 
 import copy
+import io
 import pickle
 import types
 import warnings
@@ -185,6 +186,21 @@ def test_a_layer_whose_parameters_were_replaced_is_converted():
     expected = copy.deepcopy(layer)(x)[0]
     assert type(convert(layer, report=None)) is gatedcells.GRU
     assert_close_in_float64(layer(x)[0], expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch about its own quantization and exporters
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::torch.jit.TracerWarning")
+def test_what_knows_torchs_classes_alone_takes_a_reverted_model():
+    model, x = nn.Sequential(gatedcells.GRU(3, 4)).eval(), torch.randn(5, 2, 3)
+    quantize = torch.ao.quantization.quantize_dynamic
+    assert type(quantize(model)[0]) is gatedcells.GRU  # without a word, as the page says
+    with pytest.raises(torch.onnx.errors.UnsupportedOperatorError):
+        torch.onnx.export(model, (x,), io.BytesIO(), dynamo=False)
+    expected = model(x)[0]
+    reverted = revert(model, report=None)
+    assert type(quantize(reverted)[0]) is torch.ao.nn.quantized.dynamic.GRU
+    torch.testing.assert_close(torch.jit.script(reverted)(x)[0], expected)
+    torch.onnx.export(reverted, (x,), io.BytesIO(), dynamo=False)
 
 
 def test_hooks_of_every_kind_go_on_being_called():
