@@ -44,6 +44,13 @@ def test_the_first_states_gradient_counts_if_it_is_asked_for(name):
     assert counted(ours, x) == counted(theirs, x) > 0
 
 
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_in_bfloat16_there_are_as_many(name):
+    wide, narrow = (OURS[name](3, 4, num_layers=2, dtype=d) for d in (torch.float64, torch.bfloat16))
+    x = torch.randn(5, 2, 3, **FLOAT64)
+    assert counted(narrow, x.bfloat16()) == counted(wide, x)
+
+
 @pytest.mark.parametrize("name", ["GRUCell", "LSTMCell"])
 def test_a_cells_operations_are_as_many_as_torchs(name):
     ours, theirs = pair(name, 3, 4, **FLOAT64)
