@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +184,26 @@ def _cells(options: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _new_folder(options: dict[str, Any], config: Config) -> RunFolder:
-    run = RunFolder(options["out"] or Path("forecast-runs") / f"{datetime.now():%Y%m%d-%H%M%S}")
+    run = RunFolder(options["out"] or _dated_folder())
     if share().first:
         run.create(config)
     return run
+
+
+def _dated_folder() -> Path:
+    """A folder that is called as this second is, made here; if another run of this second has it, a number
+    is added."""
+    dated = Path("forecast-runs") / f"{datetime.now():%Y%m%d-%H%M%S}"
+    for number in count(1) if share().first else ():
+        path = dated if number == 1 else dated.with_name(f"{dated.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ForecastError(f"{path}: cannot be made a run folder ({error})") from error
+        return path
+    return dated
 
 
 def _check_resumed(context: click.Context, options: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 import torch
 
+from gatedcells.forecast import run_cli
 from gatedcells.forecast.article import ArticleRecipe, ArticleTask
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import FastTask
@@ -168,3 +170,16 @@ def test_a_pickle_in_the_place_of_weights_is_not_executed(trained, tmp_path):
     with pytest.raises(ForecastError, match="not a whole safetensors file"):
         trained.forecaster(FAST, "gru")
     assert not target.exists()
+
+
+def test_runs_that_begin_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2024, 5, 6, 7, 8, 9)
+
+    monkeypatch.setattr(run_cli, "datetime", Then)
+    monkeypatch.chdir(tmp_path)
+    runs = [run_cli._new_folder({"out": None}, replace(FAST, seed=seed)) for seed in range(3)]
+    assert [run.path.name for run in runs] == ["20240506-070809", "20240506-070809-2", "20240506-070809-3"]
+    assert [run.config().seed for run in runs] == [0, 1, 2]
