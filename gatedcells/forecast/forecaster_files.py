@@ -39,7 +39,7 @@ from gatedcells.forecast.panel_report import FrameReport
 from gatedcells.forecast.scaling import SeriesScales
 
 FORMAT = 1
-_JSON = "forecaster.json"
+JSON = "forecaster.json"
 _TENSORS = ("forecaster.safetensors", "forecaster-again.safetensors")
 CHECKPOINT = "checkpoint.safetensors"  # of a training under way
 _ADDED = {"device": "cpu"}  # parameters that folders of before do not have
@@ -73,7 +73,7 @@ def write(folder: Path, saved: Saved, defaults: dict[str, Any]) -> None:
     before: str | None = None
     if holds_one(folder):
         with suppress(ForecastError):  # a damaged one is written over
-            before = _tensors_named(read_json(folder / _JSON))
+            before = _tensors_named(read_json(folder / JSON))
     path = folder / _TENSORS[before == _TENSORS[0]]
     model, context = saved.model, saved.context
     static = {name: [_plain(value) for value in values] for name, values in context.static.items()}
@@ -107,7 +107,7 @@ def write(folder: Path, saved: Saved, defaults: dict[str, Any]) -> None:
         "loss": saved.loss if np.isfinite(saved.loss) else None,
         "train_seconds": saved.train_seconds,
     }
-    write_json(folder / _JSON, content)
+    write_json(folder / JSON, content)
     if before is not None:
         drop(folder / before)
 
@@ -134,7 +134,7 @@ def check_folder(folder: Path) -> None:
 
 def holds_one(folder: Path) -> bool:
     """Whether a forecaster is in the folder."""
-    return (folder / _JSON).exists()
+    return (folder / JSON).exists()
 
 
 def read(folder: Path, defaults: dict[str, Any]) -> Saved:
@@ -143,7 +143,7 @@ def read(folder: Path, defaults: dict[str, Any]) -> Saved:
     Raises:
         ForecastError: it is something else, or its files do not fit together.
     """
-    path = folder / _JSON
+    path = folder / JSON
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
@@ -151,23 +151,20 @@ def read(folder: Path, defaults: dict[str, Any]) -> Saved:
             f"{path}: is of format {found!r}; this version of gatedcells reads format {FORMAT}"
         )
     beside = folder / _tensors_named(content)
-    if beside.is_file() and sha256_of(beside) != content.get("tensors_sha256"):
-        raise ForecastError(f"{folder}: its two files were not written together")
-    tensors, _ = read_tensors(beside)
+    try:
+        if beside.is_file() and sha256_of(beside) != content.get("tensors_sha256"):
+            raise ForecastError(f"{folder}: its two files were not written together")
+        tensors, _ = read_tensors(beside)
+    except (ForecastError, FileNotFoundError):
+        if read_json(path) != content:  # written over in between
+            return read(folder, defaults)
+        raise
     try:
         given = content["parameters"] = _ADDED | content["parameters"]
         if set(given) != set(defaults):
             raise ValueError(f"parameters {sorted(set(given) ^ set(defaults))} are unknown or missing")
         return _saved(content, tensors, defaults)
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        IndexError,
-        OverflowError,
-        RuntimeError,
-    ) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ForecastError(f"{folder}: not a forecaster that this version can read ({reason})") from error
 

@@ -152,14 +152,16 @@ def _fit(file: Path, out: Path, overwrite: bool, options: dict[str, Any]) -> Non
 
 
 def _apply(folder: Path, options: dict[str, Any]) -> None:
-    from gatedcells.forecast.files import written_beside
+    from gatedcells.forecast.files import read_json, written_beside
     from gatedcells.forecast.forecaster import Forecaster
+    from gatedcells.forecast.forecaster_files import JSON
 
     out = options["out"]
     parquet = out is not None and out.suffix.lower() in (".parquet", ".pq")
     frame = options["data"]
     if options["update"] and frame is None:
         raise ForecastError("--update keeps what has come since: give it as --data FILE")
+    before = read_json(folder / JSON)
     forecaster = Forecaster.load(folder)
     known, h, most = forecaster._names.known, options["h"], forecaster.model_.recipe.horizon
     if known and options["future"] is None and (h is None or h <= most):
@@ -177,6 +179,8 @@ def _apply(folder: Path, options: dict[str, Any]) -> None:
             frame = None
         found = forecaster.predict(options["h"], frame=frame, future=options["future"])
     if options["update"]:
+        if read_json(folder / JSON) != before:
+            raise ForecastError(f"{folder}: another command has written to it meanwhile; give this one again")
         forecaster.save(folder)
     if out is not None:
         with written_beside(out) as beside:

@@ -104,6 +104,24 @@ def test_values_that_were_told_since_are_not_lost(made, tmp_path):
     refused(out, path, "--out", out, *OPTIONS)
 
 
+def test_an_update_does_not_undo_one_that_came_in_between(made, tmp_path, monkeypatch):
+    _, out = made
+    for name, size in (("one", 120), ("two", 110)):
+        made_up((size,)).tail(size - 100).to_csv(tmp_path / f"{name}.csv", index=False)
+    plain, command = Forecaster.update, ("apply", out, "--update", "--data")
+
+    def one_in_between(forecaster, frame):
+        monkeypatch.setattr(Forecaster, "update", plain)
+        done = gatedcells(*command, tmp_path / "one.csv")
+        assert done.exit_code == 0, done.output
+        return plain(forecaster, frame)
+
+    monkeypatch.setattr(Forecaster, "update", one_in_between)
+    done = gatedcells(*command, tmp_path / "two.csv")
+    assert (done.exit_code, "another command has written to it meanwhile" in done.output) == (2, True)
+    assert Forecaster.load(out).predict().ds[0] == made_up((121,)).ds.max()
+
+
 def test_files_of_a_folder_are_not_compared(made, tmp_path):
     pytest.importorskip("pyarrow")
     _, out = made

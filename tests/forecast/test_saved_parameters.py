@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gatedcells.forecast import Forecaster, ForecastError
+from gatedcells.forecast import Forecaster, ForecastError, forecaster_files
 from tests.support.own_series import made_up, small
 
 QUANTILES = (0.1, 0.3, 0.5, 0.9)
@@ -54,3 +54,20 @@ def test_what_was_given_is_kept_and_what_is_read_means_the_same(name, tmp_path):
 def test_names_of_columns_are_text():
     with pytest.raises(ForecastError, match="names of columns must be text, got 0"):
         small(known=(0,)).fit(made_up())
+
+
+def test_a_forecaster_that_is_written_over_while_it_is_read_is_the_new_one(tmp_path, monkeypatch):
+    """As by ``apply --update`` beside a program that serves its forecasts."""
+    one = small().fit(made_up())
+    one.save(tmp_path / "f")
+    other = small(seed=1).fit(made_up())
+    plain = forecaster_files.read_json
+
+    def then_written_over(path):
+        content = plain(path)
+        monkeypatch.setattr(forecaster_files, "read_json", plain)
+        other.save(tmp_path / "f")
+        return content
+
+    monkeypatch.setattr(forecaster_files, "read_json", then_written_over)
+    pd.testing.assert_frame_equal(Forecaster.load(tmp_path / "f").predict(), other.predict())
