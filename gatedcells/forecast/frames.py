@@ -264,7 +264,7 @@ def _with_stamps(frame: pd.DataFrame, names: Names) -> pd.DataFrame:
 
 
 def _kind(table: Any) -> str:
-    return str(table.implementation).lower()
+    return table.implementation.name.lower()  # of which str says more in narwhals 1
 
 
 def _listed(names: Sequence[Any]) -> str:

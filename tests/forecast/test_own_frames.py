@@ -2,6 +2,8 @@
 
 import sys
 import warnings
+from enum import Enum
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatedcells.forecast import ForecastError, FrameWarning
+from gatedcells.forecast import ForecastError, FrameWarning, frames
 from gatedcells.forecast.data import read_file
 from gatedcells.forecast.frames import Names, read_frame
 from gatedcells.forecast.grid import freq_of, step_of
@@ -285,6 +287,11 @@ REFUSED = {
     "a series without a name": (lambda: GOOD.assign(unique_id=["a"] * 19 + [None]), "row 19 .*unique_id is"),
     "names with a point": (lambda: GOOD.assign(unique_id=1.5), "expected text in all rows, or whole numbers"),
 }  # fmt: skip
+
+
+def test_the_library_of_a_frame_is_known_by_narwhals_of_any_version():
+    older = Enum("Implementation", ["PANDAS"]).PANDAS  # narwhals 1.30: str says "Implementation.PANDAS"
+    assert frames._kind(SimpleNamespace(implementation=older)) == "pandas"
 
 
 @pytest.mark.parametrize("name", REFUSED)
