@@ -43,11 +43,11 @@ def variant_sequence(
     reset_after: bool = True,
 ) -> tuple[Tensor, ...]:
     """The states ``[T, B, ...]`` and those after the last step visited, of what is ``given`` to the cell."""
-    named = {name: part for name, part in given._asdict().items() if part is not None}
-    own = variant._asdict()
-    shares = own.pop("kept")
-    named |= {name: part for name, part in own.items() if part is not None}
-    named |= {f"kept_{number}": part for number, part in enumerate(shares) if isinstance(part, Tensor)}
+    # neither _asdict nor |= of dicts: the compiler of torch 2.6 traces neither
+    parts = [*zip(type(given)._fields, given, strict=True), *zip(Variant._fields, variant, strict=True)]
+    named = {name: part for name, part in parts if part is not None and name != "kept"}
+    shares = variant.kept
+    named.update({f"kept_{n}": part for n, part in enumerate(shares) if isinstance(part, Tensor)})
     kept = [_NONE if part is None or isinstance(part, Tensor) else float(part) for part in shares]
     states, last = torch.ops.gatedcells.variant_sequence(
         list(named.values()), ",".join(named), kept, lengths, resets, cell, reverse, reset_after

@@ -122,23 +122,21 @@ def variants(
     found: list[Variant] = []
     for suffix, edit in zip(suffixes(layer), edits, strict=True):
         of = {name: getattr(layer, f"{name}{suffix}", None) for name in ("norm_ih", "norm_hh", "peephole")}
-        now = PLAIN
+        parts: dict[str, Any] = {}  # no _replace: up to torch 2.6 the compiler does not trace it
         if options.layer_norm or options.peephole or edit is not None:
             gain, shift = (getattr(layer, f"norm_cell{end}{suffix}", None) for end in ("", "_shift"))
-            now = Variant(of["norm_ih"], of["norm_hh"], gain, shift, of["peephole"], edit=edit)
+            parts = {"gain_ih": of["norm_ih"], "gain_hh": of["norm_hh"], "cell_gain": gain,
+                     "cell_shift": shift, "peephole": of["peephole"], "edit": edit}  # fmt: skip
         if layer.training and options.state_dropout:
-            mask = dropout_mask((B, widths[0]), options.state_dropout, input, generator)
-            now = now._replace(read=mask)
+            parts["read"] = dropout_mask((B, widths[0]), options.state_dropout, input, generator)
         if layer.training and options.recurrent_dropout:
-            mask = dropout_mask((T, B, H), options.recurrent_dropout, input, generator)
-            now = now._replace(written=mask)
+            parts["written"] = dropout_mask((T, B, H), options.recurrent_dropout, input, generator)
         if options.zoneout:
-            kept = tuple(
+            parts["kept"] = tuple(
                 _zoneout((T, B, width), p, layer.training, input, generator)
                 for width, p in zip(widths, options.zoneout)  # noqa: B905 (the GRU has one state)
             )
-            now = now._replace(kept=kept)
-        found.append(now)
+        found.append(Variant(**parts) if parts else PLAIN)
     return found
 
 

@@ -274,7 +274,7 @@ def _sequence(
     check_resets(resets, input)
     forgets = boundaries(resets, lengths, reverse)
     x, state, autocast = to_autocast(zero_beyond_lengths(input, lengths), state)
-    if torch.compiler.is_exporting() and SCAN_AVAILABLE:
+    if SCAN_AVAILABLE and torch.compiler.is_exporting():  # in this order: torch 2.6 has no is_exporting
         return scan_states(scan_of(cell), (x,), state, lengths=lengths, resets=forgets, reverse=reverse)
     if torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
         held = tensors_of(cell)

@@ -6,6 +6,7 @@ import inspect
 import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import gatedcells
 from gatedcells import Recurrent
+from gatedcells.layers import recurrent
 from gatedcells.reference import scan
 from gatedcells.testing import assert_close_in_float64
 
@@ -73,6 +75,15 @@ def matching(custom, grads):
     """Gradients of `Recurrent`'s parameters in the order of the GRU's."""
     order = (0, 2, 1, 3)  # x.weight, x.bias, h.weight, h.bias
     return [grads[4 * row + which] for row in range(len(custom.cells)) for which in order]
+
+
+def test_the_steps_run_where_torch_cannot_say_that_it_exports(monkeypatch):
+    known = {**vars(torch), "compiler": SimpleNamespace(is_compiling=torch.compiler.is_compiling)}
+    monkeypatch.setattr(recurrent, "torch", SimpleNamespace(**known))  # as torch 2.6
+    monkeypatch.setattr(recurrent, "SCAN_AVAILABLE", False)
+    custom, ours = pair()
+    x = torch.randn(3, 2, 3, dtype=torch.float64)
+    assert_close_in_float64(custom(x)[0], ours(x)[0])
 
 
 @settings(max_examples=30)
