@@ -36,7 +36,10 @@ def _nothing(counter):
 
 def main() -> None:
     """Measure and append rows."""
-    argparse.ArgumentParser(description=__doc__).parse_args()  # or --help would measure, and write rows
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.parse_args()  # or --help would measure, and write rows
+    if not torch.cuda.is_available():
+        parser.error("torch finds no CUDA device")
     device = torch.cuda.get_device_properties(0)
     rows: list[dict[str, Any]] = []
     for programs in (p for p in PROGRAMS if p <= device.multi_processor_count):

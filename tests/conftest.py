@@ -1,11 +1,11 @@
 """What every test runs under: uninitialised memory is NaN, one thread, a fixed seed."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 # here alone: a second browser in a process would find the first one's loop running
 from tests.support.browser import browser as browser
@@ -16,9 +16,33 @@ if not torch.cuda.is_available():
 # without it the GPU's products raise below torch 2.10, where algorithms are to be deterministic as here
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("thorough", deadline=None, max_examples=1000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+OURS = ("gatedcells", "gatedcells_kernels", "tests", "benchmarks")
+
+if find_spec("hypothesis"):  # a machine with a GPU seldom has all of the extra `test`
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("thorough", deadline=None, max_examples=1000)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser):
+    if not find_spec("xdist"):  # or pyproject's own options would be unknown
+        parser.addoption("--numprocesses", help="one process: pytest-xdist is not installed")
+        parser.addoption("--dist", help="one process: pytest-xdist is not installed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """With ``-m gpu`` a file that imports a package which is not here is skipped, and named."""
+    report = yield
+    if report.failed and collector.config.option.markexpr == "gpu":
+        error = report.call.excinfo.value
+        cause = getattr(error, "cause", None) or error.__cause__ or error
+        if isinstance(cause, ModuleNotFoundError) and cause.name.split(".")[0] not in OURS:
+            report.outcome = "skipped"
+            report.longrepr = (str(collector.path), None, f"Skipped: needs {cause.name}, not installed")
+    return report
 
 
 @pytest.fixture(autouse=True)

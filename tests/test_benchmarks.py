@@ -94,6 +94,15 @@ def test_a_gpu_that_there_is_not_is_said_however_it_is_asked_for(monkeypatch, ca
     assert "--device cuda: torch finds no CUDA device" in capsys.readouterr().err
 
 
+def test_meetings_without_a_gpu_are_refused_in_a_line(monkeypatch, capsys):
+    meetings = pytest.importorskip("benchmarks.meetings", reason="Triton")
+    monkeypatch.setattr(meetings.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["meetings"])
+    with pytest.raises(SystemExit, match="2"):
+        meetings.main()
+    assert "torch finds no CUDA device" in capsys.readouterr().err
+
+
 def test_a_peer_that_is_not_installed_is_said_in_a_line(rows, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.delitem(sys.modules, "benchmarks.peers.onnx_runtime", raising=False)

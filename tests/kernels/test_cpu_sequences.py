@@ -10,37 +10,13 @@ from gatedcells import _reference_kernel as reference
 from gatedcells.testing import assert_close_in_float64, assert_within_budget
 from gatedcells_kernels.cpu import sequence
 from gatedcells_kernels.tape import Keep
+from tests.support.cell_tensors import draw, gru_tensors, lstm_tensors
 from tests.support.inputs import Case, as_double
 from tests.support.run import everything as everything_of
 from tests.support.run import pooled
 
 WITHOUT_TAPE = (Keep.NOTHING, Keep.STATES)
 SIZES = st.tuples(st.integers(1, 70), st.integers(0, 70), st.integers(0, 70), st.integers(1, 70))
-
-
-def draw(*shape, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype)
-
-
-def gru_tensors(T, B, I, H, bias=True, dtype=torch.float64):
-    weights = draw(3 * H, I, dtype=dtype) / max(I, 1) ** 0.5, draw(3 * H, H, dtype=dtype) / H**0.5
-    biases = (draw(3 * H, dtype=dtype), draw(3 * H, dtype=dtype)) if bias else (None, None)
-    return draw(T, B, I, dtype=dtype), draw(B, H, dtype=dtype), *weights, *biases
-
-
-def lstm_tensors(T, B, I, H, P=0, bias=True, dtype=torch.float64):
-    Q = P or H
-    weights = draw(4 * H, I, dtype=dtype) / max(I, 1) ** 0.5, draw(4 * H, Q, dtype=dtype) / Q**0.5
-    biases = (draw(4 * H, dtype=dtype), draw(4 * H, dtype=dtype)) if bias else (None, None)
-    projection = draw(P, H, dtype=dtype) / H**0.5 if P else None
-    return (
-        draw(T, B, I, dtype=dtype),
-        draw(B, Q, dtype=dtype),
-        draw(B, H, dtype=dtype),
-        *weights,
-        *biases,
-        projection,
-    )
 
 
 def drawn_resets(data, T, B):

@@ -10,7 +10,7 @@ import torch
 import gatedcells
 from gatedcells_kernels.cpu import sequence
 from gatedcells_kernels.tape import Keep
-from tests.kernels.test_cpu_sequences import gru_tensors, lstm_tensors
+from tests.support.cell_tensors import gru_tensors, lstm_tensors
 
 pytestmark = pytest.mark.usefixtures("native")
 # T, B, I, H: rows or hidden units to share, few panels and many, a single step, memory that has to grow

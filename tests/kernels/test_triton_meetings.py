@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gatedcells_kernels.tape import Keep
-from tests.kernels.test_cpu_sequences import gru_tensors, lstm_tensors
+from tests.support.cell_tensors import gru_tensors, lstm_tensors
 from tests.support.triton_device import device as device
 from tests.support.triton_device import tiles
 from tests.support.triton_programs import programs_at_once

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gatedcells import _reference_kernel as reference
 from gatedcells.testing import assert_within_budget
 from gatedcells_kernels.tape import Keep
-from tests.kernels.test_cpu_sequences import gru_tensors, lstm_tensors
+from tests.support.cell_tensors import gru_tensors, lstm_tensors
 from tests.support.triton_device import device as device
 from tests.support.triton_device import one_program
 
