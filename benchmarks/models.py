@@ -132,5 +132,6 @@ def _as(module: nn.Module, x: Tensor) -> Tensor:
 def _torch_geometric() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it scripts a class when it is imported
+        warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)  # the same in torch 2.15
         import torch_geometric.nn
     return torch_geometric

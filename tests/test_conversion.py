@@ -312,7 +312,7 @@ def replaced_forward():
 
 
 def scripted():
-    with pytest.warns(DeprecationWarning, match="deprecated"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="deprecated"):
         return torch.jit.script(nn.GRU(3, 4))
 
 
