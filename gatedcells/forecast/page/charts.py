@@ -69,11 +69,11 @@ def chart(
     low, high = (float(scaled(value)) for value in (marks[0], marks[-1]))
     n = len(curves[0])
 
-    def across(position: npt.ArrayLike) -> FloatArray:
+    def across(position: float | FloatArray) -> FloatArray:
         share = np.asarray(position, dtype=np.float64) / max(n - 1, 1)
         return _LEFT + share * (width - _LEFT - _RIGHT)
 
-    def up(value: npt.ArrayLike) -> FloatArray:
+    def up(value: float | FloatArray) -> FloatArray:
         share = (scaled(np.asarray(value, dtype=np.float64)) - low) / (high - low)
         return height - _BOTTOM - share * (height - _TOP - _BOTTOM)
 
@@ -91,7 +91,7 @@ def chart(
             element("line", x1=x, x2=x, y1=height - _BOTTOM, y2=height - _BOTTOM + 4, class_="axis")
         )
         picture.append(element("text", text, x=x, y=height - 5, class_="mid"))
-    at = across(np.arange(n))
+    at = across(np.arange(n, dtype=np.float64))
     for band in bands:
         for run in _runs(band.lower):
             edge = np.concatenate([band.lower[run], band.upper[run][::-1]])
@@ -101,7 +101,7 @@ def chart(
         parts = [_path(at[run], up(line.values[run])) for run in _runs(line.values)]
         picture.append(element("path", d="".join(parts), class_=f"line k{line.kind}"))
     for position in np.flatnonzero(dots) if dots is not None else ():
-        x, y = across(position), up(lines[0].values[position])
+        x, y = across(float(position)), up(lines[0].values[position])
         picture.append(element("circle", cx=f"{float(x):.1f}", cy=f"{float(y):.1f}", r=2.6, class_="dot"))
     return picture
 
