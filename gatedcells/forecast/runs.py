@@ -118,6 +118,8 @@ class RunFolder:
         path = self.path.joinpath(*names)
         try:
             target = path.resolve()
+            if target.is_symlink():  # from Python 3.13 on resolve() leaves a circle as it is
+                raise OSError(f"links in a circle at {target}")
             inside = target.is_relative_to(self.path.resolve())
         except (OSError, RuntimeError, ValueError) as error:  # links in a circle
             raise ForecastError(f"{path}: cannot be read ({error})") from error
