@@ -268,6 +268,7 @@ def gru_before_slices_backward(
                 later = time_of(T - step, T, turned)
                 if MEET:
                     wait_for(counter, (visit - first) * tl.num_programs(0))
+                sums = tl.zeros((ROWS, UNITS), tl.float32)  # see gru_slices.py
                 for chunk in tl.static_range(GATES):
                     k = chunk * DEPTH + tl.arange(0, DEPTH)
                     through = tl.load(
@@ -277,7 +278,8 @@ def gru_before_slices_backward(
                         cache_modifier=".cg",
                     )
                     through = operand(through, number, PRECISION)
-                    d = multiply_add(through, w_gates[chunk], d, PRECISION, INTERPRETED)
+                    sums = multiply_add(through, w_gates[chunk], sums, PRECISION, INTERPRETED)
+                d += sums
                 if resets is not None:
                     d = tl.where(forgets(resets, lengths, row, present, later, B)[:, None], 0.0, d)
             if step < T:

@@ -223,6 +223,8 @@ def gru_slices_backward(
             t = time_of(T - visit, T, turned)
             if MEET:
                 wait_for(counter, (visit - first) * tl.num_programs(0))
+            # from zero on: else each small term of a float32 product is rounded to the digits of d
+            sums = tl.zeros((ROWS, UNITS), tl.float32)
             for chunk in tl.static_range(CHUNKS):
                 k = chunk * DEPTH + tl.arange(0, DEPTH)
                 through = tl.load(
@@ -232,7 +234,8 @@ def gru_slices_backward(
                     cache_modifier=".cg",
                 )
                 through = operand(through, number, PRECISION)
-                d = multiply_add(through, weights[chunk], d, PRECISION, INTERPRETED)
+                sums = multiply_add(through, weights[chunk], sums, PRECISION, INTERPRETED)
+            d += sums
             if resets is not None:
                 d = tl.where(forgets(resets, lengths, row, present, t, B)[:, None], 0.0, d)
         if visit < T:

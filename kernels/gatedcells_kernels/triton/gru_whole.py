@@ -223,15 +223,17 @@ def gru_whole_backward(
                 d_gated = multiply_add(through, w_candidate, d_gated, PRECISION, INTERPRETED)
             d_reset = reset_backward(d_gated * found, reset)
             direct += d_gated * reset
-        d_state = direct
+        # from zero on: else each small term of a float32 product is rounded to the digits of direct
+        sums = tl.zeros((ROWS, UNITS), tl.float32)
         if visit < T:  # see above
             if RESET_AFTER:
                 through = operand(d_h_candidate, number, PRECISION)
-                d_state = multiply_add(through, w_candidate, d_state, PRECISION, INTERPRETED)
+                sums = multiply_add(through, w_candidate, sums, PRECISION, INTERPRETED)
             through = operand(d_reset, number, PRECISION)
-            d_state = multiply_add(through, w_reset, d_state, PRECISION, INTERPRETED)
+            sums = multiply_add(through, w_reset, sums, PRECISION, INTERPRETED)
             through = operand(d_update, number, PRECISION)
-            d_state = multiply_add(through, w_update, d_state, PRECISION, INTERPRETED)
+            sums = multiply_add(through, w_update, sums, PRECISION, INTERPRETED)
+        d_state = direct + sums
         if resets is not None:
             d_state = tl.where(forgotten, 0.0, d_state)
         slot = d_gates + (t * B + far) * (4 * H) + unit[None, :]
