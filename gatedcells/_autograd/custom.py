@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.torch_version import TorchVersion
 
 from gatedcells import _ops, _shapes
 from gatedcells._autograd.recompute import only
@@ -46,6 +47,8 @@ torch.library.define(
 
 _cells: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
 _numbers = itertools.count()
+# torch's compiler before does not go through the attributes of a module
+_VARS_ARE_TRACED = TorchVersion(torch.__version__) >= TorchVersion("2.13")
 
 
 def enter(cell: nn.Module) -> int:
@@ -55,26 +58,46 @@ def enter(cell: nn.Module) -> int:
     return number
 
 
-def tensors_of(cell: nn.Module) -> dict[str, Tensor]:
+def tensors_of(cell: nn.Module, number: int) -> dict[str, Tensor]:
     """A cell's parameters, buffers, and tensors that are plain attributes, such as what an attention reads:
-    the compiler changes an attribute only after the graph has run.
+    the compiler changes an attribute only after the graph has run. ``number`` stands for the cell.
 
     Raises:
         RuntimeError: an attribute is a list, tuple or dict with a tensor.
     """
     plain: dict[str, Tensor] = {}
-    for path, module in cell.named_modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor):
-                plain[f"{path}.{name}" if path else name] = value
-            elif isinstance(value, (list, tuple, dict)) and name not in ("_parameters", "_buffers"):
-                members: Any = value.values() if isinstance(value, dict) else value
-                if any(isinstance(m, Tensor) and not isinstance(m, nn.Parameter) for m in members):
-                    raise RuntimeError(
-                        f"a compiled cell holds each tensor as an attribute of its own, got a"
-                        f" {type(value).__name__} of them: {type(module).__name__}.{name}"
-                    )
+    for path, name, value in _attributes(cell, number):
+        if isinstance(value, Tensor):
+            plain[f"{path}.{name}" if path else name] = value
+        elif isinstance(value, (list, tuple, dict)) and name not in ("_parameters", "_buffers"):
+            members: Any = value.values() if isinstance(value, dict) else value
+            if any(isinstance(m, Tensor) and not isinstance(m, nn.Parameter) for m in members):
+                holder = type(cell.get_submodule(path)).__name__
+                raise RuntimeError(
+                    f"a compiled cell holds each tensor as an attribute of its own, got a"
+                    f" {type(value).__name__} of them: {holder}.{name}"
+                )
     return {**_registered(cell), **plain}
+
+
+def _attributes(cell: nn.Module, number: int) -> list[tuple[str, str, Any]]:
+    """What the cell and the modules in it hold in their own dictionaries: path of the module, name, value."""
+    if _VARS_ARE_TRACED or not torch.compiler.is_compiling():
+        return [(path, *item) for path, module in cell.named_modules() for item in vars(module).items()]
+    modules = dict(cell.named_modules())
+    places = [line.split(" ") for line in _places(number).splitlines()]
+    return [(path, name, getattr(modules[path], name)) for path, name in places]
+
+
+def _places(number: int) -> str:
+    """Where a cell holds what: lines of a path, a blank and a name."""
+    own = vars(nn.Module())
+    modules = _cells[number].named_modules()
+    return "\n".join(f"{path} {name}" for path, module in modules for name in vars(module) if name not in own)
+
+
+# that the names are those of when it is compiled is what torch.compiler.assume_constant_result says
+_places._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _registered(cell: nn.Module) -> dict[str, Tensor]:

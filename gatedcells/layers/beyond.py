@@ -134,10 +134,8 @@ def needs(
     Hidden states are what every backend computes. The LSTM's cell states and the gates every backend can
     keep, but they are differentiated by the reference alone.
     """
-    given = layer.options._replace(input_dropout=0.0, dropconnect=0.0)
-    if not layer.training:
-        given = given._replace(recurrent_dropout=0.0, state_dropout=0.0)
-    words = [word.split("=")[0] for word in given.words()]
+    seen_by_cells = layer.options.in_the_recurrence(layer.training)
+    words = [word.split("=")[0] for word in seen_by_cells.words()]
     words += ["a gate hook"] if layer._gate_hooks else []
     flag = _beyond_hidden(layer, return_states, return_gates)
     if flag and are_differentiated(tensors):

@@ -39,9 +39,15 @@ class CellOptions(NamedTuple):
     input_dropout: float = 0.0
     dropconnect: float = 0.0
 
+    def in_the_recurrence(self, training: bool) -> CellOptions:
+        """Those alone that the steps see, not what happens to inputs and weights before."""
+        # not by _replace, which torch's compiler before 2.8 does not trace
+        dropouts = (self.recurrent_dropout, self.state_dropout) if training else (0.0, 0.0)
+        return CellOptions(self.layer_norm, self.peephole, self.zoneout, *dropouts)
+
     def words(self) -> list[str]:
         """Those that are on, as they would be written."""
-        shown: dict[str, Any] = self._asdict()
+        shown: dict[str, Any] = dict(zip(CellOptions._fields, self, strict=True))
         if len(self.zoneout) == 1:
             shown["zoneout"] = self.zoneout[0]
         return [f"{name}={value}" for name, value in shown.items() if value not in (False, 0.0, ())]
@@ -115,7 +121,8 @@ def variants(
         edits: for each row of the states what sees its gates.
         generator: draws the masks; None: torch's own.
     """
-    if layer.options == PLAIN_OPTIONS and not any(edits):
+    # as plain tuples: to torch 2.11's compiler any two of a class of one's own are equal
+    if tuple(layer.options) == tuple(PLAIN_OPTIONS) and not any(edits):
         return [PLAIN] * len(edits)
     options, (T, B, _), H = layer.options, input.shape, layer.hidden_size
     widths = (layer.proj_size or H, H)

@@ -277,7 +277,7 @@ def _sequence(
     if SCAN_AVAILABLE and torch.compiler.is_exporting():  # in this order: torch 2.6 has no is_exporting
         return scan_states(scan_of(cell), (x,), state, lengths=lengths, resets=forgets, reverse=reverse)
     if torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
-        held = tensors_of(cell)
+        held = tensors_of(cell, cell._number)
         states, last = torch.ops.gatedcells.cell_sequence(
             x, list(state), list(held.values()), lengths, forgets, reverse, autocast, cell._number,
             ",".join(held),

@@ -62,14 +62,15 @@ class Variant(NamedTuple):
 
     def words(self) -> str:
         """What it does, by the keywords of the layers; empty if nothing."""
-        if self is PLAIN:
+        # torch 2.7's compiler does not know `is` of tuples
+        if not torch.compiler.is_compiling() and self is PLAIN:
             return ""
         does = {
             "layer_norm": self.gain_hh is not None or self.gain_ih is not None or self.cell_gain is not None,
             "peephole": self.peephole is not None,
             "state_dropout": self.read is not None,
             "recurrent_dropout": self.written is not None,
-            "zoneout": any(share is not None for share in self.kept),
+            "zoneout": len([share for share in self.kept if share is not None]) > 0,
             GATE_HOOK: self.edit is not None,
         }
         return ", ".join(word for word, done in does.items() if done)
