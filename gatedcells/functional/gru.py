@@ -55,7 +55,7 @@ def gru_step(
     choice = resolve("GRU", "step", given, backend)
     if choice.route == "operator":
         _, last = _run(
-            given._replace(input=given.input.unsqueeze(0)),
+            GRUTensors(given.input.unsqueeze(0), *tuple(given)[1:]),
             None,
             None,
             False,

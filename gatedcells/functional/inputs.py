@@ -50,7 +50,7 @@ def to_autocast(tensors: Tensors) -> Tensors:
     if not is_autocast_enabled(device):
         return tensors
     cast: list[Any] = each_to_autocast(device, tensors)
-    for name, given, tensor in zip(tensors._fields, tensors, cast, strict=True):
+    for name, given, tensor in zip(type(tensors)._fields, tensors, cast, strict=True):
         if given is not None and tensor.dtype != cast[0].dtype:
             raise RuntimeError(
                 f"{name} and input must have one dtype under autocast too, which casts neither float64 nor"

@@ -53,9 +53,8 @@ def lstm_step(
     given = to_autocast(tensors)
     choice = resolve("LSTM", "step", given, backend)
     if choice.route == "operator":
-        return _run(given._replace(input=given.input.unsqueeze(0)), None, None, False, False, choice.backend)[
-            1
-        ]
+        one_step = LSTMTensors(given.input.unsqueeze(0), *tuple(given)[1:])
+        return _run(one_step, None, None, False, False, choice.backend)[1]
     x_projection = linear(given.input, given.weight_ih, given.bias_ih)
     now = lstm.step(x_projection, given.hidden, given.cell, given.weight_hh, given.bias_hh, given.weight_hr)
     return LSTMState(now.hidden, now.cell)

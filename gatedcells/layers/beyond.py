@@ -187,7 +187,7 @@ def run(
             recorder = layer._recorder(reset_after, False)
         else:
             recorder = layer._tape_reader(reset_after, choice.backend)
-    output, last = layer._run_sequence(input, given, asked._replace(recorder=recorder, every=every))
+    output, last = layer._run_sequence(input, given, asked.keeping(recorder, every))
     return output, last, every.found
 
 
@@ -215,7 +215,7 @@ def trace(
         tensors = each_to_autocast(data.device.type, (data, *layer.parameters()))
         resolve(layer.mode, "sequence", tuple(tensors), "reference", "", layer.factors())
     recorder = layer._recorder(reset_after, retain_grad)
-    output, last = layer._run_sequence(input, given, asked._replace(recorder=recorder))
+    output, last = layer._run_sequence(input, given, asked.keeping(recorder))
     directions = 2 if layer.bidirectional else 1
     return Trace(output, last if layer.mode == "LSTM" else last[0], recorder.directions, directions)
 

@@ -78,6 +78,11 @@ class Asked(NamedTuple):
     recorder: Any = None
     every: Every | None = None
 
+    def keeping(self, recorder: Any, every: Every | None = None) -> Asked:
+        """The same with what keeps what is computed."""
+        # not by _replace, which torch's compiler before 2.9 does not trace
+        return Asked(self.resets, self.lengths, self.mask, self.generator, recorder, every)
+
     def check(self, packed: bool) -> None:
         """Raise ValueError where these do not go together."""
         if packed:

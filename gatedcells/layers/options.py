@@ -41,7 +41,7 @@ class CellOptions(NamedTuple):
 
     def in_the_recurrence(self, training: bool) -> CellOptions:
         """Those alone that the steps see, not what happens to inputs and weights before."""
-        # not by _replace, which torch's compiler before 2.8 does not trace
+        # not by _replace, which torch's compiler before 2.9 does not trace
         dropouts = (self.recurrent_dropout, self.state_dropout) if training else (0.0, 0.0)
         return CellOptions(self.layer_norm, self.peephole, self.zoneout, *dropouts)
 

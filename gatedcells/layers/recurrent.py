@@ -157,7 +157,7 @@ class Recurrent(SequenceCall, nn.Module):
         widths = self._state_widths()
         every = Every(state_names(len(widths)), widths)
         recorder = _Recorder(self.cells) if len(widths) > 1 else None
-        asked = asked._replace(recorder=recorder, every=every)
+        asked = asked.keeping(recorder, every)
         output, last = self._run_sequence(input, self._as_states(hx), asked)
         return output, one_or_all(last), every.found
 

@@ -96,7 +96,8 @@ class Variant(NamedTuple):
         kept = tuple(next(parts) if isinstance(part, Tensor) else part for part in self.kept)
         edit = self.edit
         seen: Edit | None = None if edit is None else lambda name, gate, _: edit(name, gate, t)
-        return self._replace(written=written, kept=kept, edit=seen)
+        # not by _replace, which torch's compiler before 2.9 does not trace
+        return Variant(*tuple(self)[:6], written, kept, seen)
 
     def step(self, t: int) -> Variant:
         """The variant of step ``t``."""
