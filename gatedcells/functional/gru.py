@@ -54,16 +54,9 @@ def gru_step(
     given = to_autocast(tensors)
     choice = resolve("GRU", "step", given, backend)
     if choice.route == "operator":
-        _, last = _run(
-            GRUTensors(given.input.unsqueeze(0), *tuple(given)[1:]),
-            None,
-            None,
-            False,
-            reset_after,
-            False,
-            choice.backend,
-        )
-        return last
+        x, h, w_ih, w_hh, b_ih, b_hh = given
+        one_step = GRUTensors(x.unsqueeze(0), h, w_ih, w_hh, b_ih, b_hh)
+        return _run(one_step, None, None, False, reset_after, False, choice.backend)[1]
     x_projection = linear(given.input, given.weight_ih, given.bias_ih)
     return gru.step(
         x_projection, given.hidden, given.weight_hh, given.bias_hh, reset_after=reset_after

@@ -53,7 +53,8 @@ def lstm_step(
     given = to_autocast(tensors)
     choice = resolve("LSTM", "step", given, backend)
     if choice.route == "operator":
-        one_step = LSTMTensors(given.input.unsqueeze(0), *tuple(given)[1:])
+        x, h, c, w_ih, w_hh, b_ih, b_hh, w_hr = given
+        one_step = LSTMTensors(x.unsqueeze(0), h, c, w_ih, w_hh, b_ih, b_hh, w_hr)
         return _run(one_step, None, None, False, False, choice.backend)[1]
     x_projection = linear(given.input, given.weight_ih, given.bias_ih)
     now = lstm.step(x_projection, given.hidden, given.cell, given.weight_hh, given.bias_hh, given.weight_hr)

@@ -20,7 +20,6 @@ from gatedcells import _ops
 from gatedcells.backends import AUTO, check_name
 from gatedcells.functional import leaf
 from gatedcells.functional.again import Again
-from gatedcells.functional.kept import TapeReader
 from gatedcells.layers import beyond, initial
 from gatedcells.layers.call import Asked, Call, SequenceCall
 from gatedcells.layers.options import PLAIN_OPTIONS, CellOptions, drop_connections, drop_inputs, variants
@@ -313,10 +312,6 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
     def _recorder(self, reset_after: bool, retain_grad: bool) -> Recorder:
         names = [name.removesuffix("_l0") for name in self._all_weights[0]]
         return Recorder(self.mode, names, reset_after=reset_after, retain_grad=retain_grad)
-
-    def _tape_reader(self, reset_after: bool, backend: str) -> TapeReader:
-        names = [name.removesuffix("_l0") for name in self._all_weights[0]]
-        return TapeReader(self.mode, names, reset_after=reset_after, backend=backend)
 
     def _check_devices(self, input: Tensor, state: State) -> None:
         parameter = getattr(self, self._flat_weights_names[0], None)

@@ -183,10 +183,9 @@ def run(
     if more:
         cast = tuple(each_to_autocast(input.device.type, tensors))
         choice = resolve(layer.mode, "sequence", cast, layer.backend, by_reference, layer.factors())
-        if by_reference or choice.route != "operator":
-            recorder = layer._recorder(reset_after, False)
-        else:
-            recorder = layer._tape_reader(reset_after, choice.backend)
+        recorder = layer._recorder(reset_after, False)
+        if not by_reference and choice.route == "operator":
+            recorder = TapeReader(layer.mode, recorder.names, reset_after=reset_after, backend=choice.backend)
     output, last = layer._run_sequence(input, given, asked.keeping(recorder, every))
     return output, last, every.found
 

@@ -97,7 +97,10 @@ class Variant(NamedTuple):
         edit = self.edit
         seen: Edit | None = None if edit is None else lambda name, gate, _: edit(name, gate, t)
         # not by _replace, which torch's compiler before 2.9 does not trace
-        return Variant(*tuple(self)[:6], written, kept, seen)
+        return Variant(
+            self.gain_ih, self.gain_hh, self.cell_gain, self.cell_shift, self.peephole, self.read, written,
+            kept, seen,
+        )  # fmt: skip
 
     def step(self, t: int) -> Variant:
         """The variant of step ``t``."""
