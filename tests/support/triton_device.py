@@ -20,6 +20,7 @@ def device(request):
         pytest.skip(reason)
     if request.param == "interpreter":
         remember_builtins()
+        remember_types()
     return library.device_type()
 
 
@@ -61,6 +62,46 @@ def remember_builtins():
         interpreter.interpreter_builder.options = replace(options, sanitize_overflow=False)
     interpreter._patch_builtin = patch_builtin_once
     interpreter._patch_lang = patch_lang_once
+
+
+def remember_types():
+    """Have the interpreter make the parts of a tensor's type once for each type, where by itself it makes
+    them for every tensor: most of a kernel's time there. (Types and shapes are never changed.)"""
+    from triton.language import core, semantic
+    from triton.runtime import interpreter
+
+    make_block_type, make_tensor = core.block_type.__init__, core.tensor.__init__
+    broadcast, numpy_dtype = semantic.TritonSemantic.broadcast_impl_value, interpreter._get_np_dtype
+    blocks, tensors, dtypes = {}, {}, {}
+
+    def block_type(self, element_ty, shape):
+        which = element_ty.name, *map(core._unwrap_if_constexpr, shape)
+        if which not in blocks:
+            make_block_type(self, element_ty, shape)
+            blocks[which] = vars(self).copy()
+        vars(self).update(blocks[which], element_ty=element_ty)
+
+    def tensor(self, handle, type):
+        if type.name not in tensors:
+            make_tensor(self, handle, type)
+            tensors[type.name] = vars(self).copy()
+        vars(self).update(tensors[type.name], handle=handle, type=type, dtype=type.scalar)
+
+    def broadcast_others(self, left, right):
+        both = left.type.is_block() and right.type.is_block()
+        if both and left.type.shape.values == right.type.shape.values:
+            return left, right
+        return broadcast(self, left, right)
+
+    def numpy_dtype_once(type):
+        number = type.scalar.name
+        if number not in dtypes:
+            dtypes[number] = numpy_dtype(type)
+        return dtypes[number]
+
+    core.block_type.__init__, core.tensor.__init__ = block_type, tensor
+    semantic.TritonSemantic.broadcast_impl_value = broadcast_others
+    interpreter._get_np_dtype = numpy_dtype_once
 
 
 @contextmanager
