@@ -275,7 +275,8 @@ def _sequence(
     forgets = boundaries(resets, lengths, reverse)
     x, state, autocast = to_autocast(zero_beyond_lengths(input, lengths), state)
     if SCAN_AVAILABLE and torch.compiler.is_exporting():  # in this order: torch 2.6 has no is_exporting
-        return scan_states(scan_of(cell), (x,), state, lengths=lengths, resets=forgets, reverse=reverse)
+        step = scan_of(cell)
+        return scan_states(step, (x,), state, closed=True, lengths=lengths, resets=forgets, reverse=reverse)
     if torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
         held = tensors_of(cell, cell._number)
         states, last = torch.ops.gatedcells.cell_sequence(

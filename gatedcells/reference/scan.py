@@ -26,18 +26,31 @@ States = tuple[Tensor, ...]
 AVAILABLE = TorchVersion(torch.__version__) >= TorchVersion("2.13")
 
 
-def _scan(combine: Any, initial: Any, over_time: Any, reverse: bool) -> Any:
-    # a private home in every torch up to 2.13, hence the late import
-    from torch._higher_order_ops.scan import scan
+def _scan(combine: Any, initial: States, over_time: Any, fixed: Any, closed: bool, reverse: bool) -> Any:
+    # private homes in every torch up to 2.15, hence the late import
+    from torch._higher_order_ops.scan import scan, scan_op
 
-    return scan(combine, initial, over_time, dim=0, reverse=reverse)
+    if closed or torch.compiler.is_dynamo_compiling():
+        return scan(lambda *now: combine(*now, fixed), initial, over_time, dim=0, reverse=reverse)
+    # All that a step reads is known: torch's compiler, which `scan` has look for it, takes most of an export.
+    states, read = len(initial), len(initial) + len(over_time)
+
+    def flat(*tensors: Tensor) -> list[Tensor]:
+        new, shown = combine(tensors[:states], tensors[states:read], tensors[read:])
+        return [*new, shown]
+
+    visited = [part.flip(0) for part in over_time] if reverse else list(over_time)
+    *last, shown = scan_op(flat, list(initial), visited, tuple(fixed))
+    return last, shown.flip(0) if reverse else shown
 
 
 def scan_states(
-    step: Callable[[Sequence[Tensor], States], States],
+    step: Callable[..., States],
     over_time: Sequence[Tensor],
     state: States,
+    fixed: Sequence[Tensor | None] = (),
     *,
+    closed: bool = False,
     lengths: Tensor | None,
     resets: Tensor | None,
     reverse: bool,
@@ -45,9 +58,12 @@ def scan_states(
     """Any step over time as one scan.
 
     Args:
-        step: from what a step reads and the states before it to the states after it, each ``[B, ...]``.
+        step: from what a step reads, the states before it, and ``*fixed``, to the states after it, each
+            ``[B, ...]``.
         over_time: what the steps read, each ``[T, B, ...]``.
         state: before the first step.
+        fixed: what every step reads: weights.
+        closed: whether the step closes over tensors besides.
         lengths, resets, reverse: as in `gatedcells.reference.gru.sequence`.
 
     Returns:
@@ -56,16 +72,20 @@ def scan_states(
     times = torch.arange(over_time[0].shape[0], device=over_time[0].device)
     forgets = () if resets is None else (resets,)
     count = len(over_time)
+    given = [*fixed, lengths]
 
-    def combine(state: States, now: tuple[Tensor, ...]) -> tuple[States, Tensor]:
+    def combine(state: States, now: Sequence[Tensor], held: Sequence[Tensor]) -> tuple[States, Tensor]:
         t, *forgotten = now[count:]
+        parts = iter(held)
+        *constants, ends = [None if one is None else next(parts) for one in given]
         found = tuple(part.masked_fill(forgotten[0][:, None], 0) if forgotten else part for part in state)
-        new = step(now[:count], found)
+        new = step(now[:count], found, *constants)
         # scan forbids that what goes on shares memory with what came or with the outputs
-        kept = tuple(keep_beyond_length(t, lengths, n, o).clone() for n, o in zip(new, state, strict=True))
+        kept = tuple(keep_beyond_length(t, ends, n, o).clone() for n, o in zip(new, state, strict=True))
         return kept, kept[0].clone()
 
-    last, states = _scan(combine, state, (*over_time, times, *forgets), reverse)
+    held = [one for one in given if one is not None]
+    last, states = _scan(combine, state, (*over_time, times, *forgets), held, closed, reverse)
     return states, tuple(last)
 
 
@@ -85,16 +105,17 @@ def scan_gru(
 ) -> tuple[Tensor, Tensor]:
     """`gatedcells.reference.gru.unroll` as one scan; the same arguments and results."""
 
-    def step(now: Sequence[Tensor], state: States) -> States:
+    def step(now: Sequence[Tensor], state: States, weight: Tensor, bias: Tensor | None, *held: Any) -> States:
         x_projection, *masks = now
-        found = gru.step(
-            x_projection, state[0], weight_hh, bias_hh, reset_after=reset_after, variant=variant.at(masks)
-        )
+        here = variant.holding(held).at(masks)
+        found = gru.step(x_projection, state[0], weight, bias, reset_after=reset_after, variant=here)
         return (found.hidden,)
 
     x_projection = gru.project_input(input, weight_ih, bias_ih, variant)
-    over_time = (x_projection, *variant.over_time())
-    states, last = scan_states(step, over_time, (hidden,), lengths=lengths, resets=resets, reverse=reverse)
+    states, last = scan_states(
+        step, (x_projection, *variant.over_time()), (hidden,), (weight_hh, bias_hh, *variant.held()),
+        closed=variant.edit is not None, lengths=lengths, resets=resets, reverse=reverse,
+    )  # fmt: skip
     return states, last[0]
 
 
@@ -115,16 +136,23 @@ def scan_lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`gatedcells.reference.lstm.unroll` as one scan; the same arguments and results."""
 
-    def step(now: Sequence[Tensor], state: States) -> States:
+    def step(
+        now: Sequence[Tensor],
+        state: States,
+        weight: Tensor,
+        bias: Tensor | None,
+        narrow: Tensor | None,
+        *held: Any,
+    ) -> States:
         x_projection, *masks = now
-        found = lstm.step(
-            x_projection, state[0], state[1], weight_hh, bias_hh, weight_hr, variant=variant.at(masks)
-        )
+        here = variant.holding(held).at(masks)
+        found = lstm.step(x_projection, state[0], state[1], weight, bias, narrow, variant=here)
         return found.hidden, found.cell
 
     x_projection = lstm.project_input(input, weight_ih, bias_ih, variant)
-    over_time = (x_projection, *variant.over_time())
+    fixed = weight_hh, bias_hh, weight_hr, *variant.held()
     states, last = scan_states(
-        step, over_time, (hidden, cell), lengths=lengths, resets=resets, reverse=reverse
-    )
+        step, (x_projection, *variant.over_time()), (hidden, cell), fixed,
+        closed=variant.edit is not None, lengths=lengths, resets=resets, reverse=reverse,
+    )  # fmt: skip
     return states, last[0], last[1]

@@ -102,6 +102,17 @@ class Variant(NamedTuple):
             kept, seen,
         )  # fmt: skip
 
+    def held(self) -> tuple[Tensor | None, ...]:
+        """What is the same at every step; `holding` takes it back."""
+        return (self.gain_ih, self.gain_hh, self.cell_gain, self.cell_shift, self.peephole, self.read)
+
+    def holding(self, held: Sequence[Tensor | None]) -> Variant:
+        """The variant with these in the places of `held`."""
+        gain_ih, gain_hh, cell_gain, cell_shift, peephole, read = held
+        return Variant(
+            gain_ih, gain_hh, cell_gain, cell_shift, peephole, read, self.written, self.kept, self.edit
+        )
+
     def step(self, t: int) -> Variant:
         """The variant of step ``t``."""
         return self.at([part[t] for part in self.over_time()], t)

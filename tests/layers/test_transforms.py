@@ -3,9 +3,11 @@ backend. Torch's columns: tests/test_transforms_page.py."""
 
 import subprocess
 import sys
+from unittest.mock import patch
 
 import pytest
 import torch
+from torch._dynamo import symbolic_convert
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import gatedcells
@@ -56,6 +58,16 @@ def test_the_exported_graph_does_not_grow_and_needs_none_of_our_operators(name):
         assert not any("gatedcells" in operator for operator in operators)
         sizes.append(len(program.graph.nodes))
     assert sizes[0] == sizes[1]
+
+
+@needs_scan
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True, "zoneout": 0.1}], ids=str)
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_an_export_does_not_wait_for_the_compiler(name, options):
+    """Not strict, which is the default; torch's own way into a scan is through its compiler."""
+    layer = OURS[name](3, 4, bidirectional=True, **options).eval()
+    with patch.object(symbolic_convert, "InstructionTranslator", side_effect=AssertionError("compiles")):
+        torch.export.export(layer, (torch.randn(5, 2, 3),))
 
 
 @needs_scan
