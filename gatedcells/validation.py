@@ -108,6 +108,17 @@ def check_lstm(
     )
 
 
+def check_sequence(input: Tensor, lengths: Tensor | None, resets: Tensor | None) -> None:
+    """Raise RuntimeError unless ``input`` is ``[T, B, I]`` with at least one step; and unless its lengths and
+    resets fit it, as `check_lengths` and `check_resets`."""
+    if input.dim() != 3:
+        raise RuntimeError(f"input must be [T, B, I], got {input.dim()} dimensions: {list(input.shape)}")
+    if input.shape[0] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    check_lengths(lengths, input)
+    check_resets(resets, input)
+
+
 def check_lengths(lengths: Tensor | None, input: Tensor) -> None:
     """Raise unless ``lengths`` is None or ``[B]`` integers in 0..T on the device of ``input`` ``[T, B, I]``.
 
@@ -155,11 +166,3 @@ def check_rows(lengths: Tensor | None, resets: Tensor | None, T: int, B: int) ->
         check_shape("resets", resets, "T B", (T, B))
         if resets.dtype != torch.bool:
             raise ValueError(f"resets must be bool, got {resets.dtype}")
-
-
-def check_sequence_input(input: Tensor) -> None:
-    """Raise RuntimeError unless ``input`` is ``[T, B, I]`` with at least one step."""
-    if input.dim() != 3:
-        raise RuntimeError(f"input must be [T, B, I], got {input.dim()} dimensions: {list(input.shape)}")
-    if input.shape[0] == 0:
-        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")

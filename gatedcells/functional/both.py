@@ -16,7 +16,7 @@ from gatedcells.functional.inputs import (
     zero_beyond_lengths,
 )
 from gatedcells.reference.time import boundaries
-from gatedcells.validation import check_gru, check_lengths, check_lstm, check_resets, check_sequence_input
+from gatedcells.validation import check_gru, check_lstm, check_sequence
 
 # The states of both directions and their last ones, each pair as one tensor ``[2, ...]``.
 Found = tuple[Tensor, tuple[Tensor, ...]]
@@ -82,9 +82,7 @@ def gru_both(
     chosen = _able("GRU", to_autocast(each[0]), backend, precision)
     if chosen is None:
         return None
-    check_sequence_input(input)
-    check_lengths(lengths, input)
-    check_resets(resets, input)
+    check_sequence(input, lengths, resets)
     for tensors in each:
         check_gru(*tensors)
     given = to_autocast(
@@ -128,9 +126,7 @@ def lstm_both(
     chosen = _able("LSTM", to_autocast(each[0]), backend, precision)
     if chosen is None:
         return None
-    check_sequence_input(input)
-    check_lengths(lengths, input)
-    check_resets(resets, input)
+    check_sequence(input, lengths, resets)
     for tensors in each:
         check_lstm(*tensors)
     given = to_autocast(

@@ -14,7 +14,7 @@ from gatedcells.functional.inputs import (
 from gatedcells.reference import gru, scan
 from gatedcells.reference.time import boundaries
 from gatedcells.reference.variants import PLAIN, Variant
-from gatedcells.validation import check_gru, check_lengths, check_resets, check_sequence_input
+from gatedcells.validation import check_gru, check_sequence
 
 
 def gru_step(
@@ -110,9 +110,7 @@ def gru_sequence(
         RuntimeError: a shape, dtype or device does not fit (and `BackendUnavailable`, a RuntimeError).
         ValueError: a length is out of range, or no such backend.
     """
-    check_sequence_input(input)
-    check_lengths(lengths, input)
-    check_resets(resets, input)
+    check_sequence(input, lengths, resets)
     input = zero_beyond_lengths(input, lengths)
     forgets = boundaries(resets, lengths, reverse)
     tensors = GRUTensors(input, hidden, weight_ih, weight_hh, bias_ih, bias_hh)

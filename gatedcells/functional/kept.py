@@ -10,7 +10,7 @@ from torch import Tensor
 from gatedcells import _ops
 from gatedcells.functional.inputs import GRUTensors, LSTMTensors, what_to_keep, zero_beyond_lengths
 from gatedcells.reference.time import boundaries
-from gatedcells.validation import check_gru, check_lengths, check_lstm, check_resets, check_sequence_input
+from gatedcells.validation import check_gru, check_lstm, check_sequence
 from gatedcells_kernels.tape import GRUTape, Keep, LSTMTape
 
 _TAPE = int(Keep.TAPE)
@@ -52,9 +52,7 @@ class TapeReader:
         Raises:
             RuntimeError, ValueError: as `gatedcells.gru_sequence`.
         """
-        check_sequence_input(input)
-        check_lengths(lengths, input)
-        check_resets(resets, input)
+        check_sequence(input, lengths, resets)
         weights = dict(zip(self._names, given, strict=True))
         pair = weights["weight_ih"], weights["weight_hh"], weights.get("bias_ih"), weights.get("bias_hh")
         x = zero_beyond_lengths(input, lengths)

@@ -15,7 +15,7 @@ from gatedcells.reference import lstm, scan
 from gatedcells.reference.time import boundaries
 from gatedcells.reference.variants import PLAIN, Variant
 from gatedcells.states import LSTMState
-from gatedcells.validation import check_lengths, check_lstm, check_resets, check_sequence_input
+from gatedcells.validation import check_lstm, check_sequence
 
 
 def lstm_step(
@@ -109,9 +109,7 @@ def lstm_sequence(
         RuntimeError: a shape, dtype or device does not fit (and `BackendUnavailable`, a RuntimeError).
         ValueError: a length is out of range, or no such backend.
     """
-    check_sequence_input(input)
-    check_lengths(lengths, input)
-    check_resets(resets, input)
+    check_sequence(input, lengths, resets)
     input = zero_beyond_lengths(input, lengths)
     forgets = boundaries(resets, lengths, reverse)
     tensors = LSTMTensors(input, *state, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)

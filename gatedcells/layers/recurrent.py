@@ -17,7 +17,7 @@ from gatedcells.layers.stack import Both, Direction, State
 from gatedcells.reference.scan import AVAILABLE as SCAN_AVAILABLE
 from gatedcells.reference.scan import scan_states
 from gatedcells.reference.time import boundaries, unroll_states
-from gatedcells.validation import check_lengths, check_resets, check_sequence_input
+from gatedcells.validation import check_sequence
 
 
 class CellTrace(NamedTuple):
@@ -269,9 +269,7 @@ def _sequence(
     reverse: bool,
 ) -> tuple[Tensor, State]:
     """One direction of one layer; arguments as in `gatedcells.gru_sequence`."""
-    check_sequence_input(input)
-    check_lengths(lengths, input)
-    check_resets(resets, input)
+    check_sequence(input, lengths, resets)
     forgets = boundaries(resets, lengths, reverse)
     x, state, autocast = to_autocast(zero_beyond_lengths(input, lengths), state)
     if SCAN_AVAILABLE and torch.compiler.is_exporting():  # in this order: torch 2.6 has no is_exporting
@@ -306,9 +304,7 @@ class _Recorder:
         resets: Tensor | None,
     ) -> tuple[Tensor, State]:
         """As `_sequence`."""
-        check_sequence_input(input)
-        check_lengths(lengths, input)
-        check_resets(resets, input)
+        check_sequence(input, lengths, resets)
         cell: Any = self._cells[row]
         x, state, _ = to_autocast(zero_beyond_lengths(input, lengths), state)
         named: dict[int, dict[str, Tensor]] = {}

@@ -13,7 +13,7 @@ from gatedcells.reference import gru, lstm, rnn
 from gatedcells.reference.time import boundaries
 from gatedcells.reference.variants import PLAIN, Variant
 from gatedcells.trace.record import STATES, DirectionTrace, State
-from gatedcells.validation import check_lengths, check_resets, check_sequence_input
+from gatedcells.validation import check_sequence
 
 
 class Recorder:
@@ -41,9 +41,7 @@ class Recorder:
         variant: Variant = PLAIN,
     ) -> tuple[Tensor, State]:
         """One direction: all hidden states ``[T, B, ...]`` and the last states."""
-        check_sequence_input(input)
-        check_lengths(lengths, input)
-        check_resets(resets, input)
+        check_sequence(input, lengths, resets)
         weights = dict(zip(self.names, given, strict=True))
         x = zero_beyond_lengths(input, lengths)
         forgets = boundaries(resets, lengths, reverse)
