@@ -1,6 +1,5 @@
 """A whole run of the bitcoin recipe: prices, training, scores beside "tomorrow = today", a plot, files."""
 
-import csv
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from gatedcells.forecast import distributed
 from gatedcells.forecast.bitcoin import PriceScores, PriceTask, split, verdict
 from gatedcells.forecast.data import FloatArray
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import read_json, write_json, written_beside
+from gatedcells.forecast.files import read_json, write_json, written_beside, written_csv
 from gatedcells.forecast.plots import plot_prices
 from gatedcells.forecast.prices import Prices, read_prices
 from gatedcells.forecast.progress import train_shown
@@ -113,11 +112,7 @@ def _write(
 ) -> None:
     models = {name: one.to_json() for name, one in scores.items()}
     write_json(run.metrics, {"format": FORMAT, "data": "prices", "models": models, "verdict": said})
-    with (
-        written_beside(run.path / "test_forecasts.csv") as beside,
-        beside.open("w", encoding="utf-8", newline="") as file,
-    ):
-        table = csv.writer(file)
+    with written_csv(run.path / "test_forecasts.csv") as table:
         table.writerow(["Date", "Close", *forecasts])
         for row, (day, actual) in enumerate(zip(prices.days[first:], prices.close[first:], strict=True)):
             table.writerow([day, actual, *(f"{forecast[row]:.2f}" for forecast in forecasts.values())])

@@ -1,6 +1,5 @@
 """A whole day-ahead run: training, forecasts from every place of the test parts, tables, files."""
 
-import csv
 import json
 import time
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from gatedcells.forecast.day_ahead import (
     up_to_last_load,
 )
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import drop, in_digits, read_json, write_json, written_beside
+from gatedcells.forecast.files import drop, in_digits, read_json, write_json, written_csv
 from gatedcells.forecast.forecaster import Forecaster
 from gatedcells.forecast.frames import Style
 from gatedcells.forecast.load_table import named_as_before
@@ -187,11 +186,7 @@ def _write(
     cells = [in_digits(c).ravel() for c in columns.values()]
     names = np.repeat(np.array(panel.ids, dtype=object)[places.series], horizon)
     ahead = np.tile(np.arange(1, horizon + 1), len(places.series))
-    with (
-        written_beside(folder / "forecasts.csv") as beside,
-        beside.open("w", encoding="utf-8", newline="") as file,
-    ):
-        table = csv.writer(file)
+    with written_csv(folder / "forecasts.csv") as table:
         table.writerow(["region", "Datetime", "hours_ahead", *columns])
         table.writerows(zip(names, stamps, ahead, *cells, strict=True))
 

@@ -1,5 +1,6 @@
 """Reading and writing a run's files, with errors in the user's words."""
 
+import csv
 import hashlib
 import json
 import stat
@@ -38,6 +39,17 @@ def written_beside(path: Path) -> Generator[Path]:
             yield beside
     except (OSError, safetensors.SafetensorError) as error:
         raise ForecastError(f"{path}: cannot be written ({error})") from error
+
+
+@contextmanager
+def written_csv(path: Path) -> Generator[Any]:
+    """A ``csv.writer`` for the file, which appears whole or not at all.
+
+    Raises:
+        ForecastError: as `written_beside`.
+    """
+    with written_beside(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        yield csv.writer(file)
 
 
 def drop(path: Path) -> None:

@@ -1,6 +1,5 @@
 """A whole run: data, training of each cell, scores, tables, plots, files."""
 
-import csv
 import platform
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored, with_intervals
 from gatedcells.forecast.fast import FastTask, suited
 from gatedcells.forecast.fast_recipe import FastRecipe, told
-from gatedcells.forecast.files import in_digits, read_json, write_json, written_beside
+from gatedcells.forecast.files import in_digits, read_json, write_json, written_csv
 from gatedcells.forecast.intervals import Calibrator
 from gatedcells.forecast.kept_scores import scored_before
 from gatedcells.forecast.page.findings import Findings, shown
@@ -303,11 +302,7 @@ def _write(
             "models": {r.name: r.to_json() for r in results},
         },
     )
-    with (
-        written_beside(run.path / "test_forecasts.csv") as beside,
-        beside.open("w", encoding="utf-8", newline="") as file,
-    ):
-        table = csv.writer(file)
+    with written_csv(run.path / "test_forecasts.csv") as table:
         heads: list[str] = []
         for network in networks:
             name = network.name.lower()

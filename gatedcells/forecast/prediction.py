@@ -1,6 +1,5 @@
 """Forecasting the hours after the end of a file with a trained run."""
 
-import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from gatedcells.forecast.calendar import local_starts
 from gatedcells.forecast.data import Clock, FloatArray, read_file
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import in_digits, written_beside
+from gatedcells.forecast.files import in_digits, written_csv
 from gatedcells.forecast.intervals import around
 from gatedcells.forecast.kept_scores import smape_of
 from gatedcells.forecast.load_table import named_as_before
@@ -162,8 +161,7 @@ def print_prediction(console: Console, prediction: Prediction) -> None:
 
 def write_prediction(path: Path, prediction: Prediction) -> None:
     """Write the forecast as CSV with the columns of the load files, and the UTC start of each hour."""
-    with written_beside(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
+    with written_csv(path) as table:
         table.writerow(["Datetime", f"{prediction.region}_MW", "utc_start"])
         loads = in_digits(prediction.load_mw)
         for stamp, utc, load in zip(prediction.stamps, prediction.utc, loads, strict=True):
