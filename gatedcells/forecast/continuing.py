@@ -10,7 +10,7 @@ import numpy as np
 
 from gatedcells.forecast.data import FloatArray, IntArray, shown
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.panel import Panel, carried
+from gatedcells.forecast.panel import Panel, carried, offsets_of
 from gatedcells.forecast.panel_model import in_units
 from gatedcells.forecast.panel_report import ShortFrame
 
@@ -50,7 +50,7 @@ def continued(before: Panel, after: Panel) -> Panel:
                 f"{_apart(panel, at, int(other.first[there]))};"
                 f" expected at most {_LONGEST_PAUSE:,} steps between them (is a stamp mistyped?)"
             )
-    offsets = np.concatenate([[0], np.cumsum(end - first)]).astype(np.int64)
+    offsets = offsets_of(end - first)
     last = [own[-1] for own in parts]
     y = _laid("y", parts, first, offsets)
     return Panel(

@@ -22,7 +22,7 @@ from gatedcells.forecast.metrics import (
     pinball_loss,
     score_by_step,
 )
-from gatedcells.forecast.panel import Panel
+from gatedcells.forecast.panel import Panel, offsets_of
 from gatedcells.forecast.panel_inputs import PanelInputs
 from gatedcells.forecast.panel_model import PanelModel
 from gatedcells.forecast.trees import lightgbm_module, tree_settings
@@ -50,7 +50,7 @@ def panel_of(regions: Sequence[Region]) -> Panel:
         grid=Grid(HOUR_S, phase_s, False, clock),
         ids=tuple(region.name for region in regions),
         first=np.array(first),
-        offsets=np.concatenate([[0], np.cumsum([len(one) for one in values])]).astype(np.int64),
+        offsets=offsets_of([len(one) for one in values]),
         y=y,
         known=np.empty((len(y), 0)),
         ahead=0,
@@ -63,7 +63,7 @@ def up_to_last_load(panel: Panel) -> Panel:
     """Of each series what there is up to its last known value."""
     seen = np.where(np.isnan(panel.y), -1, np.arange(len(panel.y)))
     ends = np.maximum.accumulate(seen)[panel.offsets[1:] - 1] + 1 - panel.offsets[:-1]
-    return panel.select(np.arange(len(ends)), np.zeros_like(ends), ends, 0)
+    return panel.up_to(ends)
 
 
 def train_ends(regions: Sequence[Region]) -> IntArray:

@@ -83,7 +83,7 @@ def run(
         names = [str(one) for one in forecaster.model_.ids]
         panel = replace(panel, ids=tuple(named_as_before(one, names) for one in panel.ids))
     else:
-        known = panel.select(np.arange(len(panel.ids)), np.zeros_like(ends), ends, 0)
+        known = panel.up_to(ends)
         report = FrameReport(len(panel.ids), int(np.isfinite(known.y).sum()), panel.grid.freq)
         forecaster.fit_laid_out(known, Style(), report, checkpoint, console, usual=_USUAL)
         recipe = forecaster.model_.recipe

@@ -175,7 +175,7 @@ def _training_part(panel: Panel, recipe: DirectRecipe, fit: Fit) -> tuple[Panel,
     # too short to hold anything out: all of it is trained on
     held[(fit.calibration == 0) | (panel.sizes - held < 2 * recipe.horizon)] = 0
     ends = panel.sizes - held
-    part = panel.select(np.arange(len(ends)), np.zeros_like(ends), ends, 0)
+    part = panel.up_to(ends)
     if fit.repair:
         part = replace(part, y=np.where(outliers(part), np.nan, part.y))
     return part, held

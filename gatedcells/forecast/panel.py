@@ -57,6 +57,19 @@ class Panel:
         """``[S]`` lengths."""
         return np.diff(self.offsets)
 
+    def series_at(self, flat: int) -> int:
+        """The series that a place in the flat arrays belongs to."""
+        return int(np.searchsorted(self.offsets, flat, side="right")) - 1
+
+    def only(self, series: Sequence[int] | IntArray) -> "Panel":
+        """Some series, whole."""
+        sizes = self.sizes[np.asarray(series)]
+        return self.select(series, np.zeros_like(sizes), sizes, 0)
+
+    def up_to(self, ends: IntArray) -> "Panel":
+        """All series, each up to a local position ``[S]``."""
+        return self.select(np.arange(len(ends)), np.zeros_like(ends), ends, 0)
+
     def select(self, series: Sequence[int] | IntArray, first: IntArray, end: IntArray, ahead: int) -> "Panel":
         """Part of some series.
 
@@ -77,7 +90,7 @@ class Panel:
             grid=self.grid,
             ids=tuple(self.ids[at] for at in chosen),
             first=self.first[chosen] + first,
-            offsets=_offsets(size),
+            offsets=offsets_of(size),
             y=self.y[rows],
             known=self.known[known],
             ahead=ahead,
@@ -87,7 +100,8 @@ class Panel:
         )
 
 
-def _offsets(sizes: IntArray) -> IntArray:
+def offsets_of(sizes: Any) -> IntArray:
+    """``[S + 1]`` where series of these lengths begin in flat arrays."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
@@ -138,7 +152,7 @@ def build_panel(
     edge_blanks = int((~inside & (own >= 0)).sum())
     own, at, y, numbers, order = own[inside], at[inside], y[inside], numbers[inside], order[inside]
     _check_density(rows, grid, kept, np.bincount(own, minlength=len(kept)), first, sizes)
-    offsets = _offsets(sizes)
+    offsets = offsets_of(sizes)
     flat = offsets[own] + at - first[own]
     values = np.full(int(offsets[-1]), np.nan)
     values[flat] = y
@@ -221,12 +235,11 @@ def _without_gaps(panel: Panel, policy: FramePolicy) -> tuple[Panel, int]:
     whole = np.flatnonzero(np.add.reduceat(missing, panel.offsets[:-1]) == 0)
     if len(whole) == 0:
         raise ForecastError("every series has values missing; on_gap='drop' leaves none")
-    sizes = panel.sizes[whole]
-    return panel.select(whole, np.zeros_like(sizes), sizes, 0), len(panel.ids) - len(whole)
+    return panel.only(whole), len(panel.ids) - len(whole)
 
 
 def _place(panel: Panel, flat: int) -> str:
-    series = int(np.searchsorted(panel.offsets, flat, side="right")) - 1
+    series = panel.series_at(flat)
     stamp = panel.grid.wall_stamps(panel.first[[series]] + flat - panel.offsets[series])[0]
     return f"of {shown(panel.ids[series])} at {stamp}"
 

@@ -103,8 +103,7 @@ class PanelModel:
         x = in_units(panel, self.scales.log)
         scales = self.scales.take(np.maximum(numbers, 0))
         if len(strange):
-            sizes = panel.sizes[strange]
-            part = panel.select(strange, np.zeros_like(sizes), sizes, 0)
+            part = panel.only(strange)
             fitted = SeriesScales.fit(in_units(part, self.scales.log), part.offsets, self.scales.log)
             for name in ("level", "spread", "change"):
                 getattr(scales, name)[strange] = getattr(fitted, name)
@@ -174,10 +173,9 @@ def in_units(panel: Panel, log: bool) -> FloatArray:
         low = panel.y <= 0
         if low.any():
             at = int(np.argmax(low))
-            series = int(np.searchsorted(panel.offsets, at, side="right")) - 1
             raise ForecastError(
-                f"{shown(panel.ids[series])} has the value {panel.y[at]:g}, which has no logarithm; fit with"
-                " scaling='standard'"
+                f"{shown(panel.ids[panel.series_at(at)])} has the value {panel.y[at]:g}, which has no"
+                " logarithm; fit with scaling='standard'"
             )
     x = np.log(panel.y) if log else panel.y.copy()
     if log in panel.filled:

@@ -18,7 +18,7 @@ from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.frame_files import PARQUET
 from gatedcells.forecast.frames import Names, Style, read_frame
 from gatedcells.forecast.grid import Grid
-from gatedcells.forecast.panel import Panel, build_panel
+from gatedcells.forecast.panel import Panel, build_panel, offsets_of
 from gatedcells.forecast.panel_inputs import PanelInputs
 from gatedcells.forecast.panel_report import FramePolicy, FrameReport, FrameWarning
 from gatedcells.forecast.placement import grid_of
@@ -174,12 +174,11 @@ def joined(panels: list[Panel]) -> Panel:
         seen: set[Any] = set()
         twice = next(one for one in ids if one in seen or seen.add(one))
         raise ForecastError(f"{shown(twice)} is in two files; expected whole series, each in one file")
-    sizes = np.concatenate([panel.sizes for panel in panels])
     return Panel(
         grid=panels[0].grid,
         ids=ids,
         first=np.concatenate([panel.first for panel in panels]),
-        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        offsets=offsets_of(np.concatenate([panel.sizes for panel in panels])),
         y=np.concatenate([panel.y for panel in panels]),
         known=np.concatenate([panel.known for panel in panels]),
         ahead=0,

@@ -139,8 +139,7 @@ def cross_validated(
     one = type(forecaster)(**given)
     for number, origin in enumerate(origins):
         if refit or number == 0:
-            known = panel.select(every, np.zeros_like(origin), origin, 0)
-            one.fit_laid_out(known, style, report)
+            one.fit_laid_out(panel.up_to(origin), style, report)
         with threads_set(forecaster.threads):
             found.append(one.model_.forecast(panel, every, origin))
     report.warn()

@@ -45,7 +45,7 @@ def _without_data(monkeypatch):
 @pytest.fixture(scope="module")
 def model(small_regions):
     panel, ends = panel_of(small_regions), train_ends(small_regions)
-    known = panel.select(np.arange(2), np.zeros(2, dtype=np.int64), ends, 0)
+    known = panel.up_to(ends)
     asked = Forecaster(
         lookback=30, hidden_size=6, steps=20, batch_size=4, quantiles=(0.1, 0.5, 0.9), level=(80,)
     )
