@@ -19,7 +19,7 @@ from gatedcells.forecast.grid import HOUR_S, Grid
 from gatedcells.forecast.panel import Panel, outliers
 from gatedcells.forecast.panel_inputs import PanelInputs, input_sizes, reach_back
 from gatedcells.forecast.panel_model import Fit, PanelModel, in_units
-from gatedcells.forecast.panel_store import InMemory, Store, StoreChunks, joined
+from gatedcells.forecast.panel_store import Store, StoreChunks, joined
 from gatedcells.forecast.progress import progress_bar, train_shown
 from gatedcells.forecast.scaling import SeriesScales
 from gatedcells.forecast.training import Progress
@@ -60,14 +60,6 @@ def check(recipe: DirectRecipe, fit: Fit) -> None:
     if not 0 <= fit.calibration < 1:
         raise ForecastError(f"calibration is the share held out, from 0 to below 1, got {fit.calibration}")
     level_pairs(fit.level, q)
-
-
-def fit_panel(
-    panel: Panel, recipe: DirectRecipe, fit: Fit, console: Console, *, name: str,
-    checkpoint: Path | None = None,
-) -> Fitted:  # fmt: skip
-    """Train on a panel in memory; see `fit_store`."""
-    return fit_store(InMemory(panel), panel.grid, recipe, fit, console, name=name, checkpoint=checkpoint)
 
 
 def fit_store(

@@ -210,7 +210,7 @@ class Forecaster:
             ForecastError: ``h`` is more than the horizon, or ``future`` lacks steps.
         """
         model = self._fitted()
-        h = steps_ahead(None if h is None else whole("h", h), model.recipe.horizon)
+        h = steps_ahead(h, model.recipe.horizon)
         panel, style = self._panel_to_forecast(frame)
         if frame is not None:
             warn_of_short(self._context, panel, model.looks_back)
@@ -246,7 +246,7 @@ class Forecaster:
         Args:
             h, frame: as of `predict`.
         """
-        h = steps_ahead(None if h is None else whole("h", h), self._fitted().recipe.horizon)
+        h = steps_ahead(h, self._fitted().recipe.horizon)
         panel, style = self._panel_to_forecast(frame)
         series, stamps = future_stamps(panel, style, h)
         columns = {self._names.id_col: [panel.ids[at] for at in series], self._names.time_col: stamps}
@@ -273,7 +273,7 @@ class Forecaster:
             ForecastError: a series is too short for so many windows.
         """
         self.checked()
-        h = steps_ahead(None if h is None else whole("h", h), int(self.horizon))
+        h = steps_ahead(h, int(self.horizon))
         step_size = h if step_size is None else whole("step_size", step_size)
         return cross_validated(self, frame, whole("n_windows", n_windows), step_size, h, refit)
 

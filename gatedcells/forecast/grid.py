@@ -144,13 +144,12 @@ def freq_of(step_s: int) -> str:
     return f"{step_s}s"
 
 
-def infer_step(wall_seconds: IntArray, codes: IntArray, gap_of: str = "freq") -> int:
+def infer_step(wall_seconds: IntArray, codes: IntArray) -> int:
     """The commonest distance between neighbouring stamps of one series.
 
     Args:
         wall_seconds: ``[R]`` of every row.
         codes: ``[R]`` the series' number.
-        gap_of: the option that a message names.
 
     Raises:
         ForecastError: no series has two different stamps.
@@ -159,6 +158,6 @@ def infer_step(wall_seconds: IntArray, codes: IntArray, gap_of: str = "freq") ->
     apart = np.diff(wall_seconds[order])
     apart = apart[(np.diff(codes[order]) == 0) & (apart > 0)]
     if len(apart) == 0:
-        raise ForecastError(f"no series has two stamps: give the frequency with {gap_of}=")
+        raise ForecastError("no series has two stamps: give the frequency with freq=")
     values, counts = np.unique(apart, return_counts=True)
     return int(values[np.argmax(counts)])

@@ -12,6 +12,7 @@ from gatedcells.forecast.answers import forecast_frame
 from gatedcells.forecast.continuing import come_true, continued, last_values, missing_between
 from gatedcells.forecast.data import shown
 from gatedcells.forecast.errors import ForecastError
+from gatedcells.forecast.forecaster_parameters import whole
 from gatedcells.forecast.frames import Names, Style, read_frame
 from gatedcells.forecast.panel import Panel, build_panel
 from gatedcells.forecast.panel_model import PanelModel
@@ -98,27 +99,27 @@ def gone_on(
     return last_values(panel, model.reach), style
 
 
-def steps_ahead(h: int | None, horizon: int) -> int:
+def steps_ahead(h: Any, horizon: int) -> int:
     """``h``, or all of the horizon.
 
     Raises:
-        ForecastError: it is more than that.
+        ForecastError: it is no whole number, or more than that.
     """
     if h is None:
         return horizon
+    h = whole("h", h)
     if not 1 <= h <= horizon:
         raise ForecastError(
             f"h is {h}; this forecaster forecasts from 1 to {horizon} steps (fit one with"
             f" horizon={h} for more)"
         )
-    return int(h)
+    return h
 
 
 def cross_validated(
-    forecaster: Fitting, frame: Any, n_windows: int, step_size: int | None, h: int, refit: bool
+    forecaster: Fitting, frame: Any, n_windows: int, step_size: int, h: int, refit: bool
 ) -> Any:
     """See `Forecaster.cross_validation`."""
-    step_size = h if step_size is None else step_size
     if n_windows < 1 or step_size < 1:
         raise ForecastError(f"n_windows and step_size must be positive, got {n_windows} and {step_size}")
     panel, style, report = laid_out(forecaster, frame)

@@ -139,7 +139,6 @@ def _layer(
         made = keras.layers.Bidirectional(
             made, backward_layer=backward, merge_mode="concat", dtype=options["dtype"]
         )
-    if len(row) == 2:
         directions = [made.forward_layer, made.backward_layer]
     _build(keras, made, [layer.cell for layer in directions], (None, None, row[0].weight_ih.shape[1]))
     for layer, one in zip(directions, row, strict=True):

@@ -27,9 +27,6 @@ class Recorder:
         self.rows: Tensor | None = None  # where the rows as given lie among those that come
         self.directions: list[DirectionTrace] = []
 
-    def both(self, *_: Any, **__: Any) -> None:
-        """The directions are recorded one after the other."""
-
     def one(
         self,
         input: Tensor,

@@ -15,7 +15,7 @@ from gatedcells.forecast import Forecaster, ForecastError
 from gatedcells.forecast.data import Clock, read_file
 from gatedcells.forecast.day_ahead import DirectTrees, Places, panel_of, seasonal, train_ends
 from gatedcells.forecast.distributed import Share
-from gatedcells.forecast.fitting import fit_panel
+from gatedcells.forecast.fitting import fit_store
 from gatedcells.forecast.forecaster_parameters import recipe_of
 from gatedcells.forecast.metrics import (
     UndefinedScore,
@@ -26,6 +26,7 @@ from gatedcells.forecast.metrics import (
     score_by_step,
 )
 from gatedcells.forecast.panel_model import Fit
+from gatedcells.forecast.panel_store import InMemory
 from gatedcells.forecast.windows import prepare
 from tests.support.load_files import EASTERN, eastern_stamps, ending_stamps, made_up_load, write_file
 from tests.support.own_series import made_up
@@ -50,7 +51,8 @@ def model(small_regions):
         lookback=30, hidden_size=6, steps=20, batch_size=4, quantiles=(0.1, 0.5, 0.9), level=(80,)
     )
     recipe = recipe_of(asked.get_params(), None)
-    return fit_panel(known, recipe, Fit(level=(80.0,)), Console(quiet=True), name="x").model
+    fit, console = Fit(level=(80.0,)), Console(quiet=True)
+    return fit_store(InMemory(known), known.grid, recipe, fit, console, name="x").model
 
 
 def test_a_panel_of_regions_has_their_hours_and_stamps(small_regions):
