@@ -36,11 +36,13 @@ def written_beside(path: Path) -> Generator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def is_empty(folder: Path, *, but: tuple[str, ...] = ()) -> bool:
-    """Whether a folder holds nothing, or what is under way beside files (or was, where a process was killed)
-    and files called as ``but`` says.
+def is_free(folder: Path, *, but: tuple[str, ...] = ()) -> bool:
+    """Whether nothing is there yet, or a folder that holds nothing, or what is under way beside files (or
+    was, where a process was killed) and files called as ``but`` says.
 
     Raises:
-        OSError: it is no folder, or cannot be read.
+        OSError: it cannot be read.
     """
+    if not folder.is_dir():
+        return not folder.exists()
     return all(path.name in but or _BESIDE.fullmatch(path.name) for path in folder.iterdir())

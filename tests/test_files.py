@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gatedcells._files import is_empty, written_beside
+from gatedcells._files import is_free, written_beside
 
 
 def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
@@ -61,8 +61,8 @@ def test_a_folder_in_which_a_writing_was_killed_is_still_empty(tmp_path):
     writing = written_beside(tmp_path / "config.json")
     writing.__enter__().write_text("{")
     (left,) = tmp_path.iterdir()
-    assert is_empty(tmp_path)
+    assert is_free(tmp_path)
     (tmp_path / ".gitignore").write_text("")
-    assert not is_empty(tmp_path)
-    assert is_empty(tmp_path, but=(".gitignore",))
+    assert not is_free(tmp_path)
+    assert is_free(tmp_path, but=(".gitignore",))
     assert left.exists()

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gatedcells._files import is_empty
+from gatedcells._files import is_free
 from gatedcells.forecast.backtest import Fold, Plan, folds
 from gatedcells.forecast.baselines import baselines
 from gatedcells.forecast.errors import ForecastError
@@ -130,7 +130,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     not."""
     path = folder / "settings.json"
     if not path.exists():
-        if folder.exists() and not (folder.is_dir() and is_empty(folder)):
+        if not is_free(folder):
             raise ForecastError(f"{folder}: exists already and is no backtest; choose another folder")
         write_json(path, settings)
         return settings

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from gatedcells._files import is_empty
+from gatedcells._files import is_free
 from gatedcells.forecast.continuing import last_values
 from gatedcells.forecast.data import FloatArray, IntArray
 from gatedcells.forecast.day_ahead import (
@@ -165,7 +165,7 @@ def _as_begun(folder: Path, forecaster: Forecaster) -> None:
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / "settings.json"
     if not path.exists():
-        if folder.exists() and not (folder.is_dir() and is_empty(folder)):
+        if not is_free(folder):
             raise ForecastError(f"{folder}: exists already and is no day-ahead run; choose another folder")
         write_json(path, settings)
     elif read_json(path) != settings:

@@ -98,6 +98,21 @@ def read_json(path: Path) -> Any:
         raise ForecastError(f"{path}: not readable as JSON ({error})") from error
 
 
+def read_format(path: Path, version: int) -> dict[str, Any]:
+    """Read JSON that says of which format it is.
+
+    Raises:
+        ForecastError: as `read_json`; or it is of another one.
+    """
+    content = read_json(path)
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != version:
+        raise ForecastError(
+            f"{path}: is of format {found!r}; this version of gatedcells reads format {version}"
+        )
+    return content
+
+
 def parse_json(text: str) -> Any:
     """The content of JSON.
 

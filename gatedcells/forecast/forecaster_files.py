@@ -20,13 +20,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gatedcells._files import is_empty
+from gatedcells._files import is_free
 from gatedcells.forecast.conformal import WIDEST, Margins
 from gatedcells.forecast.covariates import Covariates
 from gatedcells.forecast.data import Clock
 from gatedcells.forecast.direct import DirectForecaster, DirectRecipe, Sizes
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import drop, read_json, read_tensors, sha256_of, write_json, write_tensors
+from gatedcells.forecast.files import (
+    drop,
+    read_format,
+    read_json,
+    read_tensors,
+    sha256_of,
+    write_json,
+    write_tensors,
+)
 from gatedcells.forecast.fitting import check
 from gatedcells.forecast.forecaster_parameters import LARGEST, written
 from gatedcells.forecast.forecaster_parameters import read as read_parameter
@@ -124,11 +132,8 @@ def check_folder(folder: Path) -> None:
     Raises:
         ForecastError: it is.
     """
-    strange = folder.exists() and not folder.is_dir()
-    if folder.is_dir() and not holds_one(folder):
-        # tensors that no JSON names yet: their writer was killed
-        strange = not is_empty(folder, but=(CHECKPOINT, *_TENSORS))
-    if strange:
+    # tensors that no JSON names yet: their writer was killed
+    if not holds_one(folder) and not is_free(folder, but=(CHECKPOINT, *_TENSORS)):
         raise ForecastError(f"{folder}: exists already and is no forecaster; choose another folder")
 
 
@@ -144,12 +149,7 @@ def read(folder: Path, defaults: dict[str, Any]) -> Saved:
         ForecastError: it is something else, or its files do not fit together.
     """
     path = folder / JSON
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
-        raise ForecastError(
-            f"{path}: is of format {found!r}; this version of gatedcells reads format {FORMAT}"
-        )
+    content = read_format(path, FORMAT)
     beside = folder / _tensors_named(content)
     try:
         if beside.is_file() and sha256_of(beside) != content.get("tensors_sha256"):

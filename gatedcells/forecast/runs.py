@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from gatedcells._files import is_empty
+from gatedcells._files import is_free
 from gatedcells.forecast.article import ArticleForecaster, ArticleRecipe
 from gatedcells.forecast.bitcoin import BitcoinRecipe, PriceForecaster
 from gatedcells.forecast.cells import CELLS, settled
@@ -34,6 +34,7 @@ from gatedcells.forecast.fast_recipe import BestRecipe, FastRecipe
 from gatedcells.forecast.files import (
     drop,
     parse_json,
+    read_format,
     read_json,
     read_tensors,
     size_of,
@@ -153,12 +154,12 @@ class RunFolder:
             check_recipe(config.recipe)
             check_run(config.seed, config.threads)
             read_trees(config.trees)
-            taken = self.path.exists() and not (self.path.is_dir() and is_empty(self.path))
+            free = is_free(self.path)
         except ValueError as error:
             raise ForecastError(str(error)) from error
         except OSError as error:
             raise ForecastError(f"{self.path}: cannot be made a run folder ({error})") from error
-        if taken:
+        if not free:
             raise ForecastError(f"{self.path}: exists already; choose another folder, or go on with --resume")
         self.save_config(config)
 
@@ -173,12 +174,7 @@ class RunFolder:
             ForecastError: not a run folder, one of another version, or settings that make no sense.
         """
         path = self.file("config.json")
-        content = read_json(path)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            found = content.get("format") if isinstance(content, dict) else None
-            raise ForecastError(
-                f"{path}: is of format {found!r}; this version of gatedcells reads format {FORMAT}"
-            )
+        content = read_format(path, FORMAT)
         try:
             recipe_name = content["recipe_name"]
             recipe = read_recipe(RECIPES[recipe_name], content["recipe"])
