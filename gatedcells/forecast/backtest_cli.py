@@ -5,18 +5,17 @@ from typing import Any
 
 import click
 
-from gatedcells.forecast.cells import CELLS
-from gatedcells.forecast.console import INTERRUPTED, guarded, plain_console
-from gatedcells.forecast.data import EASTERN, Clock, check_years
+from gatedcells.forecast.console import guarded, plain_console, stoppable
+from gatedcells.forecast.data import Clock, check_years
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.options import SEED, THREADS
+from gatedcells.forecast.options import CELL, DATA, HIDDEN_SIZE, HOLIDAYS, SEED, STAMP, THREADS, TZ
 from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy
 
 _MOST_HOURS = 24 * 365 * 200
 
 
 @click.command(context_settings={"max_content_width": 110})
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="As for forecast.")
+@DATA
 @click.option("--folds", type=click.IntRange(1), default=4, show_default=True, help="How many dates.")
 @click.option(
     "--span", type=click.IntRange(1), default=24 * 90, show_default=True,
@@ -28,14 +27,14 @@ _MOST_HOURS = 24 * 365 * 200
     "--refit/--no-refit", default=True, show_default=True,
     help="Train anew at every date, or at the first one alone.",
 )  # fmt: skip
-@click.option("--cell", type=click.Choice(CELLS), default="gru", show_default=True, help="Which network.")
+@CELL
 @click.option(
     "--steps",
     type=click.IntRange(1),
     help="Optimizer steps. [700, with few hours fewer and of smaller batches]",
 )
-@click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
-@click.option("--holidays", metavar="COUNTRY", default="US", show_default=True, help="Inputs, or none.")
+@HIDDEN_SIZE
+@HOLIDAYS
 @click.option(
     "--on-gap", type=click.Choice(list(ON_GAP)), default="fill", show_default=True, help="As for forecast."
 )
@@ -52,11 +51,8 @@ _MOST_HOURS = 24 * 365 * 200
 )  # fmt: skip
 @SEED
 @THREADS
-@click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
-@click.option(
-    "--stamp", type=click.Choice(["ending", "beginning"]), default="ending", show_default=True,
-    help="Whether a stamp is the end of its hour (PJM) or the start.",
-)  # fmt: skip
+@TZ
+@STAMP
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", required=True,
     help="Folder of the backtest; the same command goes on with one that was stopped.",
@@ -75,7 +71,6 @@ def _backtest(options: dict[str, Any]) -> None:
     from gatedcells.forecast.calendar import check_country
     from gatedcells.forecast.fast_recipe import FastRecipe
     from gatedcells.forecast.pipeline import read_data
-    from gatedcells.forecast.training import Interrupted
 
     console = plain_console()
     check_country(options["holidays"])
@@ -104,12 +99,9 @@ def _backtest(options: dict[str, Any]) -> None:
             options["trees"], threads=threads, seed=options["seed"], holidays=options["holidays"]
         )
     source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
-    try:
+    with stoppable():
         fewer = options["steps"] is None
         run(options["out"], source, plan, recipe, options["seed"], console, policy, trees, fewer=fewer)
-    except (Interrupted, KeyboardInterrupt):
-        click.echo("Stopped. The same command goes on.", err=True)
-        raise SystemExit(INTERRUPTED) from None
 
 
 def _moment(stamp: str | None) -> Any:

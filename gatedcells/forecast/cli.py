@@ -8,11 +8,10 @@ import click
 from gatedcells.forecast import backtest_cli, own_cli, report_cli, run_cli
 from gatedcells.forecast.cells import CELLS
 from gatedcells.forecast.console import guarded, plain_console
-from gatedcells.forecast.data import EASTERN
 from gatedcells.forecast.distributed import DEVICES
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.networks import PRECISIONS
-from gatedcells.forecast.options import SEED, THREADS
+from gatedcells.forecast.options import SEED, STAMP, THREADS, TZ
 from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER
 from gatedcells.forecast.runs import RECIPES, RunFolder
 
@@ -95,11 +94,8 @@ from gatedcells.forecast.runs import RECIPES, RunFolder
 )  # fmt: skip
 @SEED
 @THREADS
-@click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
-@click.option(
-    "--stamp", type=click.Choice(["ending", "beginning"]), default="ending", show_default=True,
-    help="Whether a stamp is the end of its hour (PJM) or the start.",
-)  # fmt: skip
+@TZ
+@STAMP
 @click.option(
     "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="To train on; not bitcoin."
 )

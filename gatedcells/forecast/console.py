@@ -2,6 +2,8 @@
 
 import io
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -29,6 +31,18 @@ def one_process(command: str) -> None:
     """
     if share().of > 1:
         raise ForecastError(f"{command} runs on one process, got {share().of}; start it without torchrun")
+
+
+@contextmanager
+def stoppable(said: str = "Stopped. The same command goes on.") -> Generator[None]:
+    """Within the block Ctrl-C ends the command with a line, also where training has heard it."""
+    from gatedcells.forecast.training import Interrupted
+
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        click.echo(said, err=True)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def guarded(function: Any, *arguments: Any) -> None:

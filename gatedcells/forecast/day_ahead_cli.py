@@ -5,24 +5,23 @@ from typing import Any
 
 import click
 
-from gatedcells.forecast.cells import CELLS
-from gatedcells.forecast.console import INTERRUPTED, guarded, one_process, plain_console
-from gatedcells.forecast.data import EASTERN, Clock
-from gatedcells.forecast.options import SEED, THREADS
+from gatedcells.forecast.console import guarded, one_process, plain_console, stoppable
+from gatedcells.forecast.data import Clock
+from gatedcells.forecast.options import CELL, DATA, HIDDEN_SIZE, HOLIDAYS, SEED, STAMP, THREADS, TZ
 
 
 @click.command(name="day-ahead", context_settings={"max_content_width": 110})
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="As for forecast.")
-@click.option("--cell", type=click.Choice(CELLS), default="gru", show_default=True, help="Which network.")
+@DATA
+@CELL
 @click.option(
     "--every", type=click.Choice(["1", "2", "3", "4", "6", "8", "12", "24"]), default="24", show_default=True,
     help="Forecast from each local hour that this divides; 24: from midnight.",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps. [2000, with few hours fewer]")
-@click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
+@HIDDEN_SIZE
 @click.option("--lookback", type=click.IntRange(2, 24 * 28), default=96, show_default=True, help="Hours.")
 @click.option("--batch-size", type=click.IntRange(1), help="Chunks a step. [32, with few hours fewer]")
-@click.option("--holidays", metavar="COUNTRY", default="US", show_default=True, help="Inputs, or none.")
+@HOLIDAYS
 @click.option(
     "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
     help="Also fit LightGBM with so many trees, one model for all regions and hours ahead. [not at all]",
@@ -33,11 +32,8 @@ from gatedcells.forecast.options import SEED, THREADS
 )  # fmt: skip
 @SEED
 @THREADS
-@click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
-@click.option(
-    "--stamp", type=click.Choice(["ending", "beginning"]), default="ending", show_default=True,
-    help="Whether a stamp is the end of its hour (PJM) or the start.",
-)  # fmt: skip
+@TZ
+@STAMP
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", required=True,
     help="Folder of the run; the same command goes on with one that was stopped.",
@@ -72,9 +68,6 @@ def _day_ahead(options: dict[str, Any]) -> None:
             options["trees"], rows=options["tree_rows"], threads=threads, seed=options["seed"]
         )
     source = read_data(options["data"], Clock(options["tz"], options["stamp"]), console)
-    try:
+    with stoppable():
         run(options["out"], source, forecaster, int(options["every"]), trees, console)
-    except KeyboardInterrupt:
-        click.echo("Stopped. The same command goes on.", err=True)
-        raise SystemExit(INTERRUPTED) from None
     console.print(f"Run folder: {options['out']}", soft_wrap=True)

@@ -9,12 +9,11 @@ from typing import Any
 
 import click
 
-from gatedcells.forecast.cells import CELLS
-from gatedcells.forecast.console import INTERRUPTED, guarded, one_process, plain_console
+from gatedcells.forecast.console import guarded, one_process, plain_console, stoppable
 from gatedcells.forecast.day_ahead_cli import day_ahead
 from gatedcells.forecast.distributed import DEVICES
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.options import SEED, THREADS
+from gatedcells.forecast.options import CELL, HIDDEN_SIZE, SEED, THREADS
 from gatedcells.forecast.panel_report import FrameWarning, ShortFrame
 
 _SHOWN = 30  # rows of a forecast
@@ -37,11 +36,11 @@ _SHOWN = 30  # rows of a forecast
 @click.option("--past", multiple=True, metavar="COLUMN", help="Known up to now; may be given several times.")
 @click.option("--static", multiple=True, metavar="COLUMN", help="Says what a series is; several times.")
 @click.option("--horizon", type=click.IntRange(1, 10_000), default=24, show_default=True, help="Steps ahead.")
-@click.option("--cell", type=click.Choice(CELLS), default="gru", show_default=True, help="Which network.")
+@CELL
 @click.option(
     "--lookback", type=click.IntRange(2, 100_000), help="Steps read before a forecast. [by the season]"
 )
-@click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
+@HIDDEN_SIZE
 @click.option(
     "--steps",
     type=click.IntRange(1),
@@ -130,14 +129,11 @@ def _fit(file: Path, out: Path, overwrite: bool, options: dict[str, Any]) -> Non
             f"{out}: holds a forecaster with other settings or data, or that was told of values since; choose"
             " another folder, or replace it with --overwrite"
         )
-    try:
+    with stoppable():
         with _said_in_a_line():
             forecaster.fit_kept(file, out / CHECKPOINT)
         forecaster.save(out)
         drop(out / CHECKPOINT)
-    except KeyboardInterrupt:
-        click.echo("Stopped. The same command goes on.", err=True)
-        raise SystemExit(INTERRUPTED) from None
     for line in forecaster.report_.lines():
         console.print(line, soft_wrap=True)
     recipe, season = forecaster.model_.recipe, forecaster.model_.fit.season

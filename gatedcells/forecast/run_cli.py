@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gatedcells.forecast.calendar import check_country
 from gatedcells.forecast.cells import CELLS
-from gatedcells.forecast.console import INTERRUPTED, plain_console
+from gatedcells.forecast.console import plain_console, stoppable
 from gatedcells.forecast.data import Clock
 from gatedcells.forecast.distributed import device, share
 from gatedcells.forecast.errors import ForecastError
@@ -170,13 +170,8 @@ def _finish_bitcoin(run: RunFolder, config: Config, prices: Any, path: Path, con
 
 
 def _to_its_end(run: RunFolder, execute: Any, config: Config, data: Any, console: Console) -> None:
-    from gatedcells.forecast.training import Interrupted
-
-    try:
+    with stoppable(f"Stopped. Go on with: gatedcells forecast --resume {run.path}"):
         execute(run, config, data, console)
-    except (Interrupted, KeyboardInterrupt):
-        click.echo(f"Stopped. Go on with: gatedcells forecast --resume {run.path}", err=True)
-        raise SystemExit(INTERRUPTED) from None
 
 
 def _cells(options: dict[str, Any]) -> tuple[str, ...]:
