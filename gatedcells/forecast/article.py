@@ -20,6 +20,7 @@ from gatedcells.forecast.data import FloatArray, LoadSeries
 from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.scaling import MinMax
+from gatedcells.forecast.training import epoch_order
 from gatedcells.forecast.windows import LOOKBACK, Region
 
 _COLUMNS = 5
@@ -238,7 +239,5 @@ class ArticleTask:
 
     def _order(self, epoch: int) -> Tensor:
         if self._shuffled is None or self._shuffled[0] != epoch:
-            seed = (self._seed * 1_000_003 + epoch) % 2**64  # torch takes no larger one
-            generator = torch.Generator().manual_seed(seed)
-            self._shuffled = (epoch, torch.randperm(len(self._targets), generator=generator))
+            self._shuffled = (epoch, epoch_order(len(self._targets), self._seed, epoch))
         return self._shuffled[1]

@@ -18,6 +18,7 @@ from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.prices import Prices
 from gatedcells.forecast.scaling import MinMax
+from gatedcells.forecast.training import epoch_order
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,7 @@ class PriceTask:
     def loss(self, network: nn.Module, step: int, generator: torch.Generator, share: Share = ALONE) -> Tensor:
         """Mean squared error of one batch; the last one of an epoch may be smaller."""
         epoch, within = divmod(step, self._batches)
-        seed = (self._seed * 1_000_003 + epoch) % 2**64  # torch takes no larger one
-        order = torch.randperm(len(self._targets), generator=torch.Generator().manual_seed(seed))
+        order = epoch_order(len(self._targets), self._seed, epoch)
         chosen = order[within * self.recipe.batch_size : (within + 1) * self.recipe.batch_size]
         own = share.part(chosen).to(self._targets.device)
         error = nn.functional.mse_loss(network(self._windows[own]), self._targets[own], reduction="sum")

@@ -6,7 +6,6 @@ Torkkola, Narayanaswamy & Madeka 2017, arXiv:1711.11053). It is trained on every
 pinball loss.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +20,7 @@ from gatedcells.forecast.distributed import ALONE, Share
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.panel_inputs import Batch, PanelInputs
 from gatedcells.forecast.passes import within_passes
-from gatedcells.forecast.training import DIGEST, warm_cosine
+from gatedcells.forecast.training import DIGEST, WarmedAdamW
 
 _IDENTITY = 8  # numbers that stand for a series
 _WINDOWS = 256  # forecast side by side
@@ -183,7 +182,7 @@ class Chunks(Protocol):
         ...
 
 
-class DirectTask:
+class DirectTask(WarmedAdamW):
     """What training asks of the direct network.
 
     Args:
@@ -198,7 +197,8 @@ class DirectTask:
     """
 
     def __init__(self, recipe: DirectRecipe, sizes: Sizes, chunks: Chunks, season: bool, digest: str) -> None:
-        self.recipe, self.sizes, self._chunks = recipe, sizes, chunks
+        self.recipe: DirectRecipe = recipe
+        self.sizes, self._chunks = sizes, chunks
         self.settings = {"batch_size": recipe.batch_size, "season": season, DIGEST: digest}
         self.steps = recipe.steps
         self.clip_norm: float | None = recipe.clip_norm
@@ -214,18 +214,6 @@ class DirectTask:
     def forecaster(self) -> DirectForecaster:
         """A new, untrained one."""
         return DirectForecaster(self.recipe, self.sizes)
-
-    def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """AdamW as the recipe sets it."""
-        recipe = self.recipe
-        return torch.optim.AdamW(
-            parameters, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
-        )
-
-    def learning_rate(self, step: int) -> float:
-        """As of the fast recipe."""
-        recipe = self.recipe
-        return warm_cosine(recipe.learning_rate, step, warmup=recipe.warmup_steps, steps=recipe.steps)
 
     def loss(self, network: nn.Module, step: int, generator: torch.Generator, share: Share = ALONE) -> Tensor:
         """Mean pinball loss over quantiles, horizon and supervised steps of a batch of chunks, in spreads."""

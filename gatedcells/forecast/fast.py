@@ -23,7 +23,7 @@ from gatedcells.forecast.features import FeatureTable, feature_table, input_name
 from gatedcells.forecast.neighbours import Errors, Neighbours
 from gatedcells.forecast.networks import change_network
 from gatedcells.forecast.scaling import LogScale
-from gatedcells.forecast.training import warm_cosine
+from gatedcells.forecast.training import WarmedAdamW
 from gatedcells.forecast.weighting import region_weights
 from gatedcells.forecast.windows import Region
 
@@ -220,11 +220,11 @@ class FastForecaster:
         return input_names(self.recipe.lags_hours, list(self.scales))
 
 
-class FastTask:
+class FastTask(WarmedAdamW):
     """What training asks of the fast recipe: a forecaster, an optimizer, and a loss for each step."""
 
     def __init__(self, recipe: FastRecipe, regions: Sequence[Region]) -> None:
-        self.recipe = recipe
+        self.recipe: FastRecipe = recipe
         self.scales = {r.name: LogScale.fit(r.load_mw[: r.train_end]) for r in regions}
         self._table = FeatureTable.join(
             (table_of(recipe, self.scales, r.series, r.load_mw, 0, len(r.load_mw)) for r in regions),
@@ -253,18 +253,6 @@ class FastTask:
     def forecaster(self) -> FastForecaster:
         """A new, untrained one."""
         return FastForecaster(self.recipe, self.scales)
-
-    def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """AdamW as the recipe sets it."""
-        recipe = self.recipe
-        return torch.optim.AdamW(
-            parameters, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
-        )
-
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to 1%."""
-        recipe = self.recipe
-        return warm_cosine(recipe.learning_rate, step, warmup=recipe.warmup_steps, steps=recipe.steps)
 
     def loss(self, network: nn.Module, step: int, generator: torch.Generator, share: Share = ALONE) -> Tensor:
         """Mean relative error over the supervised hours of a batch of chunks, drawn with ``generator``."""

@@ -185,11 +185,30 @@ def _one_step(
     return value, stops > 0
 
 
-def warm_cosine(rate: float, step: int, *, warmup: int, steps: int) -> float:
-    """A learning rate: linear warm-up, then a cosine down to 1%."""
-    warm = min(1.0, (step + 1) / warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return rate * warm * (0.01 + 0.99 * cosine)
+class WarmedAdamW:
+    """How a task is optimized whose recipe has learning_rate, weight_decay, warmup_steps and steps."""
+
+    recipe: Any
+
+    def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """AdamW as the recipe sets it."""
+        recipe = self.recipe
+        return torch.optim.AdamW(
+            parameters, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine down to 1%."""
+        recipe = self.recipe
+        warm = min(1.0, (step + 1) / recipe.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        return recipe.learning_rate * warm * (0.01 + 0.99 * cosine)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """``[count]``: the random order in which an epoch visits so many windows."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**64)  # torch takes no larger one
+    return torch.randperm(count, generator=generator)
 
 
 def _step_seed(seed: int, step: int) -> int:
