@@ -13,7 +13,7 @@ from torch import Tensor
 from gatedcells import _ops, _shapes
 from gatedcells._autograd import gru as gru_rule
 from gatedcells._autograd import lstm as lstm_rule
-from gatedcells._autograd.rules import kernel_cannot_differentiate, save, through_reference
+from gatedcells._autograd.rules import as_function, kernel_cannot_differentiate, save, through_reference
 from gatedcells.reference import gru, lstm
 from gatedcells.reference.time import previous_states
 from gatedcells.validation import check_gru, check_lengths, check_lstm, check_resets
@@ -209,35 +209,5 @@ _ops.register("lstm_both", _lstm_both, _shapes.lstm_both)
 _ops.register("lstm_both_backward", run_lstm_both_backward, _shapes.lstm_both_backward)
 torch.library.register_autograd("gatedcells::gru_both", _gru_rule, setup_context=_gru_setup)
 torch.library.register_autograd("gatedcells::lstm_both", _lstm_rule, setup_context=_lstm_setup)
-
-
-class GRUBoth(torch.autograd.Function):
-    """The operator with its rule, without the dispatcher (see `gatedcells._ops.operator`)."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        """As the operator."""
-        output = run_gru_both(*inputs)
-        _gru_setup(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *d_outputs: Any) -> tuple[Any, ...]:
-        """The rule."""
-        return _gru_rule(ctx, *d_outputs)
-
-
-class LSTMBoth(torch.autograd.Function):
-    """The operator with its rule, without the dispatcher (see `gatedcells._ops.operator`)."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        """As the operator."""
-        output = run_lstm_both(*inputs)
-        _lstm_setup(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *d_outputs: Any) -> tuple[Any, ...]:
-        """The rule."""
-        return _lstm_rule(ctx, *d_outputs)
+GRUBoth = as_function("GRUBoth", run_gru_both, _gru_setup, _gru_rule)
+LSTMBoth = as_function("LSTMBoth", run_lstm_both, _lstm_setup, _lstm_rule)

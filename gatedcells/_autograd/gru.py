@@ -9,6 +9,7 @@ from torch import Tensor
 from gatedcells import _ops
 from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
+    as_function,
     kernel_cannot_differentiate,
     product,
     rows,
@@ -170,20 +171,4 @@ register_recompute(
     count=_DIFFERENTIABLE,
 )
 torch.library.register_autograd("gatedcells::gru_sequence", _backward, setup_context=_setup)
-
-
-class GRUSequence(torch.autograd.Function):
-    """The operator with its rule, without the dispatcher (see `gatedcells._ops.operator`)."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        """As `gatedcells._ops.run_gru_sequence`."""
-        # not in a setup_context of its own: torch would look up this function's signature at every call
-        output = _ops.run_gru_sequence(*inputs)
-        _setup(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *d_outputs: Any) -> tuple[Tensor | None, ...]:
-        """The rule."""
-        return _backward(ctx, *d_outputs)
+GRUSequence = as_function("GRUSequence", _ops.run_gru_sequence, _setup, _backward)

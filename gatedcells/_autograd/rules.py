@@ -153,3 +153,27 @@ def save(ctx: Any, tape: Tensor, *tensors: Tensor | None) -> None:
     ctx.mark_non_differentiable(tape)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(tape, *tensors)
+
+
+def as_function(
+    name: str,
+    run: Callable[..., tuple[Tensor, ...]],
+    setup: Callable[[Any, tuple[Any, ...], Any], None],
+    rule: Callable[..., tuple[Any, ...]],
+) -> Any:
+    """An operator with its rule, without the dispatcher (see `gatedcells._ops.operator`).
+
+    Args:
+        name: of the ``torch.autograd.Function``, by which graphs show it.
+        run: computes the operator; setup, rule: as they are registered for it.
+    """
+
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        # not in a setup_context of its own: torch would look up this function's signature at every call
+        output = run(*inputs)
+        setup(ctx, inputs, output)
+        return output
+
+    return type(
+        name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(rule)}
+    )
