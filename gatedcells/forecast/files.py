@@ -98,13 +98,12 @@ def read_json(path: Path) -> Any:
         raise ForecastError(f"{path}: not readable as JSON ({error})") from error
 
 
-def read_format(path: Path, version: int) -> dict[str, Any]:
-    """Read JSON that says of which format it is.
+def of_format(path: Path, content: Any, version: int) -> dict[str, Any]:
+    """What was read of a file, if it says that it is of this format.
 
     Raises:
-        ForecastError: as `read_json`; or it is of another one.
+        ForecastError: it is of another one.
     """
-    content = read_json(path)
     found = content.get("format") if isinstance(content, dict) else None
     if found != version:
         raise ForecastError(

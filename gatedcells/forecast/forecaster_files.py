@@ -28,7 +28,7 @@ from gatedcells.forecast.direct import DirectForecaster, DirectRecipe, Sizes
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.files import (
     drop,
-    read_format,
+    of_format,
     read_json,
     read_tensors,
     sha256_of,
@@ -149,7 +149,7 @@ def read(folder: Path, defaults: dict[str, Any]) -> Saved:
         ForecastError: it is something else, or its files do not fit together.
     """
     path = folder / JSON
-    content = read_format(path, FORMAT)
+    content = of_format(path, read_json(path), FORMAT)
     beside = folder / _tensors_named(content)
     try:
         if beside.is_file() and sha256_of(beside) != content.get("tensors_sha256"):

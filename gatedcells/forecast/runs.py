@@ -33,8 +33,8 @@ from gatedcells.forecast.fast import FastForecaster
 from gatedcells.forecast.fast_recipe import BestRecipe, FastRecipe
 from gatedcells.forecast.files import (
     drop,
+    of_format,
     parse_json,
-    read_format,
     read_json,
     read_tensors,
     size_of,
@@ -174,7 +174,7 @@ class RunFolder:
             ForecastError: not a run folder, one of another version, or settings that make no sense.
         """
         path = self.file("config.json")
-        content = read_format(path, FORMAT)
+        content = of_format(path, read_json(path), FORMAT)
         try:
             recipe_name = content["recipe_name"]
             recipe = read_recipe(RECIPES[recipe_name], content["recipe"])
