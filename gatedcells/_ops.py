@@ -121,8 +121,8 @@ def _check_unchanged(states: Tensor, **given: Tensor | None) -> None:
     for name, tensor in given.items():
         if tensor is not None and (tensor.dtype != states.dtype or tensor.device != states.device):
             raise RuntimeError(
-                f"{name} became {tensor.dtype} on {tensor.device} between forward and backward, it was"
-                f" {states.dtype} on {states.device}"
+                f"{name} was changed between forward and backward: it is {tensor.dtype} on {tensor.device},"
+                f" expected {states.dtype} on {states.device}"
             )
 
 

@@ -1,9 +1,9 @@
-"""Who computes a cell: the table of backends, the choice among them, and the reasons for it.
+"""Which backend computes a call: the table of backends, the choice among them, and the reasons for it.
 
-A backend is asked for, most binding first: by the module (``GRU(..., backend="cpu")``) or the function
+A backend is requested, in order of precedence: by the module (``GRU(..., backend="cpu")``) or the function
 (``gru_sequence(..., backend="cpu")``); by ``with use_backend("cpu"):``; by the environment variable
-``GATEDCELLS_BACKEND``. An explicit backend runs or raises `BackendUnavailable`. Without one, or with
-``"auto"``, the first of the table that can run the call does, and `explain_backend` says why.
+``GATEDCELLS_BACKEND``. A requested backend runs or raises `BackendUnavailable`. Without a request, or with
+``"auto"``, the first backend in the table that can run the call is chosen; `explain_backend` says why.
 """
 
 import importlib
@@ -29,7 +29,7 @@ Tensors = tuple[Tensor | None, ...]
 
 
 class BackendUnavailable(RuntimeError):
-    """An explicitly requested backend cannot run this call; the message says why and which can."""
+    """The requested backend cannot run this call; the message says why, and which backends can."""
 
 
 class Request(NamedTuple):
@@ -58,7 +58,7 @@ class Backend(NamedTuple):
     name: str
     summary: str
     refuses: Callable[[Request], str | None]  # why it cannot run a request, None if it can
-    only_if_asked: Callable[[Request], str | None]  # why "auto" passes it by though it can
+    only_if_asked: Callable[[Request], str | None]  # why "auto" skips it although it can
 
 
 class Choice(NamedTuple):
@@ -108,7 +108,7 @@ def _kernels_refuse(name: str, device: str, dtypes: tuple[torch.dtype, ...], req
     if reason is not None:
         return reason
     if request.needs:
-        return f"its kernels compute the plain cell, without {request.needs}"
+        return f"its kernels do not support {request.needs}"
     if request.dtype not in dtypes:
         return f"has kernels for {', '.join(map(_short, dtypes))}, got {_short(request.dtype)}"
     return None
@@ -125,8 +125,8 @@ def _triton_refuses(request: Request) -> str | None:
 
 def _triton_only_if_asked(request: Request) -> str | None:
     if request.device == "cpu":
-        return "Triton's interpreter runs it line by line"
-    return "its kernels were checked without a GPU and have not been timed on one"
+        return "Triton's interpreter executes it line by line"
+    return "its kernels were tested without a GPU and have not been timed on one"
 
 
 def _cpu_refuses(request: Request) -> str | None:
@@ -161,7 +161,7 @@ _selection = _Selection()
 
 
 def check_name(name: str, source: str = "backend") -> str:
-    """Return ``name`` if it is ``"auto"`` or in the table, else raise ValueError; ``source`` is who asked."""
+    """Return ``name`` if it is ``"auto"`` or in the table, else raise ValueError naming its ``source``."""
     if name != AUTO and name not in NAMES:
         known = ", ".join(repr(known) for known in (AUTO, *NAMES))
         raise ValueError(f"{source} must be one of {known}, got {name!r}")
@@ -170,13 +170,13 @@ def check_name(name: str, source: str = "backend") -> str:
 
 @contextmanager
 def use_backend(name: str) -> Generator[None]:
-    """Within the block, calls that do not name a backend themselves use this one.
+    """Context manager: within the block, calls that do not request a backend themselves use ``name``.
 
-    The setting is one for the process (as with ``torch.backends``): do not set it in two threads at
-    once. A compiled function is compiled anew for another backend.
+    The setting is global to the process (like the flags of ``torch.backends``): do not set it in two
+    threads at once. A compiled function is recompiled when the backend changes.
 
     Raises:
-        ValueError: no such backend.
+        ValueError: there is no such backend.
     """
     check_name(name)
     previous = _selection.name
@@ -193,7 +193,7 @@ _KEY: Any = ENVIRONMENT_VARIABLE if _environment is os.environ else os.environ.e
 
 
 def requested(own: str = AUTO) -> tuple[str, str]:
-    """The backend asked for and by whom, for a call that itself says ``own``."""
+    """The backend requested and the source of the request, for a call that itself says ``own``."""
     if own != AUTO:
         return check_name(own), "backend"
     if _selection.name is not None:
@@ -267,10 +267,10 @@ def _choose(request: Request, name: str, source: str) -> Choice:
                     f"{source}={name!r} cannot run this {request}: {refusal}; usable here: {usable}"
                 )
     reasons = "; ".join(
-        f"{row.name!r}: {row.refuses(request) or 'if asked for, ' + str(row.only_if_asked(request))}"
+        f"{row.name!r}: {row.refuses(request) or 'only on request, ' + str(row.only_if_asked(request))}"
         for row in BACKENDS
     )
-    raise BackendUnavailable(f"nobody here runs this {request} unasked: {reasons}")
+    raise BackendUnavailable(f"no backend can be chosen for this {request}: {reasons}")
 
 
 def explain(
@@ -286,14 +286,14 @@ def explain(
     request = _request(cell, form, tensors, needs, precision)
     name, source = requested(backend)
     chosen = False
-    lines = [f"{request}; {'nobody asked for a backend' if source == AUTO else f'{source}={name!r}'}"]
+    lines = [f"{request}; {'no backend was requested' if source == AUTO else f'{source}={name!r}'}"]
     for row in BACKENDS:
         refusal = row.refuses(request)
         shy = row.only_if_asked(request)
         if refusal is not None:
             verdict = f"cannot run: {refusal}"
         elif name == AUTO and shy is not None:
-            verdict = f"could run, if asked for: {shy}"
+            verdict = f"could run on request: {shy}"
         elif chosen or name not in (AUTO, row.name):
             verdict = "could run"
         else:
@@ -321,9 +321,9 @@ def _route(name: str, request: Request) -> tuple[str, str]:
     if name == "reference" and request.form == "step":
         return "plain", "plain torch operations, backward by autograd"
     if request.transform == EXPORT:
-        return "scan", "exported as one loop over time"
+        return "scan", "exported as a single loop over time"
     if _is_one_operator(request):
-        return "again", "one operator over all steps, whose backward runs them again"
+        return "again", "one operator for the whole sequence, whose backward recomputes the steps"
     if request.transform is not None or request.dtype.is_complex or request.needs:
         return "plain", "plain torch operations step by step, backward by autograd"
-    return "operator", "one operator over all steps, with its own backward"
+    return "operator", "one operator for the whole sequence, with a custom backward"

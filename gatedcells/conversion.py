@@ -1,8 +1,8 @@
-"""Models written with torch's recurrent modules: computed by ours without a change to their code, and back.
+"""`convert` and `revert`: switch a model's recurrent modules from torch.nn to gatedcells and back, in place.
 
-A module stays the object that it is; only its class changes, as torch's own parametrizations do it. So
-whatever holds it or hangs on it stays as it is: parameters and the optimizer that has them, tied weights,
-hooks, mode, names, other attributes, every reference to the module.
+Each module stays the same object; only its class changes, as in torch's own parametrizations. Everything
+attached to it is therefore kept: parameters and the optimizer that updates them, tied weights, hooks,
+training mode, names, other attributes, and every reference to the module.
 """
 
 import copy
@@ -39,9 +39,10 @@ class Swapped(NamedTuple):
 
     Attributes:
         names: every name that the model has for it.
-        what: its class and settings, as it prints itself.
-        backend: who computes it now, None if nobody here can, if it is torch's again or has no weights yet.
-        explanation: `explain_backend`'s lines for it, empty if it is torch's again or has no weights yet.
+        what: its class and settings, as in its repr.
+        backend: the backend that computes it now; None if none can, if it is torch's again or has no
+            weights yet.
+        explanation: the lines of `explain_backend`; empty if it is torch's again or has no weights yet.
     """
 
     names: tuple[str, ...]
@@ -54,7 +55,7 @@ class Swapped(NamedTuple):
         if not self.explanation:
             return self.what
         if self.backend is not None:
-            return f"{self.what} by {self.backend}"
+            return f"{self.what} on the {self.backend} backend"
         asked, *verdicts = self.explanation.splitlines()
         refusal = next(line.split() for line in verdicts if f"'{line.split()[0]}'" in asked)
         return f"{self.what}, which {' '.join(refusal)}"
@@ -75,7 +76,7 @@ class Left(NamedTuple):
 
     def __str__(self) -> str:
         """One line."""
-        return f"{self.what} left: {self.why}"
+        return f"{self.what} not converted: {self.why}"
 
 
 class Conversion(NamedTuple):
@@ -83,8 +84,8 @@ class Conversion(NamedTuple):
 
     Attributes:
         model: the class of the model.
-        library: whose modules they are now, "gatedcells" or "torch.nn".
-        swapped, left: the recurrent modules, each in one of the two.
+        library: the library of the swapped modules now, "gatedcells" or "torch.nn".
+        swapped, left: the recurrent modules that were converted, and those that were left as they were.
     """
 
     model: str
@@ -95,7 +96,7 @@ class Conversion(NamedTuple):
     def __str__(self) -> str:
         """A line for each recurrent module."""
         found = len(self.swapped) + len(self.left)
-        head = f"{self.model}: {self.library} computes {len(self.swapped)} of {found} recurrent modules now"
+        head = f"{self.model}: {len(self.swapped)} of {found} recurrent modules now run on {self.library}"
         rows = [*self.swapped, *self.left]
         names = [", ".join(name or "(itself)" for name in row.names) for row in rows]
         width = max(map(len, names), default=0)
@@ -113,30 +114,30 @@ def convert(
     inplace: bool = True,
     report: Report | None = print,
 ) -> nn.Module:
-    """Let gatedcells compute every ``nn.GRU``, ``nn.LSTM``, ``nn.GRUCell`` and ``nn.LSTMCell`` of a model.
+    """Convert every ``nn.GRU``, ``nn.LSTM``, ``nn.GRUCell`` and ``nn.LSTMCell`` of a model to gatedcells.
 
-    The modules stay the objects that they are and change their class, so an optimizer goes on with the very
-    same parameters; shared modules, tied weights, hooks (forward, backward, state_dict), parametrizations
-    and pruning, training mode, ``requires_grad``, device, dtype and every other attribute stay as they are.
-    ``state_dict`` has the same keys before and after. `revert` undoes it.
+    Each module stays the same object and only its class changes, so an optimizer goes on with the very same
+    parameters; shared modules, tied weights, hooks (forward, backward, state_dict), parametrizations and
+    pruning, training mode, ``requires_grad``, device, dtype and every other attribute are kept, and so are
+    the keys of ``state_dict``. `revert` undoes the conversion.
 
-    Left as they are, with the reason in the report: subclasses (what they add would be lost), modules whose
-    ``forward`` was replaced on the object, quantized and scripted ones, modules sharded by ``fully_shard``
-    (convert before), and the plain ``nn.RNN``.
+    Not converted, with the reason in the report: subclasses (what they add would be lost), modules whose
+    ``forward`` was replaced on the instance, quantized and scripted modules, modules sharded by
+    ``fully_shard`` (convert before sharding), and the plain ``nn.RNN``.
 
     Args:
-        model: any module; itself an ``nn.GRU`` perhaps.
-        backend: ``"auto"``, or the backend that must compute them (see `gatedcells.backends`).
-        recompute: for the layers, less memory in training for more time (see `gatedcells.GRU`).
-        inplace: False: convert a deep copy, whose parameters are others, and leave ``model`` alone.
-        report: called once with the `Conversion`; None: nobody is told.
+        model: any module, possibly itself an ``nn.GRU``.
+        backend: ``"auto"``, or the backend that must compute the modules (see `gatedcells.backends`).
+        recompute: for the layers: use less memory and more time in training (see `gatedcells.GRU`).
+        inplace: if False, convert a deep copy with parameters of its own and leave ``model`` unchanged.
+        report: called once with the `Conversion`, e.g. to print or log it; None: no report.
 
     Returns:
         ``model``, or its converted copy.
 
     Raises:
         TypeError: ``model`` is not a module.
-        ValueError: no such backend. Nothing was changed then.
+        ValueError: there is no such backend; nothing was changed.
     """
     check_name(backend)
     model = _checked(model, inplace)
@@ -156,12 +157,12 @@ def convert(
 
 
 def revert(model: nn.Module, *, inplace: bool = True, report: Report | None = print) -> nn.Module:
-    """Undo `convert`: torch computes every `GRU`, `LSTM`, `GRUCell` and `LSTMCell` of a model.
+    """Undo `convert`: turn every `GRU`, `LSTM`, `GRUCell` and `LSTMCell` of a model into torch.nn's.
 
-    Modules that were made as ours become torch's too, unless they compute what torch's do not
-    (``reset_after=False``, ``allow_empty=True``, ``zoneout=0.1``, ...) or are of a subclass: those are left,
-    with the reason in the report. ``backend``, ``recompute`` and ``init`` are forgotten: they do not change
-    what is computed.
+    Modules created as gatedcells modules are reverted too, unless they compute what torch's do not
+    (``reset_after=False``, ``allow_empty=True``, ``zoneout=0.1``, ...) or are of a subclass: those are left
+    as they are, with the reason in the report. ``backend``, ``recompute`` and ``init`` are dropped: they do
+    not change what a module computes.
 
     Args:
         model, inplace, report: as for `convert`.
@@ -218,9 +219,9 @@ def _kind(module: nn.Module) -> str:
 
 def _why_not_either_way(module: nn.Module) -> str | None:
     if any(base.__name__ == "FSDPModule" for base in type(module).__mro__):
-        return "it was sharded by fully_shard: do it before"
+        return "it was sharded by fully_shard: convert or revert before sharding"
     if "forward" in vars(module):
-        return "its forward was replaced on the object, and what that calls is not known"
+        return "its forward was replaced on the instance, and what the replacement computes is unknown"
     return None
 
 
@@ -239,29 +240,29 @@ def _why_not_ours(module: nn.Module) -> str | None:
     kind, plain = type(module), _plain_class(module)
     if plain in _OURS:
         held = isinstance(module, nn.RNNBase) and _computes_with_others(module)
-        others = "_flat_weights holds other tensors than its parameters, and it computes with those"
+        others = "its _flat_weights holds tensors other than its parameters, and it computes with those"
         return _why_not_either_way(module) or (others if held else None)
     if isinstance(module, (RecurrentLayer, RecurrentCell)):
-        return f"it is one of gatedcells' already, with backend={module.backend!r}"
+        return f"it is already a gatedcells module, with backend={module.backend!r}"
     if isinstance(module, torch.jit.ScriptModule):
-        return "it was compiled by torch.jit: convert before" if _kind(module) in _NAMES else None
+        return "it was compiled by torch.jit: convert before that" if _kind(module) in _NAMES else None
     for theirs in _OURS:
         if isinstance(module, theirs):
-            other = f"it is of a subclass of torch.nn.{theirs.__name__}, and what that adds would be lost"
+            other = f"it is a subclass of torch.nn.{theirs.__name__}, and what it adds would be lost"
             return _why_not_either_way(module) or other
     if kind.__module__.startswith("torch.ao.") and kind.__name__ in _NAMES:
-        return "it is quantized, or about to be"
+        return "it is quantized or prepared for quantization"
     if isinstance(module, (nn.RNN, nn.RNNCell)):
-        return "gatedcells has gated cells alone"
+        return "gatedcells implements gated cells only"
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-        return "it is none of torch.nn's own modules"
+        return "it is not one of torch.nn's own modules"
     return None
 
 
 def _why_not_torchs(module: nn.Module) -> str | None:
     why, plain = _why_not_either_way(module), _plain_class(module)
     if why is not None or plain not in _TORCHS:
-        return why or "torch has nothing of the kind"
+        return why or "torch.nn has no counterpart of its class"
     for name, usual in _additions(plain).items():
         value = vars(module).get(name, usual)
         if name not in _MANNER and not isinstance(value, Again) and value != usual:

@@ -14,9 +14,9 @@ from gatedcells_kernels.cpu import library
 from gatedcells_kernels.triton import library as triton
 
 
-@click.command()
+@click.command(short_help="Show versions, devices and backends.")
 def doctor() -> None:
-    """Show versions, devices, and for each kind of call which backend would run it and why."""
+    """Show versions and devices, and which backend would run a GRU and an LSTM on each device, and why."""
     console = Console()
     facts = Table(show_header=False, box=None, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
@@ -32,14 +32,14 @@ def doctor() -> None:
     usable = [
         b.name for b in BACKENDS if b.refuses(Request("GRU", "sequence", "cpu", torch.float32, None)) is None
     ]
-    console.print(f"\nUsable on the CPU: {', '.join(usable)}", highlight=False)
+    console.print(f"\nBackends usable on the CPU: {', '.join(usable)}", highlight=False)
 
 
 def _who_computes(cell: str, device: str) -> str:
     try:
         return explain(cell, "sequence", (torch.empty(0, device=device),))
     except ValueError as error:  # the environment variable names no backend: what a doctor is asked about
-        return f"{cell} sequence on {device}: every call that names no backend raises: {error}"
+        return f"{cell} sequence on {device}: every call that requests no backend raises: {error}"
 
 
 def _facts() -> list[tuple[str, str]]:
@@ -47,7 +47,7 @@ def _facts() -> list[tuple[str, str]]:
     return [
         ("gatedcells", gatedcells.__version__),
         ("torch", f"{torch.__version__}, {torch.get_num_threads()} thread(s)"),
-        ("CPU", f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()} as torch sees it"),
+        ("CPU", f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()} according to torch"),
         ("CPU kernels", _cpu_kernels()),
         ("triton", triton.version() or "not installed"),
         ("python", f"{platform.python_version()} on {platform.platform()}"),

@@ -1,4 +1,4 @@
-"""Asking a module who would compute it, and why."""
+"""`explain_backend`: which backend would compute a module's call, and why."""
 
 from typing import Any, NamedTuple
 
@@ -23,19 +23,22 @@ def explain_backend(
     return_states: bool = False,
     return_gates: bool = False,
 ) -> str:
-    """Say which backend ``module(input)`` would use and why, a line each; of Triton's also which kernel.
+    """Explain which backend ``module(input)`` would use and why the others would not be used.
 
     Args:
         module: a `gatedcells` layer or cell.
-        input: what it would be called with; only device, dtype and kind are read.
-        return_states, return_gates: whether it would be called with these.
+        input: what the module would be called with; only its type, shape, dtype and device are read.
+        return_states, return_gates: the flags that the layer would be called with.
+
+    Returns:
+        One line for the request, then one for each backend; if Triton is chosen, also its kernel.
 
     Raises:
-        TypeError: ``module`` is not one of ours.
+        TypeError: ``module`` is not a `gatedcells` layer or cell.
     """
     if isinstance(module, (Recurrent, Cell)):
         kind = module.mode if isinstance(module, Recurrent) else type(module).__name__
-        return f"{kind}: a step in plain torch, run one by one on any device; no backend is chosen"
+        return f"{kind}: its steps run one by one in plain torch, on any device; no backend is chosen"
     data = input.data if isinstance(input, PackedSequence) else input
     asked = _call(module, input)
     more, precision = "", None

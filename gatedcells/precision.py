@@ -1,16 +1,16 @@
-"""In what precision float32 is multiplied, where somebody says so: ``precision=`` of the layers.
+"""The precision in which float32 matrices are multiplied: ``precision=`` of the layers.
 
 ``None`` (default)
-    as torch's flags say, which nobody checks.
+    whatever torch's flags say, unchecked.
 ``"ieee"``
-    float32 by float32, sums in float32; float64 as it is.
+    float32 factors, sums in float32; float64 is unaffected.
 ``"tf32"``
-    factors rounded to tf32's 10 digits, sums in float32: NVIDIA's tensor cores, by torch's own flag.
+    factors rounded to tf32's 10 mantissa bits, sums in float32: NVIDIA's tensor cores, by torch's own flag.
 ``"bf16"``
     input, states and weights in bfloat16 as under autocast, results in float32 again.
 
-The flags of torch are one setting for the process, and so a layer does not change them: a call that they do
-not allow raises and says which flag to set. They hold for the backward pass as they are then.
+torch's flags are global to the process, so a layer does not change them: a call that they do not allow
+raises and says which flag to set. The backward pass uses the flags as they are when it runs.
 """
 
 import torch
@@ -47,20 +47,18 @@ def why_not(backend: str, device: str, dtype: torch.dtype, precision: str | None
     if precision is None:
         return None
     if dtype not in (torch.float32, torch.float64):
-        return (
-            f"precision={precision!r} is about float32, these numbers are {str(dtype).removeprefix('torch.')}"
-        )
+        return f"precision={precision!r} applies to float32 only, got {str(dtype).removeprefix('torch.')}"
     if precision == "tf32" and dtype == torch.float64:
-        return "precision='tf32' is about float32, these numbers are float64"
+        return "precision='tf32' applies to float32 only, got float64"
     if device == "cpu" and backend != "triton":
         if precision == "tf32":
-            return "tf32 is what NVIDIA's tensor cores multiply, got cpu"
+            return "tf32 exists on NVIDIA's tensor cores only, got cpu"
         if dtype == torch.float32 and _set_on_the_cpu() != "ieee":
             said = _set_on_the_cpu()
-            return f"torch's flags ask for {said}: torch.set_float32_matmul_precision('highest')"
+            return f"torch's flags select {said}: call torch.set_float32_matmul_precision('highest')"
         return None
     said = float32_on_cuda() if torch.version.hip is None else "ieee"
     if said == precision or dtype == torch.float64:
         return None
     level = "highest" if precision == "ieee" else "high"
-    return f"torch's flags ask for {said}: torch.set_float32_matmul_precision({level!r})"
+    return f"torch's flags select {said}: call torch.set_float32_matmul_precision({level!r})"

@@ -25,8 +25,8 @@ class LSTMState(NamedTuple):
     """The two states that an LSTM carries from step to step; unpacks as ``(h, c)``.
 
     Attributes:
-        hidden: ``[B, H]``, or ``[B, P]`` with a projection. What the LSTM shows to the outside.
-        cell: ``[B, H]``. What it keeps to itself (Hochreiter & Schmidhuber 1997).
+        hidden: ``[B, H]``, or ``[B, P]`` with a projection: the hidden state, which is also the output.
+        cell: ``[B, H]``: the cell state, internal to the LSTM (Hochreiter & Schmidhuber 1997).
     """
 
     hidden: Tensor
@@ -37,18 +37,19 @@ AnyState = TypeVar("AnyState")
 
 
 def detach_state(state: AnyState) -> AnyState:
-    """The same state without its history, between the chunks of a stream that is trained on chunk by chunk.
+    """Detach a state from its graph, between the chunks of a stream that is trained on chunk by chunk.
 
-    Truncated backpropagation through time (Williams & Peng 1990): the values go on, the gradient does not.
+    This is truncated backpropagation through time (Williams & Peng 1990): the values are carried over to the
+    next chunk, the gradient is not.
 
     Args:
         state: a tensor, or any nesting of tuples (NamedTuples too), lists and dicts of them; None stays None.
 
     Returns:
-        the same structure; its tensors share memory with the given ones.
+        The same structure; its tensors share memory with the given ones.
 
     Raises:
-        TypeError: there is something else in it.
+        TypeError: ``state`` contains anything else.
     """
     found: Any
     if state is None:

@@ -36,11 +36,11 @@ def check_same_dtype_and_device(names: Sequence[str], tensors: Sequence[Tensor |
             continue
         if tensor.device != first.device:
             raise RuntimeError(
-                f"{name} and {first_name} must be on one device, got {tensor.device} and {first.device}"
+                f"{name} and {first_name} must be on the same device, got {tensor.device} and {first.device}"
             )
         if tensor.dtype != first.dtype and not autocast:
             raise RuntimeError(
-                f"{name} and {first_name} must have one dtype, got {tensor.dtype} and {first.dtype}"
+                f"{name} and {first_name} must have the same dtype, got {tensor.dtype} and {first.dtype}"
             )
 
 
@@ -133,7 +133,7 @@ def check_lengths(lengths: Tensor | None, input: Tensor) -> None:
         raise ValueError(f"lengths must be int32 or int64, got {lengths.dtype}")
     if lengths.device != input.device:
         raise RuntimeError(
-            f"lengths and input must be on one device, got {lengths.device} and {input.device}"
+            f"lengths and input must be on the same device, got {lengths.device} and {input.device}"
         )
     mapped = torch._C._are_functorch_transforms_active()  # vmap shows no values
     if lengths.device.type == "cpu" and not torch.compiler.is_compiling() and not mapped and B:
@@ -155,7 +155,9 @@ def check_bool(name: str, given: Tensor, input: Tensor) -> None:
     if given.dtype != torch.bool:
         raise ValueError(f"{name} must be bool, got {given.dtype}")
     if given.device != input.device:
-        raise RuntimeError(f"{name} and input must be on one device, got {given.device} and {input.device}")
+        raise RuntimeError(
+            f"{name} and input must be on the same device, got {given.device} and {input.device}"
+        )
 
 
 def check_rows(lengths: Tensor | None, resets: Tensor | None, T: int, B: int) -> None:

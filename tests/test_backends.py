@@ -90,7 +90,7 @@ def test_a_compiled_layer_obeys_a_later_choice(layer):
 def test_explanation_names_every_backend_and_why(layer):
     text = gatedcells.explain_backend(layer, X)
     lines = text.splitlines()
-    assert lines[0] == "GRU sequence on cpu, float32; nobody asked for a backend"
+    assert lines[0] == "GRU sequence on cpu, float32; no backend was requested"
     assert [line.split()[0] for line in lines[1:]] == list(backends.NAMES)
     assert sum("CHOSEN" in line for line in lines) == 1
     assert "triton     cannot run: needs a tensor on cuda, got cpu" in text
@@ -115,7 +115,7 @@ def test_explanation_is_what_happens(layer):
             seen.append(func.namespace)
             return func(*args, **(kwargs or {}))
 
-    assert "one operator over all steps" in gatedcells.explain_backend(layer, X)
+    assert "one operator for the whole sequence" in gatedcells.explain_backend(layer, X)
     with Watch():
         layer(X)
     assert seen.count("gatedcells") == 1

@@ -292,7 +292,9 @@ def test_distributed_models_are_converted_after_ddp_and_before_fully_shard():
         for sharded in (nn.GRU(3, 4), gatedcells.GRU(3, 4)):
             fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
             (convert if isinstance(sharded, nn.GRU) else revert)(sharded, report=told.append)
-        assert [report.left[0].why for report in told] == ["it was sharded by fully_shard: do it before"] * 2
+        assert [report.left[0].why for report in told] == [
+            "it was sharded by fully_shard: convert or revert before sharding"
+        ] * 2
     finally:
         dist.destroy_process_group()
 
@@ -329,17 +331,20 @@ def with_low_rank_weights():
 
 
 LEFT = {
-    "a subclass": (lambda: Bigger(3, 4), "a subclass of torch.nn.GRU, and what that adds would be lost"),
+    "a subclass": (lambda: Bigger(3, 4), "it is a subclass of torch.nn.GRU, and what it adds would be lost"),
     "a parametrized subclass": (
         lambda: parametrizations.weight_norm(Bigger(3, 4), "weight_hh_l0"),
         "a subclass of torch.nn.GRU",
     ),
-    "an object with its own forward": (replaced_forward, "its forward was replaced on the object"),
-    "one of ours": (lambda: gatedcells.GRU(3, 4, backend="reference"), "already, with backend='reference'"),
-    "a plain RNN": (lambda: nn.RNN(3, 4), "gatedcells has gated cells alone"),
-    "a plain cell": (lambda: nn.RNNCell(3, 4), "gatedcells has gated cells alone"),
-    "another library's": (lambda: Other("GRU", 3, 4), "none of torch.nn's own modules"),
-    "other tensors in the list of its weights": (with_low_rank_weights, "holds other tensors than its"),
+    "an object with its own forward": (replaced_forward, "its forward was replaced on the instance"),
+    "one of ours": (
+        lambda: gatedcells.GRU(3, 4, backend="reference"),
+        "already a gatedcells module, with backend='reference'",
+    ),
+    "a plain RNN": (lambda: nn.RNN(3, 4), "gatedcells implements gated cells only"),
+    "a plain cell": (lambda: nn.RNNCell(3, 4), "gatedcells implements gated cells only"),
+    "another library's": (lambda: Other("GRU", 3, 4), "not one of torch.nn's own modules"),
+    "other tensors in the list of its weights": (with_low_rank_weights, "holds tensors other than its"),
     "scripted": (scripted, "compiled by torch.jit"),
     "to be quantized": (lambda: torch.ao.nn.quantizable.LSTM(3, 4), "it is quantized"),
     "quantized": (quantized, "it is quantized"),
@@ -356,7 +361,7 @@ def test_what_cannot_be_swapped_is_left_and_named(case):
     assert [row.names for row in told[0].swapped] == [("plain",)]
     assert told[0].left[0].names == ("odd",)
     assert reason in told[0].left[0].why
-    assert f"left: {told[0].left[0].why}" in str(told[0])
+    assert f"not converted: {told[0].left[0].why}" in str(told[0])
 
 
 def with_gate_hook(layer):
@@ -374,7 +379,7 @@ def with_gate_hook(layer):
         (lambda: gatedcells.LSTM(3, 4, learn_h0=True), "torch has no counterpart of learn_h0=True"),
         (lambda: gatedcells.GRU(3, 4, precision="bf16"), "torch has no counterpart of precision='bf16'"),
         (lambda: with_gate_hook(gatedcells.GRU(3, 4)), "torch has no counterpart of _gate_hooks"),
-        (lambda: type("Mine", (gatedcells.LSTM,), {})(3, 4), "torch has nothing of the kind"),
+        (lambda: type("Mine", (gatedcells.LSTM,), {})(3, 4), "torch.nn has no counterpart of its class"),
     ],
 )
 def test_what_torch_cannot_compute_is_not_reverted(make, reason):
@@ -400,21 +405,23 @@ def test_the_report_names_every_recurrent_module_and_who_computes_it(capsys):
     model.odd = Bigger(3, 4)
     convert(model)
     assert capsys.readouterr().out.splitlines() == [
-        "Tagger: gatedcells computes 5 of 6 recurrent modules now",
-        "  encoder.gru  GRU(3, 4, num_layers=2, batch_first=True, dropout=0.5, bidirectional=True) by cpu",
-        "  lstm         LSTM(8, 6, proj_size=4) by cpu",
-        "  cell, twin   LSTMCell(4, 4) by cpu",
-        "  steps.0      GRUCell(4, 4) by cpu",
-        "  steps.1      GRUCell(4, 4) by cpu",
-        "  odd          Bigger left: it is of a subclass of torch.nn.GRU, and what that adds would be lost",
+        "Tagger: 5 of 6 recurrent modules now run on gatedcells",
+        "  encoder.gru  GRU(3, 4, num_layers=2, batch_first=True, dropout=0.5, bidirectional=True)"
+        " on the cpu backend",
+        "  lstm         LSTM(8, 6, proj_size=4) on the cpu backend",
+        "  cell, twin   LSTMCell(4, 4) on the cpu backend",
+        "  steps.0      GRUCell(4, 4) on the cpu backend",
+        "  steps.1      GRUCell(4, 4) on the cpu backend",
+        "  odd          Bigger not converted: it is a subclass of torch.nn.GRU,"
+        " and what it adds would be lost",
     ]
     revert(model.encoder)
     assert capsys.readouterr().out.splitlines() == [
-        "ModuleDict: torch.nn computes 1 of 1 recurrent modules now",
+        "ModuleDict: 1 of 1 recurrent modules now run on torch.nn",
         "  gru  GRU(3, 4, num_layers=2, batch_first=True, dropout=0.5, bidirectional=True)",
     ]
     convert(nn.Linear(2, 2))
-    assert capsys.readouterr().out == "Linear: gatedcells computes 0 of 0 recurrent modules now\n"
+    assert capsys.readouterr().out == "Linear: 0 of 0 recurrent modules now run on gatedcells\n"
     revert(model, report=None)
     convert(model, report=None)
     assert capsys.readouterr().out == ""

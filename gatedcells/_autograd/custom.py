@@ -74,8 +74,8 @@ def tensors_of(cell: nn.Module, number: int) -> dict[str, Tensor]:
             if any(isinstance(m, Tensor) and not isinstance(m, nn.Parameter) for m in members):
                 holder = type(cell.get_submodule(path)).__name__
                 raise RuntimeError(
-                    f"a compiled cell holds each tensor as an attribute of its own, got a"
-                    f" {type(value).__name__} of them: {holder}.{name}"
+                    "a compiled cell must hold each tensor as a separate attribute, got a"
+                    f" {type(value).__name__} of tensors: {holder}.{name}"
                 )
     return {**_registered(cell), **plain}
 
@@ -205,9 +205,9 @@ def _backward(
         if not torch.equal(before, _random_state(input)):
             *_, cell, _ = options
             raise RuntimeError(
-                f"{type(_cells[cell]).__name__}.step draws random numbers; compiled, the backward pass runs"
-                " the steps again and would draw others: draw them before and give them with the input, or do"
-                " not compile in training"
+                f"{type(_cells[cell]).__name__}.step draws random numbers; when compiled, the backward pass"
+                " runs the steps again and would draw different ones: draw them beforehand and pass them with"
+                " the input, or do not compile for training"
             )
         return found
 

@@ -81,11 +81,13 @@ class Cell(nn.Module):
         if len(new) != len(state) or any(n.shape != o.shape for n, o in zip(new, state, strict=True)):
             expected = ", ".join(str(list(part.shape)) for part in state)
             given = ", ".join(str(list(part.shape)) for part in new)
-            raise RuntimeError(f"{type(self).__name__}.step must return states {expected}, got {given}")
+            raise RuntimeError(
+                f"{type(self).__name__}.step must return states of shape {expected}, got {given}"
+            )
         if any(n.dtype != o.dtype for n, o in zip(new, state, strict=True)):
             if not is_autocast_enabled(x_t.device.type):
                 expected, given = ([str(part.dtype) for part in parts] for parts in (state, new))
-                raise RuntimeError(f"{type(self).__name__}.step must return {expected}, got {given}")
+                raise RuntimeError(f"{type(self).__name__}.step must return dtypes {expected}, got {given}")
             new = tuple(n.to(o.dtype) for n, o in zip(new, state, strict=True))
         return new
 

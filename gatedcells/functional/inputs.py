@@ -53,8 +53,8 @@ def to_autocast(tensors: Tensors) -> Tensors:
     for name, given, tensor in zip(type(tensors)._fields, tensors, cast, strict=True):
         if given is not None and tensor.dtype != cast[0].dtype:
             raise RuntimeError(
-                f"{name} and input must have one dtype under autocast too, which casts neither float64 nor"
-                f" complex numbers: got {given.dtype} and {tensors.input.dtype}"
+                f"{name} and input must have the same dtype under autocast too, which casts neither float64"
+                f" nor complex numbers: got {given.dtype} and {tensors.input.dtype}"
             )
     return type(tensors)(*cast)
 

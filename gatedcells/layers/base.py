@@ -106,7 +106,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
             own = self._parameters.get(name)
             if own is not None and weight is not None and weight is not own:
                 raise RuntimeError(
-                    f"_flat_weights holds another tensor than the parameter {name}, which gatedcells computes"
+                    f"_flat_weights got a tensor other than the parameter {name}, which gatedcells computes"
                     " with: replace the parameter (torch.nn.utils.parametrize, torch.func.functional_call)"
                 )
 
@@ -285,8 +285,8 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
     def _runners(self, input: Tensor, call: Call) -> tuple[Direction, Both, Any]:
         if self.learn_h0 and call.resets is not None:
             raise ValueError(
-                "resets begin again from zeros, not from the states that learn_h0=True learns: run the"
-                " sequences one by one, or take learn_h0=False"
+                "resets restart from zeros, not from the initial states that learn_h0=True learns: run the"
+                " sequences one by one, or set learn_h0=False"
             )
         weights = drop_connections(self, call.generator)
         cells = variants(self, input, beyond.edits(self), call.generator)

@@ -57,7 +57,7 @@ def prepare(layer: RecurrentLayer, **factory: Any) -> None:
     if layer.recompute:
         given = layer.options._replace(input_dropout=0.0, dropconnect=0.0).words()
         if given:
-            raise ValueError(f"recompute=True goes with the plain cell, got {', '.join(given)}")
+            raise ValueError(f"recompute=True supports the plain cell only, got {', '.join(given)}")
     options.register(layer, **factory)
     if layer.learn_h0:
         rows = layer._rows()
@@ -120,7 +120,7 @@ def edits(layer: RecurrentLayer) -> list[Edit | None]:
 def _checked(found: Tensor, values: Tensor, gate: str) -> Tensor:
     if found.shape != values.shape or found.dtype != values.dtype:
         raise RuntimeError(
-            f"a hook on {gate!r} must return None or {list(values.shape)} {values.dtype}, got"
+            f"a gate hook on {gate!r} must return None or {list(values.shape)} {values.dtype}, got"
             f" {list(found.shape)} {found.dtype}"
         )
     return found
@@ -170,7 +170,7 @@ def run(
     """
     if isinstance(input, PackedSequence):
         raise ValueError(
-            "return_states and return_gates go with a padded input and lengths=, got a PackedSequence"
+            "return_states and return_gates need a padded input with lengths=, got a PackedSequence"
         )
     names = STATES[layer.mode] + (GATES[layer.mode] if return_gates else ())
     every = Every(names, layer._state_widths())
@@ -179,7 +179,7 @@ def run(
     by_reference = needs(layer, tensors, True, return_gates)
     more = _beyond_hidden(layer, True, return_gates) or by_reference
     if layer.precision == "bf16" and more:
-        raise ValueError(f"precision='bf16' does not go with {more}")
+        raise ValueError(f"precision='bf16' does not support {more}")
     if more:
         cast = tuple(each_to_autocast(input.device.type, tensors))
         choice = resolve(layer.mode, "sequence", cast, layer.backend, by_reference, layer.factors())
@@ -206,8 +206,8 @@ def trace(
     """
     if layer.precision == "bf16":
         raise ValueError(
-            "precision='bf16' does not go with trace, which computes in the input's own numbers: set"
-            " layer.precision = None for it"
+            "precision='bf16' does not support trace, which computes in the input's own dtype: set"
+            " layer.precision = None to trace"
         )
     if layer.precision is not None:
         data = input.data if isinstance(input, PackedSequence) else input
@@ -251,7 +251,7 @@ def in_bfloat16(
         ValueError: the input is not float32.
     """
     if input.dtype != torch.float32:
-        raise ValueError(f"precision='bf16' is about float32, got an input of {input.dtype}")
+        raise ValueError(f"precision='bf16' applies to float32 only, got an input of {input.dtype}")
     low = torch.bfloat16
     output, last = layer._direction(
         input.to(low),

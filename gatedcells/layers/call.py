@@ -88,10 +88,9 @@ class Asked(NamedTuple):
         if packed:
             for name in ("resets", "lengths", "mask"):
                 if getattr(self, name) is not None:
-                    what = "resets go" if name == "resets" else f"{name} goes"
-                    raise ValueError(f"{what} with a padded input, got a PackedSequence")
+                    raise ValueError(f"{name}= needs a padded input, got a PackedSequence")
         if self.lengths is not None and self.mask is not None:
-            raise ValueError("give lengths or mask, not both: a mask says where steps take part by itself")
+            raise ValueError("give lengths or mask, not both: a mask alone says which steps take part")
 
 
 class SequenceCall:
@@ -183,7 +182,8 @@ class SequenceCall:
         one step; and the axis that is its time."""
         if self.bidirectional:
             raise RuntimeError(
-                "step needs one direction: the second of a bidirectional layer starts at the end"
+                "step needs a unidirectional layer: the reverse direction of a bidirectional one starts at"
+                " the end of the sequence"
             )
         if input.dim() not in (1, 2):
             raise ValueError(
@@ -192,7 +192,7 @@ class SequenceCall:
         time_axis = 1 if self.batch_first and input.dim() == 2 else 0
         if resets is not None:
             if resets.shape != input.shape[:-1]:
-                expected = f"[B]={list(input.shape[:-1])}" if input.dim() == 2 else "one bool, []"
+                expected = f"[B]={list(input.shape[:-1])}" if input.dim() == 2 else "a single bool, []"
                 raise RuntimeError(f"resets of a step must be {expected}, got {list(resets.shape)}")
             resets = resets.unsqueeze(time_axis)
         return input.unsqueeze(time_axis), resets, time_axis

@@ -38,7 +38,7 @@ def check(mode: str, init: str, t_max: int | None, bias: bool) -> None:
         known = ", ".join(map(repr, NAMES[mode]))
         raise ValueError(f"init of the {mode} must be one of {known}, got {init!r}")
     if init in ("forget", "chrono") and not bias:
-        raise ValueError(f"init={init!r} sets biases, but bias=False")
+        raise ValueError(f"init={init!r} sets biases, so it needs bias=True, got bias=False")
     if (init == "chrono") != (t_max is not None):
         asked = "needs t_max, the longest dependency in steps" if init == "chrono" else "takes no t_max"
         raise ValueError(f"init={init!r} {asked}, got t_max={t_max}")

@@ -75,7 +75,8 @@ def checked(
             raise TypeError(f"{name} must be True or False, got {value!r}")
     shares = zoneout if isinstance(zoneout, tuple) else (zoneout,) * states
     if len(shares) != states:
-        raise ValueError(f"zoneout must be a probability{' or a pair' * (states == 2)}, got {zoneout!r}")
+        pair = " or a pair (hidden, cell)" * (states == 2)
+        raise ValueError(f"zoneout must be a probability{pair}, got {zoneout!r}")
     for name, p in [*probabilities.items(), *(("zoneout", share) for share in shares)]:
         if isinstance(p, bool) or not 0 <= p <= 1:
             raise ValueError(f"{name} must be a probability in 0..1, got {p!r}")

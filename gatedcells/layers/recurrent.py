@@ -105,7 +105,8 @@ class Recurrent(SequenceCall, nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(cell, nn.Module):
-            raise TypeError(f"cell must make cells, as their class does; got a {type(cell).__name__} itself")
+            given = type(cell).__name__
+            raise TypeError(f"cell must be a class or function that makes cells, got an instance of {given}")
         if num_layers < 1:
             raise ValueError(f"num_layers must be at least 1, got {num_layers}")
         if not 0 <= dropout <= 1:
@@ -123,11 +124,11 @@ class Recurrent(SequenceCall, nn.Module):
             for _ in range(2 if bidirectional else 1):
                 made: Any = cell(width, hidden_size, **options)
                 if not isinstance(made, Cell):
-                    raise TypeError(f"cell must make a gatedcells.Cell, got {type(made).__name__}")
+                    raise TypeError(f"cell must return a gatedcells.Cell, got {type(made).__name__}")
                 self.cells.append(made)
                 if made.state_sizes != self._first.state_sizes:
                     sizes = f"{self._first.state_sizes} and {made.state_sizes}"
-                    raise ValueError(f"all layers' states must be of the same sizes, got {sizes}")
+                    raise ValueError(f"the states of all layers must have the same sizes, got {sizes}")
             width = self._first.state_sizes[0] * (2 if bidirectional else 1)
         self.mode = type(self._first).__name__
 
@@ -153,7 +154,7 @@ class Recurrent(SequenceCall, nn.Module):
             output, last = self._run_sequence(input, self._as_states(hx), asked)
             return output, one_or_all(last)
         if isinstance(input, PackedSequence):
-            raise ValueError("return_states goes with a padded input and lengths=, got a PackedSequence")
+            raise ValueError("return_states needs a padded input with lengths=, got a PackedSequence")
         widths = self._state_widths()
         every = Every(state_names(len(widths)), widths)
         recorder = _Recorder(self.cells) if len(widths) > 1 else None

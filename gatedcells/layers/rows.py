@@ -53,12 +53,14 @@ class Layout(NamedTuple):
         if not isinstance(given, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 "lengths must be a tensor of integers [B] on the input's device, got"
-                f" {type(given).__name__}: torch.tensor(lengths, device=input.device)"
+                f" {type(given).__name__}: use torch.tensor(lengths, device=input.device)"
             )
         if self.batched:
             return given
         if given.dim() != 0:
-            raise RuntimeError(f"lengths of an unbatched input must be one number, got {list(given.shape)}")
+            raise RuntimeError(
+                f"lengths of an unbatched input must be a single number, got {list(given.shape)}"
+            )
         return given.unsqueeze(0)
 
     def outward(self, by_time: Tensor, axis: int = 0) -> Tensor:

@@ -299,7 +299,7 @@ def test_wrong_shapes_are_caught_before_the_kernel_runs(native):
         wrong[which] = wrong[which][:-1]
         with pytest.raises(RuntimeError, match="must be"):
             torch.ops.gatedcells.gru_sequence(*wrong, *options)
-    with pytest.raises(RuntimeError, match="one dtype"):
+    with pytest.raises(RuntimeError, match="must have the same dtype"):
         torch.ops.gatedcells.gru_sequence(tensors[0].float(), *tensors[1:], *options)
     with pytest.raises(ValueError, match="lengths must lie in"):
         torch.ops.gatedcells.gru_sequence(*tensors, torch.full((5,), 4), *options[1:])

@@ -281,7 +281,7 @@ def test_what_a_step_reads_from_an_attribute_is_that_of_the_call_when_compiled_a
 
 def test_a_collection_of_tensors_that_a_step_may_read_is_refused_when_compiled_in_one_graph():
     model = Decoder(lambda memory: {"of": memory})
-    with pytest.raises(Exception, match="holds each tensor as an attribute of its own, got a dict"):
+    with pytest.raises(Exception, match="must hold each tensor as a separate attribute, got a dict"):
         compiled_as(model, "eager")(torch.randn(6, 2, 3))
 
 
@@ -385,7 +385,7 @@ def test_every_state_of_a_cell_with_several_is_named():
     torch.testing.assert_close(alone["state_1"], torch.stack([traced[row]["state_1"] for row in range(2)]))
     empty = layers(x[:0], return_states=True)[2]
     assert [(name, tuple(v.shape)) for name, v in empty.items()] == [(name, (2, 0, 2, 4)) for name in names]
-    with pytest.raises(ValueError, match="return_states goes with a padded input and lengths="):
+    with pytest.raises(ValueError, match="return_states needs a padded input with lengths="):
         layers(pack_padded_sequence(x, [5, 3]), return_states=True)
 
 
@@ -400,7 +400,7 @@ def test_a_step_of_a_cell_of_ones_own_begins_anew_where_it_is_told_to():
 
 def test_who_computes_is_said():
     said = gatedcells.explain_backend(Recurrent(LSTMStep, 3, 4), torch.zeros(5, 2, 3))
-    assert said == "LSTMStep: a step in plain torch, run one by one on any device; no backend is chosen"
+    assert said == "LSTMStep: its steps run one by one in plain torch, on any device; no backend is chosen"
 
 
 def test_steps_copies_and_no_steps():
@@ -457,15 +457,15 @@ class Wide(GRUStep):
 @pytest.mark.parametrize(
     ("run", "error", "message"),
     [
-        (lambda: Recurrent(torch.nn.Linear, 3, 4), TypeError, "must make a gatedcells.Cell, got Linear"),
+        (lambda: Recurrent(torch.nn.Linear, 3, 4), TypeError, "must return a gatedcells.Cell, got Linear"),
         (lambda: Recurrent(GRUStep, 3, 4, 0), ValueError, "num_layers must be at least 1, got 0"),
         (lambda: Recurrent(GRUStep, 3, 4, dropout=2), ValueError, "dropout must be a probability"),
         (lambda: Recurrent(gatedcells.Cell, 3, 4)(X), NotImplementedError,
          r"Cell must define step\(self, x_t, state\)"),
         (lambda: Recurrent(TwoForOne, 3, 4)(X), RuntimeError,
-         r"TwoForOne.step must return states \[2, 4\], got \[2, 4\], \[2, 4\]"),
+         r"TwoForOne.step must return states of shape \[2, 4\], got \[2, 4\], \[2, 4\]"),
         (lambda: Recurrent(Wide, 3, 4)(X), RuntimeError,
-         r"Wide.step must return \['torch.float32'\], got \['torch.float64'\]"),
+         r"Wide.step must return dtypes \['torch.float32'\], got \['torch.float64'\]"),
         (lambda: Recurrent(GRUStep, 3, 4)(torch.zeros(5, 2, 7)), RuntimeError, "Expected 3, got 7"),
         (lambda: Recurrent(GRUStep, 3, 4)(torch.zeros(5)), ValueError, "GRUStep: Expected input to be 2D"),
         (lambda: Recurrent(GRUStep, 3, 4)(X, torch.zeros(1, 3, 4)), RuntimeError,
@@ -474,7 +474,7 @@ class Wide(GRUStep):
          "For batched 3-D input, hx should also be 3-D but got 2-D tensor"),
         (lambda: Recurrent(GRUStep, 3, 4)(torch.zeros(0, 2, 3)), RuntimeError, "larger than 0"),
         (lambda: Recurrent(GRUStep, 3, 4, bidirectional=True).step(torch.zeros(2, 3)), RuntimeError,
-         "step needs one direction"),
+         "step needs a unidirectional layer"),
         (lambda: GRUStep(3, 4)(torch.zeros(1, 2, 3)), ValueError, "Expected input to be 1D or 2D, got 3D"),
     ],
 )  # fmt: skip
@@ -484,7 +484,9 @@ def test_wrong_cells_and_calls_are_named(run, error, message):
 
 
 def test_a_cell_itself_is_not_what_makes_cells():
-    with pytest.raises(TypeError, match="must make cells, as their class does; got a GRUStep itself"):
+    with pytest.raises(
+        TypeError, match="must be a class or function that makes cells, got an instance of GRUStep"
+    ):
         Recurrent(GRUStep(3, 4), 3, 4)
 
 
@@ -494,7 +496,7 @@ def test_states_of_other_sizes_in_each_layer_are_refused_at_once():
             super().__init__(input_size, hidden_size)
             self.state_sizes = (hidden_size, input_size)
 
-    with pytest.raises(ValueError, match=r"of the same sizes, got \(4, 3\) and \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"must have the same sizes, got \(4, 3\) and \(4, 4\)"):
         Recurrent(Wide, 3, 4, num_layers=2)
 
 

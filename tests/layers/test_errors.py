@@ -139,7 +139,10 @@ def test_cell_errors_are_torchs(name, call):
             r"Expected hidden\[0\] size \(1, 2, 4\), got \[1, 3, 4\]",
         ),
         (lambda m: m(packed(7)), r"input.size\(-1\) must be equal to input_size. Expected 3, got 7"),
-        (lambda m: m(Z(5, 2, 3), (Z(1, 2, 4).double(), Z(1, 2, 4))), "hidden and input must have one dtype"),
+        (
+            lambda m: m(Z(5, 2, 3), (Z(1, 2, 4).double(), Z(1, 2, 4))),
+            "hidden and input must have the same dtype",
+        ),
         (lambda m: m(Z(5, 2, 3), (Z(1, 2, 4), Z(1, 2, 4, device="meta"))), "not at the same device"),
         (lambda m: m(Z(5, 2, 3, device="meta")), "Input and parameter tensors are not at the same device"),
     ],
@@ -158,7 +161,7 @@ def test_a_state_of_another_dtype_is_an_error_of_torchs_type(name, dtype):
     input = Z(2, 3) if name.endswith("Cell") else Z(5, 2, 3)
     ours, theirs = (outcome(lambda kind=kind: kind[name](3, 4)(input, state)) for kind in (OURS, TORCHS))
     assert ours[0] is theirs[0]
-    assert ours[1] == f"hidden and input must have one dtype, got {dtype} and torch.float32"
+    assert ours[1] == f"hidden and input must have the same dtype, got {dtype} and torch.float32"
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -168,7 +171,7 @@ def test_float64_under_autocast_is_an_error_of_torchs_type(name):
             outcome(lambda kind=kind: kind[name](3, 4)(Z(2, 3).double())) for kind in (OURS, TORCHS)
         )
     assert ours[0] is theirs[0]
-    assert "one dtype under autocast too" in ours[1]
+    assert "same dtype under autocast too" in ours[1]
 
 
 def test_a_cell_takes_a_state_with_the_dimensions_of_its_input():

@@ -98,7 +98,11 @@ def test_parameters_are_drawn_anew_the_same_under_one_seed(init, dtype):
     [
         ("GRU", {"init": "forget"}, "one of 'torch', 'orthogonal', 'chrono', got 'forget'"),
         ("LSTM", {"init": "he"}, "init of the LSTM must be one of 'torch', 'orthogonal', 'forget', 'chrono'"),
-        ("LSTM", {"init": "forget", "bias": False}, "init='forget' sets biases, but bias=False"),
+        (
+            "LSTM",
+            {"init": "forget", "bias": False},
+            "init='forget' sets biases, so it needs bias=True, got bias=False",
+        ),
         ("GRU", {"init": "chrono"}, "needs t_max, the longest dependency in steps, got t_max=None"),
         ("GRU", {"t_max": 4}, "init='torch' takes no t_max, got t_max=4"),
         ("GRU", {"init": "chrono", "t_max": 1}, "t_max must be at least 2 steps, got 1"),
@@ -207,6 +211,8 @@ def test_resets_do_not_begin_from_zeros_where_the_beginning_is_learnt(name):
     layer = OURS[name](3, 4, learn_h0=True)
     x, resets = torch.randn(7, 1, 3), torch.zeros(7, 1, dtype=torch.bool)
     resets[5] = True
-    with pytest.raises(ValueError, match="resets begin again from zeros, not from the states that learn_h0"):
+    with pytest.raises(
+        ValueError, match="resets restart from zeros, not from the initial states that learn_h0"
+    ):
         layer(x, resets=resets)
     layer(x, mask=~resets)

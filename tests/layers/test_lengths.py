@@ -253,7 +253,11 @@ def test_no_steps_and_unbatched_input_take_lengths_too():
         ({"lengths": torch.tensor([-1, 1])}, ValueError, r"lengths must lie in 0..T=6, got -1..1"),
         ({"mask": torch.ones(2, 6).bool()}, RuntimeError, r"mask must be \[T, B\]=\[6, 2\], got \[2, 6\]"),
         ({"mask": torch.ones(6, 2)}, ValueError, "mask must be bool, got torch.float32"),
-        ({"mask": torch.ones(6, 2, dtype=torch.bool, device="meta")}, RuntimeError, "must be on one device"),
+        (
+            {"mask": torch.ones(6, 2, dtype=torch.bool, device="meta")},
+            RuntimeError,
+            "must be on the same device",
+        ),
         (
             {"mask": torch.ones(6, 2).bool(), "lengths": torch.tensor([3, 1])},
             ValueError,
@@ -272,9 +276,9 @@ def test_packed_and_unbatched_input_say_what_they_do_not_take():
     x = torch.randn(6, 2, 3, dtype=torch.float64)
     packed = pack_padded_sequence(x, torch.tensor([6, 2]))
     for asked in ({"lengths": torch.tensor([6, 2])}, {"mask": torch.ones(6, 2).bool()}):
-        with pytest.raises(ValueError, match=f"{next(iter(asked))} goes with a padded input"):
+        with pytest.raises(ValueError, match=f"{next(iter(asked))}= needs a padded input"):
             layer(packed, **asked)
-    with pytest.raises(RuntimeError, match="of an unbatched input must be one number, got"):
+    with pytest.raises(RuntimeError, match="of an unbatched input must be a single number, got"):
         layer(x[:, 0], lengths=torch.tensor([6]))
 
 

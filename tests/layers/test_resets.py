@@ -128,5 +128,5 @@ def test_wrong_resets_are_named():
     with pytest.raises(ValueError, match="resets must be bool, got torch.int64"):
         layer(x, resets=torch.zeros(6, 2, dtype=torch.int64))
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor([6, 2]))
-    with pytest.raises(ValueError, match="resets go with a padded input, got a PackedSequence"):
+    with pytest.raises(ValueError, match="resets= needs a padded input, got a PackedSequence"):
         layer(packed, resets=torch.zeros(6, 2, dtype=torch.bool))

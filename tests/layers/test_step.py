@@ -110,7 +110,7 @@ def test_a_step_compiles():
 
 def test_what_has_no_step_says_so():
     x = torch.randn(2, 3, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match="step needs one direction"):
+    with pytest.raises(RuntimeError, match="step needs a unidirectional layer"):
         layer_of("GRU", {"bidirectional": True}).step(x)
     layer = layer_of("GRU", {})
     with pytest.raises(ValueError, match="GRU: Expected a step's input to be 1D or 2D, got 3D instead"):
@@ -119,7 +119,7 @@ def test_what_has_no_step_says_so():
         layer.step(x, torch.zeros(1, 4, 5, dtype=torch.float64))
     with pytest.raises(RuntimeError, match=r"resets of a step must be \[B\]=\[2\], got \[1, 2\]"):
         layer.step(x, resets=torch.zeros(1, 2).bool())
-    with pytest.raises(RuntimeError, match=r"resets of a step must be one bool, \[\], got \[1\]"):
+    with pytest.raises(RuntimeError, match=r"resets of a step must be a single bool, \[\], got \[1\]"):
         layer.step(x[0], resets=torch.zeros(1).bool())
     with pytest.raises(ValueError, match="resets must be bool, got torch.float32"):
         layer.step(x, resets=torch.zeros(2))

@@ -186,7 +186,7 @@ def test_auto_leaves_the_interpreter_to_those_who_ask(device):
     x = torch.randn(3, 2, 2)
     layer = gatedcells.GRU(2, 100)
     said = gatedcells.explain_backend(layer, x)
-    assert "triton     could run, if asked for: Triton's interpreter runs it line by line" in said
+    assert "triton     could run on request: Triton's interpreter executes it line by line" in said
     said = gatedcells.explain_backend(on_triton(layer), x)
     assert "triton     CHOSEN" in said
     assert "slices: 7 programs" in said
