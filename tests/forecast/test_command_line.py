@@ -307,7 +307,7 @@ def test_the_doctor_answers_where_the_environment_names_no_backend(monkeypatch):
     result = gatedcells("doctor")
     assert result.exit_code == 0, result.exception
     wrong = "GATEDCELLS_BACKEND must be one of 'auto', 'triton', 'cpu', 'reference', got 'cuda'"
-    assert f"LSTM sequence on cpu: every call that names no backend raises: {wrong}" in result.output
+    assert f"LSTM sequence on cpu: every call that requests no backend raises: {wrong}" in result.output
     assert "Backends usable on the CPU:" in result.output
 
 
