@@ -16,16 +16,16 @@ _MOST_HOURS = 24 * 365 * 200
 
 @click.command(context_settings={"max_content_width": 110})
 @DATA
-@click.option("--folds", type=click.IntRange(1), default=4, show_default=True, help="How many dates.")
+@click.option("--folds", type=click.IntRange(1), default=4, show_default=True, help="Number of dates.")
 @click.option(
     "--span", type=click.IntRange(1), default=24 * 90, show_default=True,
-    help="Hours that are forecast after each date; dates are as far apart.",
+    help="Hours forecast after each date, which is also the distance between dates.",
 )  # fmt: skip
 @click.option("--window", type=click.IntRange(1), help="Hours to train on before a date. [all]")
 @click.option("--end", metavar="STAMP", help="Where the last span ends, UTC. [the last hour of any file]")
 @click.option(
     "--refit/--no-refit", default=True, show_default=True,
-    help="Train anew at every date, or at the first one alone.",
+    help="Train again at every date, or at the first one only.",
 )  # fmt: skip
 @CELL
 @click.option(
@@ -47,7 +47,7 @@ _MOST_HOURS = 24 * 365 * 200
 )
 @click.option(
     "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
-    help="Also fit LightGBM with so many trees at every date. [not at all]",
+    help="Also fit LightGBM with this many trees at every date. [not at all]",
 )  # fmt: skip
 @SEED
 @THREADS
@@ -55,7 +55,7 @@ _MOST_HOURS = 24 * 365 * 200
 @STAMP
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", required=True,
-    help="Folder of the backtest; the same command goes on with one that was stopped.",
+    help="Folder of the backtest; the same command resumes one that was stopped.",
 )  # fmt: skip
 def backtest(**options: Any) -> None:
     """Train on what was known at a date, forecast what followed, move the date on. All files share the dates,

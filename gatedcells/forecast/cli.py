@@ -28,7 +28,7 @@ from gatedcells.forecast.runs import RECIPES, RunFolder
     type=click.Choice(list(RECIPES)),
     default="fast",
     show_default=True,
-    help="fast: every hour supervised. best: six larger networks, trained so for longer."
+    help="fast: a loss at every hour. best: six larger networks, trained in the same way for longer."
     " article: one label for each window of 90 hours."
     " bitcoin: the next day's close from the 60 before it.",
 )
@@ -45,27 +45,31 @@ from gatedcells.forecast.runs import RECIPES, RunFolder
     show_default=True,
     help="Which network to train.",
 )
-@click.option("--hidden-size", type=click.IntRange(1, 4096), help="[fast: 64, best: 160, article: 256]")
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, 1, min_open=True), help="[fast: 0.02, article: 0.001]"
+    "--hidden-size", type=click.IntRange(1, 4096), help="Hidden units. [fast: 64, best: 160, article: 256]"
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Learning rate. [fast: 0.02, article: 0.001]",
 )
 @click.option(
     "--batch-size", type=click.IntRange(1),
-    help="Chunks or windows a step. [fast: 96, best: 56, of few hours less; article: 1024]",
+    help="Chunks or windows per optimizer step. [fast: 96, best: 56, with few hours fewer; article: 1024]",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="fast, best: optimizer steps. [700, 3800, or fewer]")
 @click.option(
-    "--holidays", metavar="COUNTRY", help="fast, best: whose public holidays are inputs, or none. [US]"
+    "--holidays", metavar="COUNTRY", help="fast, best: country whose holidays are inputs, or none. [US]"
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="fast, best: of the recurrence. [fast: float32, best: bfloat16]",
+    help="fast, best: precision of the recurrence. [fast: float32, best: bfloat16]",
 )
 @click.option(
     "--neighbours/--no-neighbours",
     default=None,
-    help="fast, best: correct by all regions' last errors. [fast: no, best: yes]",
+    help="fast, best: correct forecasts by the last errors of all regions. [fast: no, best: yes]",
 )
 @click.option(
     "--epochs", type=click.IntRange(1), help="article, bitcoin: passes over the training windows. [5, 50]"
@@ -73,13 +77,13 @@ from gatedcells.forecast.runs import RECIPES, RunFolder
 @click.option(
     "--fraction",
     type=click.FloatRange(0, 1, min_open=True),
-    help="article: share of the training windows that an epoch draws. [1.0]",
+    help="article: share of the training windows drawn in each epoch. [1.0]",
 )
-@click.option("--layers", type=click.IntRange(1, 16), help="article: stacked layers. [2]")
-@click.option("--dropout", type=click.FloatRange(0, 1), help="article, bitcoin: between layers. [0.2]")
+@click.option("--layers", type=click.IntRange(1, 16), help="article: number of stacked layers. [2]")
+@click.option("--dropout", type=click.FloatRange(0, 1), help="article, bitcoin: dropout probability. [0.2]")
 @click.option(
     "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
-    help="Also fit LightGBM with so many trees, on all regions together; may be added with --resume."
+    help="Also fit LightGBM with this many trees, on all regions together; may be added with --resume."
     " [not at all]",
 )  # fmt: skip
 @click.option(
@@ -97,15 +101,19 @@ from gatedcells.forecast.runs import RECIPES, RunFolder
 @TZ
 @STAMP
 @click.option(
-    "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="To train on; not bitcoin."
+    "--device",
+    type=click.Choice(DEVICES),
+    default="cpu",
+    show_default=True,
+    help="Training device; not bitcoin.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR",
-    help="Run folder to make. [forecast-runs/<date>-<time>]",
+    help="Run folder to create. [forecast-runs/<date>-<time>]",
 )  # fmt: skip
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN",
-    help="Go on with an interrupted run; its settings are in its folder.",
+    help="Resume an interrupted run, with the settings in its folder.",
 )  # fmt: skip
 @click.pass_context
 def forecast(context: click.Context, **options: Any) -> None:
@@ -145,7 +153,7 @@ def forecast(context: click.Context, **options: Any) -> None:
 @click.option(
     "--hours",
     type=click.IntRange(1, 24 * 14),
-    help="How many hours to forecast; each beyond the first builds on the forecasts before it. [24]",
+    help="Number of hours to forecast; each after the first builds on the forecasts before it. [24]",
 )
 @click.option("--cell", type=click.Choice(CELLS), help="Which network. [the better one]")
 @click.option("--region", help="Which of the run's regions the file is. [as its header says]")

@@ -15,20 +15,22 @@ from gatedcells.forecast.options import CELL, DATA, HIDDEN_SIZE, HOLIDAYS, SEED,
 @CELL
 @click.option(
     "--every", type=click.Choice(["1", "2", "3", "4", "6", "8", "12", "24"]), default="24", show_default=True,
-    help="Forecast from each local hour that this divides; 24: from midnight.",
+    help="Forecast from each local hour divisible by this number; 24: from midnight only.",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps. [2000, with few hours fewer]")
 @HIDDEN_SIZE
-@click.option("--lookback", type=click.IntRange(2, 24 * 28), default=96, show_default=True, help="Hours.")
-@click.option("--batch-size", type=click.IntRange(1), help="Chunks a step. [32, with few hours fewer]")
+@click.option(
+    "--lookback", type=click.IntRange(2, 24 * 28), default=96, show_default=True, help="Hours read."
+)
+@click.option("--batch-size", type=click.IntRange(1), help="Chunks per step. [32, with few hours fewer]")
 @HOLIDAYS
 @click.option(
     "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
-    help="Also fit LightGBM with so many trees, one model for all regions and hours ahead. [not at all]",
+    help="Also fit LightGBM with this many trees, one model for all regions and hours ahead. [not at all]",
 )  # fmt: skip
 @click.option(
     "--lightgbm-rows", "tree_rows", type=click.IntRange(1000), default=1_000_000, show_default=True,
-    help="Pairs of a place and an hour ahead that LightGBM is fitted on, drawn from all.",
+    help="Rows that LightGBM is fitted on: pairs of a starting hour and an hour ahead, drawn from all.",
 )  # fmt: skip
 @SEED
 @THREADS
@@ -36,7 +38,7 @@ from gatedcells.forecast.options import CELL, DATA, HIDDEN_SIZE, HOLIDAYS, SEED,
 @STAMP
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", required=True,
-    help="Folder of the run; the same command goes on with one that was stopped.",
+    help="Folder of the run; the same command resumes one that was stopped.",
 )  # fmt: skip
 def day_ahead(**options: Any) -> None:
     """Forecast the next 24 hours of every region at once, with intervals, from every midnight of the test

@@ -14,15 +14,15 @@ SEED = click.option(
     type=click.IntRange(0, _LARGEST_SEED),
     default=0,
     show_default=True,
-    help="Of everything random.",
+    help="Seed of all random numbers.",
 )
 THREADS = click.option(
-    "--threads", type=click.IntRange(1, _MOST_THREADS), help="Threads of torch. [its own choice]"
+    "--threads", type=click.IntRange(1, _MOST_THREADS), help="Number of torch threads. [torch's default]"
 )
-TZ = click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' stamps.")
+TZ = click.option("--tz", default=EASTERN, show_default=True, help="Time zone of the files' timestamps.")
 STAMP = click.option(
     "--stamp", type=click.Choice(["ending", "beginning"]), default="ending", show_default=True,
-    help="Whether a stamp is the end of its hour (PJM) or the start.",
+    help="Whether a timestamp marks the end of its hour (PJM) or the beginning.",
 )  # fmt: skip
 
 # of the commands beside the main one

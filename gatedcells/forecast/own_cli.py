@@ -21,20 +21,20 @@ _SHOWN = 30  # rows of a forecast
 
 @click.command(context_settings={"max_content_width": 110})
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Folder to make.")
-@click.option("--overwrite", is_flag=True, help="Replace the forecaster in it, whatever that was fitted on.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", required=True, help="Folder to create."
+)
+@click.option("--overwrite", is_flag=True, help="Replace any forecaster already in that folder.")
 @click.option("--id-col", default="unique_id", show_default=True, help="Column that names the series.")
-@click.option("--time-col", default="ds", show_default=True, help="Column with the stamps.")
+@click.option("--time-col", default="ds", show_default=True, help="Column with the timestamps.")
 @click.option(
     "--target-col", default="y", show_default=True,
     help="Column to forecast; without an id column it is the one series, and without either every column is"
     " one.",
 )  # fmt: skip
-@click.option(
-    "--known", multiple=True, metavar="COLUMN", help="Known in advance; may be given several times."
-)
-@click.option("--past", multiple=True, metavar="COLUMN", help="Known up to now; may be given several times.")
-@click.option("--static", multiple=True, metavar="COLUMN", help="Says what a series is; several times.")
+@click.option("--known", multiple=True, metavar="COLUMN", help="Covariate known in advance; may be repeated.")
+@click.option("--past", multiple=True, metavar="COLUMN", help="Covariate known up to now; may be repeated.")
+@click.option("--static", multiple=True, metavar="COLUMN", help="Attribute of a series; may be repeated.")
 @click.option("--horizon", type=click.IntRange(1, 10_000), default=24, show_default=True, help="Steps ahead.")
 @CELL
 @click.option(
@@ -47,31 +47,31 @@ _SHOWN = 30  # rows of a forecast
     help="Optimizer steps. [1000, with few values fewer and of smaller batches]",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1, 100_000), help="Chunks a step. [16, with few values fewer]"
+    "--batch-size", type=click.IntRange(1, 100_000), help="Chunks per step. [16, with few values fewer]"
 )
 @click.option(
     "--scaling", type=click.Choice(["auto", "log", "standard"]), default="auto", show_default=True,
-    help="Of values; auto takes logarithms where all are positive.",
+    help="Scaling of the values; auto takes logarithms where all are positive.",
 )  # fmt: skip
 @click.option(
     "--level", type=float, multiple=True, default=(80, 95), show_default=True, metavar="PERCENT",
-    help="Intervals to give, of those between its quantiles (80, 95); several times.",
+    help="Prediction intervals to give, of those between the quantiles (80, 95); may be repeated.",
 )  # fmt: skip
 @click.option(
     "--calibration", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True,
-    help="Share at the end that calibrates intervals.",
+    help="Share of the data, at its end, that calibrates the intervals.",
 )  # fmt: skip
 @click.option(
     "--identity/--no-identity", default=True, show_default=True,
-    help="Whether the network tells series apart; without, it forecasts also others.",
+    help="Whether the network tells the series apart; without, it also forecasts unseen series.",
 )  # fmt: skip
-@click.option("--freq", help="Frequency, as 15min, h or D. [as the stamps say]")
-@click.option("--tz", help="Time zone of stamps without one. [UTC]")
+@click.option("--freq", help="Frequency, e.g. 15min, h or D. [inferred]")
+@click.option("--tz", help="Time zone of timestamps without one. [UTC]")
 @click.option(
     "--stamp", type=click.Choice(["ending", "beginning"]), default="beginning", show_default=True,
-    help="Whether a stamp is the end of its step or the start.",
+    help="Whether a timestamp marks the end of its step or the beginning.",
 )  # fmt: skip
-@click.option("--holidays", metavar="COUNTRY", help="Whose public holidays are inputs. [none]")
+@click.option("--holidays", metavar="COUNTRY", help="Country whose holidays are inputs. [none]")
 @click.option("--on-gap", type=click.Choice(["fill", "raise", "drop"]), default="fill", show_default=True)
 @click.option(
     "--on-duplicate", type=click.Choice(["raise", "first", "last"]), default="raise", show_default=True
@@ -81,7 +81,9 @@ _SHOWN = 30  # rows of a forecast
 )
 @SEED
 @THREADS
-@click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="To train on.")
+@click.option(
+    "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="Training device."
+)
 def fit(file: Path, out: Path, overwrite: bool, **options: Any) -> None:
     """Train on the series of a CSV or Parquet FILE: a row for each series and stamp, or a column for each
     series.
@@ -95,10 +97,10 @@ def fit(file: Path, out: Path, overwrite: bool, **options: Any) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="FILE",
-    help="Series to go on from. [those that it was trained on]",
+    help="Series to continue. [those that it was trained on]",
 )  # fmt: skip
 @click.option(
-    "--future", type=click.Path(path_type=Path), metavar="FILE", help="Known columns of steps to come."
+    "--future", type=click.Path(path_type=Path), metavar="FILE", help="Known covariates of the steps to come."
 )
 @click.option(
     "--update", is_flag=True,
@@ -107,7 +109,7 @@ def fit(file: Path, out: Path, overwrite: bool, **options: Any) -> None:
 @click.option("--h", type=click.IntRange(1), help="Steps ahead. [the horizon]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write it, CSV or Parquet.")
 def apply(folder: Path, **options: Any) -> None:
-    """Forecast what follows with what `forecast fit` made in FOLDER."""
+    """Forecast the steps that follow, with the forecaster that `forecast fit` saved in FOLDER."""
     guarded(_apply, folder, options)
 
 

@@ -17,14 +17,14 @@ PRESETS = ("latch", "reset-on-marker", "counter", "random")
 
 @click.command(context_settings={"max_content_width": 110})
 @click.argument("preset", type=click.Choice(PRESETS), required=False)
-@click.option("--cell", type=click.Choice(["gru", "lstm"]), help="Of the preset random, or of a run. [gru]")
+@click.option("--cell", type=click.Choice(["gru", "lstm"]), help="Cell of preset random, or of a run. [gru]")
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE",
-    help="Your own GRU or LSTM: its state_dict as safetensors, of torch's or ours.",
+    help="Your own GRU or LSTM: the state_dict of a torch or gatedcells module, as safetensors.",
 )  # fmt: skip
 @click.option(
     "--input", "given", type=click.Path(path_type=Path), metavar="FILE",
-    help="With --weights: a CSV file, a line of numbers a step. [drawn numbers]",
+    help="With --weights: a CSV file, one line of numbers per step. [random numbers]",
 )  # fmt: skip
 @click.option(
     "--reset-before", is_flag=True, help="With --weights: a GRU whose reset gate comes before the product."
@@ -40,20 +40,21 @@ PRESETS = ("latch", "reset-on-marker", "counter", "random")
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="FILE", help="With --run: the CSV file. [the run's]"
 )
-@click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of what is drawn."
-)
-@click.option("--t", type=int, default=0, show_default=True, help="The step; negative from the end.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed.")
+@click.option("--t", type=int, default=0, show_default=True, help="The step; negative: from the end.")
 @click.option("--unit", type=click.IntRange(0), default=0, show_default=True, help="The hidden unit.")
 @click.option("--layer", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--direction", type=click.IntRange(0, 1), default=0, show_default=True)
 @click.option(
-    "--plain", is_flag=True, help="Print the step and end; also where there is no terminal, or a dumb one."
+    "--plain", is_flag=True, help="Print the step and exit; the default without a capable terminal."
 )
-@click.option("--backward", is_flag=True, help="With --plain: the gradients too.")
-@click.option("--json", "as_json", is_flag=True, help="Print the step as JSON and end.")
+@click.option("--backward", is_flag=True, help="With --plain: also print the gradients.")
+@click.option("--json", "as_json", is_flag=True, help="Print the step as JSON and exit.")
 @click.option(
-    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to step through, and end."
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write an HTML page to step through, and exit.",
 )
 def step(**options: Any) -> None:
     """Step through a GRU or an LSTM: inputs, pre-activations, gates, candidate and state as numbers and bars,
