@@ -343,7 +343,8 @@ def test_who_computes_is_said_and_another_that_is_asked_for_is_refused(name, opt
         layer = layer_of(name, **options, backend="cpu", bidirectional=bidirectional)
         with pytest.raises(gatedcells.BackendUnavailable, match="its kernels do not support") as raised:
             layer(x)
-        assert set(words.split(", ")) == set(str(raised.value).split("without ")[1].split(";")[0].split(", "))
+        unsupported = str(raised.value).split("do not support ")[1].split(";")[0]
+        assert set(words.split(", ")) == set(unsupported.split(", "))
         said = gatedcells.explain_backend(layer_of(name, **options), x)
         assert "reference  CHOSEN" in said
         assert f"with {', '.join(sorted(words.split(', '), key=said.index))}" in said
@@ -366,7 +367,7 @@ def test_a_trace_has_the_values_and_refuses_the_plain_equations():
     [
         ("GRU", {"zoneout": 1.5}, ValueError, r"zoneout must be a probability in 0..1, got 1.5"),
         ("GRU", {"zoneout": (0.1, 0.1)}, ValueError, r"zoneout must be a probability, got \(0.1, 0.1\)"),
-        ("LSTM", {"zoneout": (0.1,)}, ValueError, r"zoneout must be a probability or a pair, got \(0.1,\)"),
+        ("LSTM", {"zoneout": (0.1,)}, ValueError, r"zoneout must be a probability or a pair \(hidden, cell\), got \(0.1,\)"),
         ("LSTM", {"dropconnect": -0.1}, ValueError, r"dropconnect must be a probability in 0..1, got -0.1"),
         ("LSTM", {"input_dropout": True}, ValueError, "input_dropout must be a probability"),
         ("GRU", {"layer_norm": 1}, TypeError, "layer_norm must be True or False, got 1"),
