@@ -367,7 +367,8 @@ def test_a_trace_has_the_values_and_refuses_the_plain_equations():
     [
         ("GRU", {"zoneout": 1.5}, ValueError, r"zoneout must be a probability in 0..1, got 1.5"),
         ("GRU", {"zoneout": (0.1, 0.1)}, ValueError, r"zoneout must be a probability, got \(0.1, 0.1\)"),
-        ("LSTM", {"zoneout": (0.1,)}, ValueError, r"zoneout must be a probability or a pair \(hidden, cell\), got \(0.1,\)"),
+        ("LSTM", {"zoneout": (0.1,)}, ValueError,
+         r"zoneout must be a probability or a pair \(hidden, cell\), got \(0.1,\)"),
         ("LSTM", {"dropconnect": -0.1}, ValueError, r"dropconnect must be a probability in 0..1, got -0.1"),
         ("LSTM", {"input_dropout": True}, ValueError, "input_dropout must be a probability"),
         ("GRU", {"layer_norm": 1}, TypeError, "layer_norm must be True or False, got 1"),
