@@ -106,6 +106,7 @@ def fit_store(
     model.network, done = train_shown(
         task, name, console, seed=fit.seed, checkpoint=checkpoint, device=device
     )
+    del task, chunks  # what training read, before calibration reads as much again
     model.margins = _calibrated(model, store, seen, console)
     return Fitted(model, done, context)
 

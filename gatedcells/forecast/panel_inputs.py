@@ -26,6 +26,7 @@ from gatedcells.forecast.windows import steps_into_holes
 _WEEK_S, _YEAR_S = 7 * DAY_S, 364 * DAY_S  # 52 weeks: the same weekday
 _MULTIPLES = 6  # of the shorter season that a step looks back
 _LONGEST_LOOKBACK = 336
+_BLOCK = 1 << 18  # steps whose calendar is made together, which on the way takes more memory than it does
 
 
 def seasons_of(grid: Grid) -> tuple[int, ...]:
@@ -70,6 +71,14 @@ def calendar_inputs(
     """``[n, F]``: within the day (where steps are shorter than one) the hour and, below an hour, the time on
     its circle; the weekday; the season, zero if it is not known; of days the place in the month; public
     holidays."""
+    found = np.empty((len(positions), calendar_size(grid)), dtype=np.float32)
+    for begin in range(0, len(positions), _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        found[block] = _calendar_of(grid, positions[block], country, season)
+    return found
+
+
+def _calendar_of(grid: Grid, positions: IntArray, country: str, season: bool) -> npt.NDArray[np.float32]:
     starts = grid.local_starts(positions)
     calendar = Calendar.of(starts)
     parts: list[Any] = [np.eye(7, dtype=np.float32)[calendar.weekday], calendar.season(season)]
@@ -91,7 +100,7 @@ def _circle(share: Any, harmonics: int) -> npt.NDArray[np.float32]:
 
 def calendar_size(grid: Grid) -> int:
     """F of `calendar_inputs`."""
-    return calendar_inputs(grid, np.zeros(1, dtype=np.int64), "none").shape[1]
+    return _calendar_of(grid, np.zeros(1, dtype=np.int64), "none", False).shape[1]
 
 
 @dataclass(frozen=True)
