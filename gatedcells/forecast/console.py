@@ -47,7 +47,8 @@ def stoppable(said: str = "Stopped. The same command goes on.") -> Generator[Non
 
 def guarded(function: Any, *arguments: Any) -> None:
     """Run, and turn bad input into one line and exit status 2; so a backend that the environment asks for and
-    that cannot run, or that there is not. What stdout's encoding does not have is printed as a question mark.
+    that cannot run, or that there is not. Ctrl-C is status 130 also where there is nothing to go on with.
+    What stdout's encoding does not have is printed as a question mark.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -59,6 +60,9 @@ def guarded(function: Any, *arguments: Any) -> None:
         function(*arguments)
     except (ForecastError, BackendUnavailable) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def fail(message: str, command: str = "forecast") -> NoReturn:

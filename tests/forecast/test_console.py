@@ -44,6 +44,15 @@ def test_a_name_that_is_no_text_is_printed_as_far_as_it_is(monkeypatch):
     assert written.getvalue() == b"Run folder: run?\n"
 
 
+def test_ctrl_c_is_a_line_and_status_130_also_where_nothing_goes_on(capsys):
+    def stopped():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        guarded(stopped)
+    assert (ended.value.code, capsys.readouterr().err) == (130, "Stopped.\n")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="no modes of files here")
 @pytest.mark.parametrize("umask", [0o022, 0o007])
 def test_weights_can_be_read_by_whom_the_other_files_can(umask, tmp_path):
