@@ -77,8 +77,9 @@ def zero_beyond_lengths(input: Tensor, lengths: Tensor | None) -> Tensor:
     reaches neither a result nor a gradient."""
     if lengths is None:
         return input
-    beyond = torch.arange(input.shape[0], device=input.device)[:, None] >= lengths
-    return input.masked_fill(beyond[:, :, None], 0)
+    # not by [:, None], which ties an export of torch 2.6 to a range of T
+    beyond = torch.arange(input.shape[0], device=input.device).unsqueeze(1) >= lengths
+    return input.masked_fill(beyond.unsqueeze(2), 0)
 
 
 # IntEnum members as plain integers: the compiler takes only those as an operator's arguments.

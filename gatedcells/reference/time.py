@@ -37,7 +37,7 @@ def boundaries(resets: Tensor | None, lengths: Tensor | None, reverse: bool) -> 
     if resets is None or not reverse:
         return resets
     T = resets.shape[0]
-    times = torch.arange(T, device=resets.device)[:, None]
+    times = torch.arange(T, device=resets.device).unsqueeze(1)
     if lengths is not None:
         resets = resets & (times < lengths)
     return resets.roll(-1, 0) & (times < T - 1)  # slices would tie an exported program to T > 2

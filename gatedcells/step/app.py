@@ -75,7 +75,9 @@ class StepApp(App[None]):
         yield Static(id="foot")
         yield Static(id="said")
         yield Input(id="entry")
-        yield Footer(compact=True, show_command_palette=False)
+        footer = Footer(show_command_palette=False)
+        footer.compact = True  # no argument of textual 1.0
+        yield footer
 
     def on_mount(self) -> None:
         """Show the first step."""
