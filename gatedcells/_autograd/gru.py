@@ -10,6 +10,7 @@ from gatedcells import _ops
 from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
     as_function,
+    is_traced,
     kernel_cannot_differentiate,
     product,
     rows,
@@ -81,7 +82,7 @@ def gradients(
     d_rows = rows(d_gates)  # [T*B, 4H]: n (input half), r, z, n (hidden half)
     d_x, d_h = d_rows[:, : 3 * H], d_rows[:, H:]
     # d_x has the candidate first, the weights have it last: what is less is turned, the rows or (twice) those
-    few = not torch.compiler.is_compiling() and len(d_rows) < max(2 * input.shape[-1], _FEW_ROWS)
+    few = not is_traced() and len(d_rows) < max(2 * input.shape[-1], _FEW_ROWS)
     if few:
         d_x = d_x.roll(-H, 1)
     grads: list[Tensor | None] = [None] * _DIFFERENTIABLE

@@ -28,6 +28,12 @@ def _multiplies_bfloat16() -> bool:
 _BFLOAT16_IS_FAST = _multiplies_bfloat16()
 
 
+def is_traced() -> bool:
+    """Whether a backward pass is made into a graph, whose number of rows may not be known yet. In torch 2.6
+    to 2.11 the compiler does not say so of a backward pass, but traces it in a mode."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
 def kernel_cannot_differentiate(keep: int) -> bool:
     """Whether a backward call must go through the reference: it is itself to be differentiated
     (``create_graph=True``), runs under vmap (``is_grads_batched=True``), or nothing was kept."""
@@ -109,7 +115,7 @@ def product(d_rows: Tensor, weight: Tensor) -> Tensor:
         return d_rows @ weight
     with torch.autocast("cpu", enabled=False):  # it would narrow what was widened
         wide = weight.float()
-        if torch.compiler.is_compiling():  # the number of rows may not be known yet
+        if is_traced():
             return (d_rows.float() @ wide).to(d_rows.dtype)
         found = d_rows.new_empty(len(d_rows), weight.shape[1])
         for some, to in zip(d_rows.split(_WIDENED_AT_ONCE), found.split(_WIDENED_AT_ONCE), strict=True):
@@ -122,7 +128,7 @@ def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
     if not _widens(a):
         return a.T @ b
     with torch.autocast("cpu", enabled=False):
-        if torch.compiler.is_compiling():
+        if is_traced():
             return (a.float().T @ b.float()).to(a.dtype)
         total = a.new_zeros(a.shape[1], b.shape[1], dtype=torch.float32)
         for some, beside in zip(a.split(_WIDENED_AT_ONCE), b.split(_WIDENED_AT_ONCE), strict=True):
@@ -140,7 +146,7 @@ def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
     are. One row is no sum.
     """
     columns = read.shape[1]
-    many_rows = torch.compiler.is_compiling() or len(read) >= _MANY_ROWS
+    many_rows = is_traced() or len(read) >= _MANY_ROWS
     if columns <= _HANDFUL or (many_rows and columns < _WIDE):
         return _transposed_product(read, d_gates).T.contiguous()
     if not many_rows and len(read) == 1:
