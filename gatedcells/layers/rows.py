@@ -103,9 +103,8 @@ class Masked(NamedTuple):
             return None
         begun = resets.cumsum(0).gather(0, self.order)  # of each step, how many sequences began up to it
         first = torch.arange(begun.shape[0], device=begun.device) == 0
-        return begun > begun.roll(1, 0).masked_fill(
-            first.unsqueeze(1), 0
-        )  # slices would tie an export to T > 2
+        # slices would tie an export to T > 2
+        return begun > begun.roll(1, 0).masked_fill(first.unsqueeze(1), 0)
 
     def back(self, output: Tensor) -> Tensor:
         """``[T, B, H]`` with each step at its own time."""
