@@ -76,7 +76,7 @@ class StepApp(App[None]):
         yield Static(id="said")
         yield Input(id="entry")
         footer = Footer(show_command_palette=False)
-        footer.compact = True  # no argument of textual 1.0
+        footer.compact = True  # no argument yet in textual 3.7
         yield footer
 
     def on_mount(self) -> None:
