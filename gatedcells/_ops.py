@@ -74,8 +74,8 @@ def forget(weights: Iterable[Tensor]) -> None:
         _imported["cpu"].forget(weights)
 
 
-def inference_kernels(backend: str) -> ModuleType | None:
-    """The module of a backend that has kernels for inference calls checked before, or None."""
+def prepared_kernels(backend: str) -> ModuleType | None:
+    """The module of a backend that has kernels for calls checked before, or None."""
     return implementation(backend) if backend == "cpu" else None
 
 

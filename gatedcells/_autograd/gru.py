@@ -34,7 +34,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     save(ctx, tape, *tensors, lengths, resets, states)
 
 
-def _backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+def backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     tape, *tensors, lengths, resets, states = ctx.saved_tensors
     reverse, reset_after, keep, backend = ctx.options
     needed = ctx.needs_input_grad[:_DIFFERENTIABLE]
@@ -51,10 +51,10 @@ def _backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None)
         grads = only(found, needed)
     else:
         input, hidden, weight_ih, weight_hh, _, _ = tensors
-        backward = _ops.operator(
+        run_backward = _ops.operator(
             "gru_sequence_backward", (d_states, d_last, *tensors), _ops.run_gru_sequence_backward
         )
-        d_gates, d_hidden = backward(
+        d_gates, d_hidden = run_backward(
             d_states, d_last, hidden, weight_hh, lengths, resets, states, tape, reverse, reset_after,
             backend, needed[1],
         )  # fmt: skip
@@ -171,5 +171,5 @@ register_recompute(
     first=2,
     count=_DIFFERENTIABLE,
 )
-torch.library.register_autograd("gatedcells::gru_sequence", _backward, setup_context=_setup)
-GRUSequence = as_function("GRUSequence", _ops.run_gru_sequence, _setup, _backward)
+torch.library.register_autograd("gatedcells::gru_sequence", backward, setup_context=_setup)
+GRUSequence = as_function("GRUSequence", _ops.run_gru_sequence, _setup, backward)

@@ -32,7 +32,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     save(ctx, tape, *tensors, lengths, resets, states)
 
 
-def _backward(
+def backward(
     ctx: Any, d_states: Tensor | None, d_last: Tensor | None, d_last_cell: Tensor | None, _: None
 ) -> tuple[Tensor | None, ...]:
     tape, *tensors, lengths, resets, states = ctx.saved_tensors
@@ -53,12 +53,12 @@ def _backward(
         grads = only(found, needed)
     else:
         input, hidden, cell, weight_ih, weight_hh, _, _, weight_hr = tensors
-        backward = _ops.operator(
+        run_backward = _ops.operator(
             "lstm_sequence_backward",
             (d_states, d_last, d_last_cell, *tensors),
             _ops.run_lstm_sequence_backward,
         )
-        d_gates, d_projected, d_hidden, d_cell = backward(
+        d_gates, d_projected, d_hidden, d_cell = run_backward(
             d_states, d_last, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, resets,
             states, tape, reverse, backend, needed[1] or needed[2],
         )  # fmt: skip
@@ -164,5 +164,5 @@ register_recompute(
     first=3,
     count=_DIFFERENTIABLE,
 )
-torch.library.register_autograd("gatedcells::lstm_sequence", _backward, setup_context=_setup)
-LSTMSequence = as_function("LSTMSequence", _ops.run_lstm_sequence, _setup, _backward)
+torch.library.register_autograd("gatedcells::lstm_sequence", backward, setup_context=_setup)
+LSTMSequence = as_function("LSTMSequence", _ops.run_lstm_sequence, _setup, backward)

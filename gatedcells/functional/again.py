@@ -14,9 +14,9 @@ from torch import Tensor
 from torch._C._dynamo.guards import TensorGuards
 from torch.autograd import forward_ad
 
-from gatedcells import _autograd, _ops
+from gatedcells import _ops
+from gatedcells._autograd.again import with_gradients
 from gatedcells.backends import requested, resolve
-from gatedcells_kernels.tape import Keep
 
 # Asked at every call, without looking them up in modules: together this takes longer than a small step.
 _is_grad_enabled = torch.is_grad_enabled
@@ -149,7 +149,7 @@ class Again:
             return
         input, *states = tensors
         chosen = resolve(cell, form, (*tensors, *weights), backend).backend
-        kernels: Any = _ops.inference_kernels(chosen)
+        kernels: Any = _ops.prepared_kernels(chosen)
         # weights that were computed would be held here with all that they were computed from
         held = any(not weight.is_leaf for weight in own)
         if kernels is None or input.numel() == 0 or states[0].numel() == 0 or held:
@@ -157,8 +157,7 @@ class Again:
         if differentiates:
             if not any(t.requires_grad for t in given):
                 return
-            rule = _gru_with_gradients if cell == "GRU" else _lstm_with_gradients
-            kernel = rule((*weights, None, None)[:4], chosen)
+            kernel = with_gradients(cell, input, states[0].shape[-1], weights, chosen)
         else:
             T = input.shape[0] if form == "sequence" else 1
             kind = kernels.GRUInference if cell == "GRU" else kernels.LSTMInference
@@ -173,23 +172,3 @@ class Again:
 def _alike(*tensors: Tensor) -> Callable[..., bool]:
     """What tells whether others are like these, of which no two are the same."""
     return TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
-
-
-def _gru_with_gradients(weights: tuple[Tensor | None, ...], backend: str) -> Callable[..., Any]:
-    def run(input: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
-        states, last, _ = _autograd.GRUSequence.apply(
-            input, hidden[0], *weights, None, None, False, True, Keep.TAPE, backend
-        )
-        return states, torch.stack((last,))
-
-    return run
-
-
-def _lstm_with_gradients(weights: tuple[Tensor | None, ...], backend: str) -> Callable[..., Any]:
-    def run(input: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
-        states, last, last_cell, _ = _autograd.LSTMSequence.apply(
-            input, hidden[0], cell[0], *weights, None, None, None, False, Keep.TAPE, backend
-        )
-        return states, torch.stack((last,)), torch.stack((last_cell,))
-
-    return run

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations, prune
 import gatedcells
 from gatedcells.functional import again
 from gatedcells.functional.again import Again
+from gatedcells_kernels.cpu import sequence
 
 KINDS = ["GRU", "LSTM", "GRUCell", "LSTMCell"]
 
@@ -370,3 +371,107 @@ def test_computed_weights_are_not_held(layer):
     del made
     gc.collect()
     assert all(watch() is None for watch in watched)
+
+
+def reversed_in_memory(tensor):
+    """The same numbers, laid out in the opposite order of dimensions, as an offloading hook may give them."""
+    dims = list(reversed(range(tensor.dim())))
+    return tensor.permute(dims).contiguous().permute(dims)
+
+
+SINCE_FORWARD = {
+    "other numbers": lambda w: w.data.mul_(2),
+    "numbers elsewhere": lambda w: setattr(w, "data", w.data.flip(0).clone()),
+    "another layout": lambda w: setattr(w, "data", w.data.clone().as_strided(w.shape, (1, len(w)))),
+}
+
+
+@pytest.fixture
+def backward_passes(monkeypatch):
+    """A list with one entry for each backward pass that prepared kernels make."""
+    made = []
+    for kernels in (sequence.GRUTraining, sequence.LSTMTraining):
+        run = kernels.backward
+        monkeypatch.setattr(kernels, "backward", lambda *a, run=run: made.append(1) or run(*a))
+    return made
+
+
+def remembered(layer):
+    """A layer that remembers training without gradients of its inputs; its copy, which does not; a call."""
+    module, call = build(layer), given(layer)
+    for _ in range(2):
+        module(*call)
+    return module, copy.deepcopy(module), call
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+@pytest.mark.parametrize("change", SINCE_FORWARD)
+def test_a_weight_changed_through_data_since_a_repeated_call_is_read_as_it_is(layer, change, backward_passes):
+    *modules, (x, hx) = remembered(layer)
+    found = []
+    for module in modules:
+        out = leaves(module(x, hx))[0]
+        SINCE_FORWARD[change](module.weight_hh_l0)
+        found.append(torch.autograd.grad(out.square().sum(), [*module.parameters()]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert len(backward_passes) == (change == "other numbers")
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+def test_a_repeated_calls_backward_pass_reads_what_hooks_give_it(layer, backward_passes):
+    *modules, (x, hx) = remembered(layer)
+    found = []
+    for module in modules:
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: reversed_in_memory(t.detach()), lambda t: t):
+            out = leaves(module(x, hx))[0]
+        found.append(torch.autograd.grad(out.square().sum(), [*module.parameters()]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert not backward_passes  # weight_hh lies elsewhere
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+def test_states_that_hooks_lay_out_otherwise_are_read_right(layer, backward_passes):
+    *modules, (x, hx) = remembered(layer)
+    found = []
+    for module in modules:
+        kept = {id(weight) for weight in module.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=kept: t if id(t) in kept else reversed_in_memory(t.detach()), lambda t: t
+        ):
+            out = leaves(module(x, hx))[0]
+        found.append(torch.autograd.grad(out.square().sum(), [*module.parameters()]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert len(backward_passes) == 1
+
+
+LOSSES = {
+    "the sum, whose gradient is one number expanded": lambda states, last: states.sum(),
+    "the last state alone": lambda states, last: last.square().sum(),
+    "a part of the states": lambda states, last: states.transpose(0, 2)[1].square().sum(),
+}
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_of_any_output_of_a_repeated_call_are_those_of_the_first(layer, loss, backward_passes):
+    *modules, (x, hx) = remembered(layer)
+    found = []
+    for module in modules:
+        states, last, *_ = leaves(module(x, hx))
+        found.append(torch.autograd.grad(LOSSES[loss](states, last), [*module.parameters()]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert len(backward_passes) == 1
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+def test_a_batch_of_gradients_of_a_repeated_call_is_taken_by_the_reference(layer, backward_passes):
+    module, _, (x, hx) = remembered(layer)
+    states, weights = leaves(module(x, hx))[0], [*module.parameters()]
+    d = torch.randn(3, *states.shape)
+    batched = torch.autograd.grad(states, weights, d, is_grads_batched=True, retain_graph=True)
+    assert not backward_passes
+    for index, one in enumerate(d):
+        each = torch.autograd.grad(states, weights, one, retain_graph=True)
+        for whole, part in zip(batched, each, strict=True):
+            torch.testing.assert_close(whole[index], part)
+    assert len(backward_passes) == 3

@@ -42,6 +42,7 @@ struct GatedcellsGRU {
   const void* hidden;     // [B, H]
   void* states;           // [T, B, H]
   void* last;             // [B, H], those after the last step again, or null
+  void* tape;             // [T, B, 4, H] or null
   const void* w_x;        // weight_ih, 3 gates; packed or as it is, like the others
   const void* w_h;        // weight_hh, 3 gates (reset after) or its first 2 (before)
   const void* origin_x;   // a GatedcellsOrigin of w_x, or null
@@ -53,24 +54,25 @@ struct GatedcellsGRU {
   const void* bias_h;     // [3H] or null
   const int64_t* lengths; // [B] or null
   const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
-  void* tape;             // [T, B, 4, H] or null
 };
 
 struct GatedcellsGRUBackward {
-  int64_t T, B, H;
-  int32_t reverse, reset_after, form, dtype, level, threads;
-  int32_t initial;        // whether d_hidden is wanted; else it is working memory
+  int64_t threads;        // first what differs between calls of one layer
+  int64_t initial;        // whether d_hidden is wanted; else it is working memory
   const void* d_states;   // [T, B, H] or null
   const void* d_last;     // [B, H] or null
   const void* hidden;     // [B, H]
-  const void* w_h;        // packed for d W or as it is: weight_hh (reset after), its first 2H rows (before)
-  const void* w_n;        // likewise: the candidate's rows (reset before), else null
-  const int64_t* lengths; // [B] or null
-  const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   const void* states;     // [T, B, H]
   const void* tape;       // [T, B, 4, H]
   void* d_gates;          // [T, B, 4, H]
   void* d_hidden;         // [B, H]
+  const void* w_h;        // packed for d W or as it is: weight_hh (reset after), its first 2H rows (before)
+  const void* origin_h;   // a GatedcellsOrigin of w_h, or null
+  int64_t T, B, H;
+  int32_t reverse, reset_after, form, dtype, level;
+  const void* w_n;        // like w_h: the candidate's rows (reset before), else null
+  const int64_t* lengths; // [B] or null
+  const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
 };
 
 struct GatedcellsLSTM {
@@ -81,6 +83,7 @@ struct GatedcellsLSTM {
   void* last_cell;        // [B, H]
   void* states;           // [T, B, P]
   void* last;             // [B, P], those after the last step again, or null
+  void* tape;             // [T, B, 5, H] or null
   const void* w_x;        // weight_ih, 4 gates; packed or as it is, like the others
   const void* w_h;        // weight_hh, 4 gates
   const void* origin_x;   // a GatedcellsOrigin of w_x, or null
@@ -92,27 +95,28 @@ struct GatedcellsLSTM {
   const void* bias_h;     // [4H] or null
   const int64_t* lengths; // [B] or null
   const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
-  void* tape;             // [T, B, 5, H] or null
   void* cells;            // [T, B, H], the cell states alone, or null
 };
 
 struct GatedcellsLSTMBackward {
-  int64_t T, B, H, P;
-  int32_t reverse, form, dtype, level, threads;
-  int32_t initial;        // whether d_hidden or d_cell is wanted; else both are working memory
+  int64_t threads;        // first what differs between calls of one layer
+  int64_t initial;        // whether d_hidden or d_cell is wanted; else both are working memory
   const void* d_states;   // [T, B, P] or null
   const void* d_last_hidden;  // [B, P] or null
   const void* d_last_cell;    // [B, H] or null
   const void* cell;       // [B, H]
-  const void* w_h;        // likewise: weight_hh
-  const void* w_p;        // likewise: weight_hr, or null
-  const int64_t* lengths; // [B] or null
-  const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
   const void* tape;       // [T, B, 5, H]
   void* d_gates;          // [T, B, 4, H]
-  void* d_projected;      // [T, B, P] with a projection, else null
   void* d_hidden;         // [B, P]
   void* d_cell;           // [B, H]
+  const void* w_h;        // packed for d W or as it is: weight_hh
+  const void* origin_h;   // a GatedcellsOrigin of w_h, or null
+  int64_t T, B, H, P;
+  int32_t reverse, form, dtype, level;
+  const void* w_p;        // like w_h: weight_hr, or null
+  const int64_t* lengths; // [B] or null
+  const uint8_t* resets;  // [T, B] or null: 1 where a row's state is forgotten before step t
+  void* d_projected;      // [T, B, P] with a projection, else null
 };
 
 }  // extern "C"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
+import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gatedcells_kernels.cpu import library
-from gatedcells_kernels.cpu.packing import PANELS, PackedPair, form_for, prepared
+from gatedcells_kernels.cpu.library import address
+from gatedcells_kernels.cpu.packing import (
+    BACKWARD_PANELS,
+    FORWARD_PANELS,
+    Form,
+    PackedCall,
+    form_for,
+    prepared,
+)
 from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
 
@@ -36,7 +45,7 @@ def gru_forward(
     # everything that the kernel reads is held by a name until it is done
     input, hidden = input.contiguous(), hidden.contiguous()
     form = form_for(native, T, B, input.dtype)
-    prepare = partial(prepared, native, form)
+    prepare = functools.partial(prepared, native, form)
     w_x = prepare(weight_ih, gates=3)
     w_h = prepare(weight_hh, gates=3 if reset_after else 2, rows=(0, (3 if reset_after else 2) * H))
     w_n = None if reset_after else prepare(weight_hh, rows=(2 * H, 3 * H))
@@ -79,7 +88,7 @@ def gru_backward(
     d_last = None if d_last is None else d_last.contiguous()
     hidden, states, tape = hidden.contiguous(), states.contiguous(), tape.contiguous()
     form = form_for(native, T, B, states.dtype)
-    prepare = partial(prepared, native, form, by_rows=False)
+    prepare = functools.partial(prepared, native, form, by_rows=False)
     w_h = prepare(weight_hh, rows=(0, 3 * H if reset_after else 2 * H))
     w_n = None if reset_after else prepare(weight_hh, rows=(2 * H, 3 * H))
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
@@ -90,6 +99,7 @@ def gru_backward(
         dtype=library.DTYPES[states.dtype],
         d_states=d_states, d_last=d_last, hidden=hidden, w_h=w_h, w_n=w_n, lengths=rows, resets=resets,
         states=states, tape=tape, d_gates=d_gates, d_hidden=d_hidden, initial=initial,
+        origin_h=None,
     )  # fmt: skip
     return d_gates, d_hidden
 
@@ -108,35 +118,110 @@ class GRUInference:
     def __init__(
         self, T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...], apart: bool
     ) -> None:
-        self._native = library.load()
-        w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
-        assert w_x is not None
-        assert w_h is not None
-        form = form_for(self._native, T, B, w_x.dtype)
-        self._states = library.shape_of_states(w_x, T, B, H) if apart else None
-        self._run = library.Prepared(
-            self._native, "GatedcellsGRU",
-            ("threads", "input", "hidden", "states", "last", *(PANELS if T > 1 else ())),
-            T=T, B=B, I=I, H=H, reverse=False, reset_after=True, form=form,
-            dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h, w_n=None, bias_x=bias_x, bias_h=bias_h,
-            lengths=None, resets=None, tape=None, origin_x=None, origin_h=None,
-        )  # fmt: skip
-        self._packed = PackedPair(self._native, form, (w_x, w_h), 3) if T > 1 else None
+        weight = weights[0]
+        assert weight is not None
+        self._states = library.made_like(weight, T, B, H) if apart else None
+        self._run = _forward(T, B, I, H, weights)
 
     def __call__(self, input: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """All states ``[T, B, H]`` and the last one, shaped like ``hidden``; if they do not lie apart, one
         tensor is both."""
         x = input.data_ptr() or library.without_memory(input)
         h = hidden.data_ptr() or library.without_memory(hidden)
-        last = torch.empty_like(hidden)
-        like, pair = self._states, self._packed
-        if like is None:
-            self._run((torch.get_num_threads(), x, h, last.data_ptr(), 0))
+        last, threads = torch.empty_like(hidden), torch.get_num_threads()
+        if self._states is None:
+            self._run((threads, x, h, last.data_ptr(), 0, 0))
             return last, last
-        states = torch.empty_like(like)
-        changed = (torch.get_num_threads(), x, h, states.data_ptr(), last.data_ptr())
-        if pair is None:
-            self._run(changed)
-        else:
-            pair.run(self._run, changed)
+        states = self._states()
+        self._run((threads, x, h, states.data_ptr(), last.data_ptr(), 0))
         return states, last
+
+
+class GRUTraining:
+    """Runs of one shape with a tape and back, as `GRUInference` runs without: what is left of `gru_forward`
+    and `gru_backward` once everything else is known.
+
+    Args:
+        T, B, I, H: the shape.
+        weights: as for `GRUInference`.
+    """
+
+    def __init__(self, T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...]) -> None:
+        weight = weights[0]
+        assert weight is not None
+        self.shape, self.last_shape = (T, B, H), (1, B, H)
+        self.tape_shape = (T, B, len(GRUTape._fields), H)
+        self._states = library.made_like(weight, *self.shape)
+        self._last = library.made_like(weight, *self.last_shape)
+        self._tape = library.made_like(weight, *self.tape_shape)
+        self._d_gates = library.made_like(weight, T, B, len(GRU_GATE_GRADS), H)
+        self._forward = _forward(T, B, I, H, weights)
+        # packs the weight anew, which a call that no backward pass follows need not
+        self._backward = functools.cache(lambda: _backward(T, B, H, weights))
+
+    def forward(self, input: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The tape ``[T, B, 4, H]``, all states ``[T, B, H]`` and the last one ``[1, B, H]``."""
+        states, last, tape = self._states(), self._last(), self._tape()
+        self._forward(
+            (torch.get_num_threads(), address(input), address(hidden), states.data_ptr(), last.data_ptr(),
+             tape.data_ptr())
+        )  # fmt: skip
+        return tape, states, last
+
+    def backward(
+        self,
+        d_states: Tensor | None,
+        d_last: Tensor | None,
+        hidden: Tensor,
+        states: Tensor,
+        tape: Tensor,
+        initial: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients of the gates and of the initial state ``[1, B, H]``; see `gru_backward`."""
+        d_gates, d_hidden = self._d_gates(), self._last()
+        self._backward()(
+            (torch.get_num_threads(), initial, address(d_states), address(d_last), address(hidden),
+             address(states), address(tape), d_gates.data_ptr(), d_hidden.data_ptr())
+        )  # fmt: skip
+        return d_gates, d_hidden
+
+
+def _forward(
+    T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...]
+) -> Callable[[tuple[int, ...]], bool]:
+    """A forward call of which threads, input, hidden, states, last and tape are given each time."""
+    native = library.load()
+    w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
+    assert w_x is not None
+    assert w_h is not None
+    form = form_for(native, T, B, w_x.dtype)
+    packed = form != Form.AS_THEY_ARE
+    call = library.Prepared(
+        native, "GatedcellsGRU",
+        ("threads", "input", "hidden", "states", "last", "tape", *(FORWARD_PANELS if packed else ())),
+        T=T, B=B, I=I, H=H, reverse=False, reset_after=True, form=form, dtype=library.DTYPES[w_x.dtype],
+        w_x=w_x, w_h=w_h, w_n=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, origin_x=None,
+        origin_h=None,
+    )  # fmt: skip
+    return PackedCall(native, call, form, (w_x, w_h), gates=3) if packed else call
+
+
+def _backward(
+    T: int, B: int, H: int, weights: tuple[Tensor | None, ...]
+) -> Callable[[tuple[int, ...]], bool]:
+    """A backward call of which threads, initial, d_states, d_last, hidden, states, tape, d_gates and d_hidden
+    are given each time."""
+    native, w_h = library.load(), weights[1]
+    assert w_h is not None
+    form = form_for(native, T, B, w_h.dtype)
+    packed = form != Form.AS_THEY_ARE
+    call = library.Prepared(
+        native, "GatedcellsGRUBackward",
+        (
+            "threads", "initial", "d_states", "d_last", "hidden", "states", "tape", "d_gates", "d_hidden",
+            *(BACKWARD_PANELS if packed else ()),
+        ),
+        T=T, B=B, H=H, reverse=False, reset_after=True, form=form, dtype=library.DTYPES[w_h.dtype], w_h=w_h,
+        w_n=None, lengths=None, resets=None, origin_h=None,
+    )  # fmt: skip
+    return PackedCall(native, call, form, (w_h,), by_rows=False) if packed else call

@@ -193,16 +193,34 @@ def empty(like: Tensor, *shape: int) -> Tensor:
     return made
 
 
-def shape_of_states(like: Tensor, *shape: int) -> Tensor:
-    """What ``torch.empty_like`` makes a contiguous tensor of this shape from, faster than anything makes one
-    from its sizes: one number, expanded."""
-    return like.detach().new_empty(1).expand(shape)
+def made_like(like: Tensor, *shape: int) -> Callable[[], Tensor]:
+    """What makes contiguous tensors of one shape, as `empty` does: ``torch.empty_like`` of one number,
+    expanded, is faster than anything that makes one from its sizes."""
+    shown = like.detach().new_empty(1).expand(shape)
+    if shown.numel() * shown.element_size() < LARGE:
+        return functools.partial(torch.empty_like, shown)
+    large_pages = load().c.gatedcells_large_pages
+
+    def make() -> Tensor:
+        made = torch.empty_like(shown)
+        large_pages(made.data_ptr(), made.nbytes)
+        return made
+
+    return make
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where a tensor's numbers lie; 0 for None.
+
+    Raises:
+        RuntimeError: their memory was freed.
+    """
+    return 0 if tensor is None else tensor.data_ptr() or without_memory(tensor)
 
 
 def hash_of(library: Library, matrix: Tensor) -> int:
     """A hash of all numbers of a contiguous ``matrix``."""
-    address = matrix.data_ptr() or without_memory(matrix)
-    return library.c.gatedcells_hash(library.level, address, matrix.numel() * matrix.element_size())
+    return library.c.gatedcells_hash(library.level, address(matrix), matrix.nbytes)
 
 
 class Prepared:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
+import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gatedcells_kernels.cpu import library
-from gatedcells_kernels.cpu.packing import PANELS, PackedPair, form_for, prepared
+from gatedcells_kernels.cpu.library import address
+from gatedcells_kernels.cpu.packing import (
+    BACKWARD_PANELS,
+    FORWARD_PANELS,
+    Form,
+    PackedCall,
+    form_for,
+    prepared,
+)
 from gatedcells_kernels.tape import LSTM_GATES, LSTM_SLOTS, Keep
 
 
@@ -38,7 +47,7 @@ def lstm_forward(
     # everything that the kernel reads is held by a name until it is done
     input, hidden, cell = input.contiguous(), hidden.contiguous(), cell.contiguous()
     form = form_for(native, T, B, input.dtype)
-    prepare = partial(prepared, native, form)
+    prepare = functools.partial(prepared, native, form)
     w_x, w_h = prepare(weight_ih, gates=4), prepare(weight_hh, gates=4)
     w_p = None if weight_hr is None else prepare(weight_hr)
     bias_x = None if bias_ih is None else bias_ih.contiguous()
@@ -86,7 +95,7 @@ def lstm_backward(
     d_last_cell = None if d_last_cell is None else d_last_cell.contiguous()
     cell, tape = cell.contiguous(), tape.contiguous()
     form = form_for(native, T, B, states.dtype)
-    prepare = partial(prepared, native, form, by_rows=False)
+    prepare = functools.partial(prepared, native, form, by_rows=False)
     w_h = prepare(weight_hh)
     w_p = None if weight_hr is None else prepare(weight_hr)
     rows = None if lengths is None else lengths.to(torch.int64).contiguous()
@@ -97,7 +106,7 @@ def lstm_backward(
         d_states=d_states, d_last_hidden=d_last_hidden, d_last_cell=d_last_cell, cell=cell, w_h=w_h, w_p=w_p,
         lengths=rows, resets=resets, tape=tape, d_gates=d_gates,
         d_projected=d_projected if w_p is not None else None, d_hidden=d_hidden, d_cell=d_cell,
-        initial=initial,
+        initial=initial, origin_h=None,
     )  # fmt: skip
     return d_gates, d_projected, d_hidden, d_cell
 
@@ -116,23 +125,10 @@ class LSTMInference:
     def __init__(
         self, T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...], apart: bool
     ) -> None:
-        self._native = library.load()
-        w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
-        assert w_x is not None
-        assert w_h is not None
-        form = form_for(self._native, T, B, w_x.dtype)
-        self._states = library.shape_of_states(w_x, T, B, H) if apart else None
-        self._run = library.Prepared(
-            self._native, "GatedcellsLSTM",
-            (
-                "threads", "input", "hidden", "cell", "last_cell", "states", "last",
-                *(PANELS if T > 1 else ()),
-            ),
-            T=T, B=B, I=I, H=H, P=H, reverse=False, form=form, dtype=library.DTYPES[w_x.dtype], w_x=w_x,
-            w_h=w_h, w_p=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, tape=None,
-            cells=None, origin_x=None, origin_h=None,
-        )  # fmt: skip
-        self._packed = PackedPair(self._native, form, (w_x, w_h), 4) if T > 1 else None
+        weight = weights[0]
+        assert weight is not None
+        self._states = library.made_like(weight, T, B, H) if apart else None
+        self._run = _forward(T, B, I, H, weights)
 
     def __call__(self, input: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All hidden states ``[T, B, H]``, the last one, shaped like ``hidden``, and the last cell state; if
@@ -140,16 +136,109 @@ class LSTMInference:
         x = input.data_ptr() or library.without_memory(input)
         h = hidden.data_ptr() or library.without_memory(hidden)
         c = cell.data_ptr() or library.without_memory(cell)
-        last, last_cell = torch.empty_like(hidden), torch.empty_like(cell)
-        like, pair = self._states, self._packed
-        changed = (torch.get_num_threads(), x, h, c, last_cell.data_ptr())
-        if like is None:
-            self._run((*changed, last.data_ptr(), 0))
+        last, last_cell, threads = torch.empty_like(hidden), torch.empty_like(cell), torch.get_num_threads()
+        if self._states is None:
+            self._run((threads, x, h, c, last_cell.data_ptr(), last.data_ptr(), 0, 0))
             return last, last, last_cell
-        states = torch.empty_like(like)
-        changed = (*changed, states.data_ptr(), last.data_ptr())
-        if pair is None:
-            self._run(changed)
-        else:
-            pair.run(self._run, changed)
+        states = self._states()
+        self._run((threads, x, h, c, last_cell.data_ptr(), states.data_ptr(), last.data_ptr(), 0))
         return states, last, last_cell
+
+
+class LSTMTraining:
+    """Runs of one shape with a tape and back, as `LSTMInference` runs without: what is left of `lstm_forward`
+    and `lstm_backward` once everything else is known.
+
+    Args:
+        T, B, I, H: the shape.
+        weights: as for `LSTMInference`.
+    """
+
+    def __init__(self, T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...]) -> None:
+        weight = weights[0]
+        assert weight is not None
+        self.shape, self.last_shape = (T, B, H), (1, B, H)
+        self.tape_shape = (T, B, LSTM_SLOTS[Keep.TAPE], H)
+        self._states = library.made_like(weight, *self.shape)
+        self._last = library.made_like(weight, *self.last_shape)
+        self._tape = library.made_like(weight, *self.tape_shape)
+        self._d_gates = library.made_like(weight, T, B, len(LSTM_GATES), H)
+        self._forward = _forward(T, B, I, H, weights)
+        # packs the weight anew, which a call that no backward pass follows need not
+        self._backward = functools.cache(lambda: _backward(T, B, H, weights))
+
+    def forward(self, input: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The tape ``[T, B, 5, H]``, all hidden states ``[T, B, H]``, the last one and the last cell state
+        ``[1, B, H]``."""
+        states, last, last_cell, tape = self._states(), self._last(), self._last(), self._tape()
+        self._forward(
+            (torch.get_num_threads(), address(input), address(hidden), address(cell), last_cell.data_ptr(),
+             states.data_ptr(), last.data_ptr(), tape.data_ptr())
+        )  # fmt: skip
+        return tape, states, last, last_cell
+
+    def backward(
+        self,
+        d_states: Tensor | None,
+        d_last_hidden: Tensor | None,
+        d_last_cell: Tensor | None,
+        hidden: Tensor,
+        cell: Tensor,
+        states: Tensor,
+        tape: Tensor,
+        initial: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of the gates and of the initial states ``[1, B, H]``; see `lstm_backward`. The hidden
+        states are not read."""
+        d_gates, d_hidden, d_cell = self._d_gates(), self._last(), self._last()
+        self._backward()(
+            (torch.get_num_threads(), initial, address(d_states), address(d_last_hidden),
+             address(d_last_cell), address(cell), address(tape), d_gates.data_ptr(), d_hidden.data_ptr(),
+             d_cell.data_ptr())
+        )  # fmt: skip
+        return d_gates, d_hidden, d_cell
+
+
+def _forward(
+    T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...]
+) -> Callable[[tuple[int, ...]], bool]:
+    """A forward call of which threads, input, hidden, cell, last_cell, states, last and tape are given each
+    time."""
+    native = library.load()
+    w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
+    assert w_x is not None
+    assert w_h is not None
+    form = form_for(native, T, B, w_x.dtype)
+    packed = form != Form.AS_THEY_ARE
+    call = library.Prepared(
+        native, "GatedcellsLSTM",
+        (
+            "threads", "input", "hidden", "cell", "last_cell", "states", "last", "tape",
+            *(FORWARD_PANELS if packed else ()),
+        ),
+        T=T, B=B, I=I, H=H, P=H, reverse=False, form=form, dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h,
+        w_p=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, cells=None, origin_x=None,
+        origin_h=None,
+    )  # fmt: skip
+    return PackedCall(native, call, form, (w_x, w_h), gates=4) if packed else call
+
+
+def _backward(
+    T: int, B: int, H: int, weights: tuple[Tensor | None, ...]
+) -> Callable[[tuple[int, ...]], bool]:
+    """A backward call of which threads, initial, d_states, d_last_hidden, d_last_cell, cell, tape, d_gates,
+    d_hidden and d_cell are given each time."""
+    native, w_h = library.load(), weights[1]
+    assert w_h is not None
+    form = form_for(native, T, B, w_h.dtype)
+    packed = form != Form.AS_THEY_ARE
+    call = library.Prepared(
+        native, "GatedcellsLSTMBackward",
+        (
+            "threads", "initial", "d_states", "d_last_hidden", "d_last_cell", "cell", "tape", "d_gates",
+            "d_hidden", "d_cell", *(BACKWARD_PANELS if packed else ()),
+        ),
+        T=T, B=B, H=H, P=H, reverse=False, form=form, dtype=library.DTYPES[w_h.dtype], w_h=w_h, w_p=None,
+        lengths=None, resets=None, d_projected=None, origin_h=None,
+    )  # fmt: skip
+    return PackedCall(native, call, form, (w_h,), by_rows=False) if packed else call

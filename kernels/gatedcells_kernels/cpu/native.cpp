@@ -92,6 +92,7 @@ GATEDCELLS_EXPORT int gatedcells_gru_forward(const GatedcellsGRU* call) {
   return LEVELS[call->level]->gru_forward(*call);
 }
 GATEDCELLS_EXPORT int gatedcells_gru_backward(const GatedcellsGRUBackward* call) {
+  if (is_stale(call->level, call->origin_h)) return GATEDCELLS_STALE;
   return LEVELS[call->level]->gru_backward(*call);
 }
 GATEDCELLS_EXPORT int gatedcells_lstm_forward(const GatedcellsLSTM* call) {
@@ -99,6 +100,7 @@ GATEDCELLS_EXPORT int gatedcells_lstm_forward(const GatedcellsLSTM* call) {
   return LEVELS[call->level]->lstm_forward(*call);
 }
 GATEDCELLS_EXPORT int gatedcells_lstm_backward(const GatedcellsLSTMBackward* call) {
+  if (is_stale(call->level, call->origin_h)) return GATEDCELLS_STALE;
   return LEVELS[call->level]->lstm_backward(*call);
 }
 GATEDCELLS_EXPORT void gatedcells_activation(int level, int which, int is_double, int64_t n, const void* x,

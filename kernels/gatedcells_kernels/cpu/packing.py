@@ -19,7 +19,8 @@ from torch import Tensor
 from gatedcells_kernels.cpu.library import Library, Prepared, hash_of, pack
 
 # The fields of a call that say where packed weights are and what they were made from.
-PANELS = ("w_x", "w_h", "origin_x", "origin_h")
+FORWARD_PANELS = ("w_x", "w_h", "origin_x", "origin_h")
+BACKWARD_PANELS = ("w_h", "origin_h")
 
 
 class Form(enum.IntEnum):
@@ -107,59 +108,83 @@ def prepared(
     some = weight.detach()[first:last] if rows else weight.detach()
     if form == Form.AS_THEY_ARE:
         return some.contiguous()
-    widened = form == Form.WIDENED
     if not weight.is_contiguous():
-        return pack(library, some.float() if widened else some, gates=gates, by_rows=by_rows)
+        some = some.float() if form == Form.WIDENED else some
+        return pack(library, some, gates=gates, by_rows=by_rows)
+    return _packed(library, form, weight, gates, by_rows, first, last).panels
+
+
+def _packed(
+    library: Library, form: Form, weight: Tensor, gates: int, by_rows: bool, first: int, last: int
+) -> _Packed:
+    """The rows of a contiguous weight in panels, and the weight's hash when they were made."""
+    widened = form == Form.WIDENED
     shape = _Shape(gates, by_rows, widened, first, last, library.level)
+    # the hash first, so that a change in between shows at the next call
     hash = hash_of(library, weight)
     shapes = _shapes(weight)
     known = shapes.get(shape)
     if known is None or known.hash != hash:
+        some = weight.detach()[first:last]
         panels = pack(library, some.float() if widened else some, gates=gates, by_rows=by_rows)
         known = shapes[shape] = _Packed(hash, panels)
-    return known.panels
+    return known
 
 
 class Panels(NamedTuple):
-    """A layer's weights in panels and what they were made from, as a call is told; the addresses are good for
-    as long as this is held."""
+    """Weights in panels and what they were made from, as a call is told; the addresses are good for as long
+    as this is held."""
 
-    addresses: tuple[int, ...]  # in the order of PANELS
+    addresses: tuple[int, ...]  # of all panels, then of all origins
+    unchecked: tuple[int, ...]  # the same for panels made a moment ago
     memory: tuple[Any, ...]
 
 
-class PackedPair:
-    """Both weights of a layer in panels, for calls that look themselves whether these are still right.
+class PackedCall:
+    """A prepared call whose weights lie in panels; it looks itself whether these are still right.
 
     Args:
         library: the loaded library.
+        call: its last changing fields are the panels of all weights, then their origins.
         form: of the panels.
-        weights: weight_ih and weight_hh, contiguous.
-        gates: of the cell.
+        weights: contiguous.
+        gates, by_rows: as for `prepared`.
     """
 
-    def __init__(self, library: Library, form: Form, weights: tuple[Tensor, Tensor], gates: int) -> None:
+    def __init__(
+        self,
+        library: Library,
+        call: Prepared,
+        form: Form,
+        weights: tuple[Tensor, ...],
+        *,
+        gates: int = 1,
+        by_rows: bool = True,
+    ) -> None:
         self._library = library
+        self._call = call
         self._form = form
         self._weights = weights
         self._gates = gates
+        self._by_rows = by_rows
         self.panels = self._pack()
 
-    def run(self, call: Prepared, changed: tuple[int, ...]) -> None:
-        """Make a call; if the weights are no longer what was packed, pack them first."""
+    def __call__(self, changed: tuple[int, ...]) -> bool:
+        """Make the call with all other changing fields; if the weights are no longer what was packed, pack
+        them first."""
         panels = self.panels  # held here: another thread may pack anew meanwhile
-        if not call((*changed, *panels.addresses)):
-            panels = self.panels = self._pack()
-            call((*changed, *panels.addresses[:2], 0, 0))
+        if self._call((*changed, *panels.addresses)):
+            return True
+        panels = self.panels = self._pack()
+        return self._call((*changed, *panels.unchecked))
 
     def _pack(self) -> Panels:
         origins: list[Any] = []
         panels: list[Tensor] = []
         for weight in self._weights:
-            # the hash first, so that a change in between shows at the next call
-            origin = {"matrix": weight, "bytes": weight.nbytes, "hash": hash_of(self._library, weight)}
-            content = self._library.origin(origin)
+            made = _packed(self._library, self._form, weight, self._gates, self._by_rows, 0, len(weight))
+            content = self._library.origin({"matrix": weight, "bytes": weight.nbytes, "hash": made.hash})
             origins.append(ctypes.create_string_buffer(content, len(content)))
-            panels.append(prepared(self._library, self._form, weight, gates=self._gates))
-        addresses = (*(panel.data_ptr() for panel in panels), *map(ctypes.addressof, origins))
-        return Panels(addresses, (panels, origins))
+            panels.append(made.panels)
+        to_panels, to_origins = [panel.data_ptr() for panel in panels], map(ctypes.addressof, origins)
+        return Panels((*to_panels, *to_origins), (*to_panels, *[0] * len(panels)), (panels, origins))
