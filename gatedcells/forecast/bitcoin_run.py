@@ -70,7 +70,7 @@ def execute(run: RunFolder, config: Config, prices: Prices, console: Console) ->
     forecasts: dict[str, FloatArray] = {}
     seconds: dict[str, float] = {}
     for cell in config.cells:
-        if distributed.as_first_says(not run.weights(cell).exists()):
+        if distributed.as_first_says(not run.is_trained(cell)):
             _train(run, config, cell, prices, console)
     if not distributed.share().first:
         return {}

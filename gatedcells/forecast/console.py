@@ -1,7 +1,9 @@
 """How the commands speak: a console, and one line for what a user can mend."""
 
 import io
+import signal
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -14,7 +16,6 @@ from gatedcells.forecast.distributed import share
 from gatedcells.forecast.errors import ForecastError
 
 USER_ERROR = 2
-INTERRUPTED = 130
 
 
 def plain_console() -> Console:
@@ -35,20 +36,42 @@ def one_process(command: str) -> None:
 
 @contextmanager
 def stoppable(said: str = "Stopped. The same command goes on.") -> Generator[None]:
-    """Within the block Ctrl-C ends the command with a line, also where training has heard it."""
+    """Within the block Ctrl-C, or SIGTERM, ends the command with a line, also where training has heard it."""
     from gatedcells.forecast.training import Interrupted
 
     try:
         yield
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt) as stopped:
         click.echo(said, err=True)
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(_status(stopped)) from None
+
+
+def _status(stopped: BaseException) -> int:
+    """As a shell counts: 128 and the signal, 130 for Ctrl-C and 143 for SIGTERM."""
+    return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+
+
+@contextmanager
+def _ended_in_order() -> Generator[None]:
+    """Within the block SIGTERM interrupts as Ctrl-C does, so that a file half written is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _frame: Any) -> NoReturn:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def guarded(function: Any, *arguments: Any) -> None:
     """Run, and turn bad input into one line and exit status 2; so a backend that the environment asks for and
-    that cannot run, or that there is not. Ctrl-C is status 130 also where there is nothing to go on with.
-    What stdout's encoding does not have is printed as a question mark.
+    that cannot run, or that there is not. Ctrl-C is status 130, SIGTERM 143, also where there is nothing to
+    go on with. What stdout's encoding does not have is printed as a question mark.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -57,12 +80,13 @@ def guarded(function: Any, *arguments: Any) -> None:
     except ValueError as error:
         fail(str(error))
     try:
-        function(*arguments)
+        with _ended_in_order():
+            function(*arguments)
     except (ForecastError, BackendUnavailable) as error:
         fail(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         click.echo("Stopped.", err=True)
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(_status(stopped)) from None
 
 
 def fail(message: str, command: str = "forecast") -> NoReturn:

@@ -79,7 +79,7 @@ class Forecaster:
         id_col, time_col, target_col: names of the columns. A frame without ``id_col`` is one series, its
             ``target_col``; without that too, where it is the default, it is wide: each column that is neither
             the time nor a covariate is a series.
-        verbose: whether training shows a bar.
+        verbose: whether reading and training show a bar.
 
     Attributes:
         report_: `FrameReport` of the frame it was fitted on.
@@ -185,8 +185,8 @@ class Forecaster:
                     console, name=f"{self.cell.upper()} training", checkpoint=checkpoint, device=self.device,
                     fewer=self.steps is None and self.batch_size is None,
                 )  # fmt: skip
-            except Interrupted:
-                raise KeyboardInterrupt from None
+            except Interrupted as stopped:
+                raise KeyboardInterrupt(*stopped.args) from None
         self.model_, self._context = fitted.model, fitted.context
         self.loss_, self.train_seconds_ = fitted.done.loss, fitted.done.seconds
         windows = fitted.model.margins.windows

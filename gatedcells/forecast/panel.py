@@ -16,7 +16,6 @@ from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.frames import Names, Rows
 from gatedcells.forecast.grid import DAY_S, Grid
 from gatedcells.forecast.panel_report import FramePolicy, FrameReport
-from gatedcells.forecast.placement import positions_of
 
 OUTLIER = 10  # times a series' mean distance from the median of five
 _BLOCK = 1 << 20  # values looked at together
@@ -112,22 +111,20 @@ def _ranges(starts: IntArray, sizes: IntArray) -> IntArray:
 
 
 def build_panel(
-    rows: Rows, names: Names, grid: Grid, policy: FramePolicy, not_before: IntArray | None = None
+    rows: Rows, names: Names, grid: Grid, positions: IntArray, policy: FramePolicy
 ) -> tuple[Panel, FrameReport]:
     """Lay a frame's rows out on a grid.
 
     Args:
         rows: with values; the numbers beside are the known covariates, then the past ones.
         names: of the columns.
-        grid: of their stamps.
+        grid: of their stamps; positions: theirs on it.
         policy: what to do about flaws; outliers are counted here and repaired in training.
-        not_before: as of `positions_of`.
 
     Raises:
         ForecastError: what a policy refuses, a series without a value, or one whose rows are far apart.
     """
     assert rows.y is not None
-    positions = positions_of(rows, grid, not_before)
     by_series = np.argsort(rows.codes, kind="stable")
     same = np.diff(rows.codes[by_series]) == 0
     unsorted = int((same & (np.diff(positions[by_series]) < 0)).sum())

@@ -21,7 +21,7 @@ from gatedcells.forecast.grid import Grid
 from gatedcells.forecast.panel import Panel, build_panel, offsets_of
 from gatedcells.forecast.panel_inputs import PanelInputs
 from gatedcells.forecast.panel_report import FramePolicy, FrameReport, FrameWarning
-from gatedcells.forecast.placement import grid_of
+from gatedcells.forecast.placement import placed, positions_of
 
 
 class Store(Protocol):
@@ -57,7 +57,7 @@ class ParquetFolder:
         folder: of Parquet files (``*.parquet``, ``*.pq``), each a frame, long or wide; of others, but not
             of marks such as ``_SUCCESS`` or ``.crc``, a warning tells.
         names, policy: of their columns and for their flaws.
-        freq, tz, stamp: as of `gatedcells.forecast.placement.grid_of`; without ``freq`` that
+        freq, tz, stamp: as of `gatedcells.forecast.placement.placed`; without ``freq`` that
             of the first file.
 
     Attributes:
@@ -86,7 +86,7 @@ class ParquetFolder:
         self._names, self._policy = names, policy
         self._reports: dict[int, FrameReport] = {}
         rows = self._rows(0)
-        self.grid: Grid = grid_of(rows, freq=freq, tz=tz, stamp=stamp)
+        self.grid: Grid = placed(rows, freq=freq, tz=tz, stamp=stamp)[0]
         self.style: Style = rows.style
         self._of_text = isinstance(rows.ids[0], str)
         self._names = replace(names, zoned=None if tz else rows.style.tz is not None)
@@ -108,7 +108,8 @@ class ParquetFolder:
                 f" {kinds[1]}; expected one kind in all files"
             )
         try:
-            panel, self._reports[part] = build_panel(rows, self._names, self.grid, self._policy)
+            positions = positions_of(rows, self.grid)
+            panel, self._reports[part] = build_panel(rows, self._names, self.grid, positions, self._policy)
         except ForecastError as error:
             raise ForecastError(f"{self.paths[part]}: {error}") from error
         return panel

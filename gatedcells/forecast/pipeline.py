@@ -98,7 +98,7 @@ def execute(run: RunFolder, config: Config, source: Source, console: Console) ->
             style="yellow",
         )
     for cell in config.cells:
-        if distributed.as_first_says(not run.weights(cell).exists()):
+        if distributed.as_first_says(not run.is_trained(cell)):
             _train(run, config, cell, regions, console)
     if not distributed.share().first:
         return []

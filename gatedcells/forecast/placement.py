@@ -17,8 +17,8 @@ _MONTHS = (*range(28, 32), *range(90, 93), 365, 366)  # days of a month, of a qu
 _ANYWHERE = np.iinfo(np.int64).min  # the earliest position of all
 
 
-def grid_of(rows: Rows, *, freq: str | None, tz: str | None, stamp: str) -> Grid:
-    """The grid on which a frame's stamps lie.
+def placed(rows: Rows, *, freq: str | None, tz: str | None, stamp: str) -> tuple[Grid, IntArray]:
+    """The grid on which a frame's stamps lie, and ``[R]`` the rows' positions on it.
 
     Raises:
         ForecastError: no regular frequency, a stamp beside it, or one that the time zone does not have.
@@ -27,19 +27,17 @@ def grid_of(rows: Rows, *, freq: str | None, tz: str | None, stamp: str) -> Grid
     wall = seconds_of(_wall(rows.stamps, clock), rows.where)
     step = step_of(freq) if freq is not None else infer_step(wall, rows.codes)
     if step <= HOUR_S:
-        return _checked(rows, Grid(step, 0, False, clock))
-    counted = Grid(step, int(_commonest(wall % step)), True, clock)
+        return _in_utc(rows, Grid(step, 0, False, clock))
+    counted = Grid(step, _commonest(wall % step), True, clock)
     if rows.stamps.tz is not None and not counted.positions(wall)[1].all():
-        return _checked(rows, Grid(step, 0, False, clock))  # such as every six hours of UTC
-    return _checked(rows, counted)
+        return _in_utc(rows, Grid(step, 0, False, clock))  # such as every six hours of UTC
+    return counted, _on_grid(rows, counted, wall)
 
 
-def _checked(rows: Rows, grid: Grid) -> Grid:
-    if not grid.wall:
-        seconds = grid_seconds(rows, grid)
-        grid = replace(grid, phase_s=int(_commonest(seconds % grid.step_s)))
-    positions_of(rows, grid)
-    return grid
+def _in_utc(rows: Rows, grid: Grid) -> tuple[Grid, IntArray]:
+    seconds = grid_seconds(rows, grid)
+    grid = replace(grid, phase_s=_commonest(seconds % grid.step_s))
+    return grid, _on_grid(rows, grid, seconds)
 
 
 def _commonest(values: IntArray) -> int:
@@ -85,12 +83,16 @@ def grid_seconds(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> 
 
 
 def positions_of(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> IntArray:
-    """``[R]`` the rows' grid positions.
+    """``[R]`` the rows' grid positions; ``not_before`` as of `grid_seconds`.
 
     Raises:
         ForecastError: a stamp lies beside the grid.
     """
-    positions, on = grid.positions(grid_seconds(rows, grid, not_before))
+    return _on_grid(rows, grid, grid_seconds(rows, grid, not_before))
+
+
+def _on_grid(rows: Rows, grid: Grid, seconds: IntArray) -> IntArray:
+    positions, on = grid.positions(seconds)
     if not on.all():
         row = int(np.argmin(on))
         near = grid.wall_stamps(positions[[row]])[0]
@@ -108,8 +110,7 @@ def positions_of(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> 
 
 
 def going_on(rows: Rows, grid: Grid, ends: Mapping[Any, int]) -> IntArray:
-    """``[S]`` the earliest position that each series may have, for `positions_of`, where rows go on with
-    series that are known.
+    """``[R]`` the rows' grid positions, where they go on with series that are known.
 
     Naive stamps of the second of two hours that autumn shows alike, given without the first, would be read as
     those of the first. They are read as the second where only so the rows begin right behind what is known:
@@ -128,7 +129,8 @@ def going_on(rows: Rows, grid: Grid, ends: Mapping[Any, int]) -> IntArray:
     np.minimum.at(begins, codes[has], late[has])
     there = np.bincount(codes[has & (usual == end[codes])], minlength=many) > 0
     back = _goes_back(codes, usual, many) & ~_goes_back(codes, late, many)
-    return np.where((begins == end) & (~there | back), end, _ANYWHERE)
+    second = (begins == end) & (~there | back)
+    return np.where(second[codes], late, usual)
 
 
 def _goes_back(codes: IntArray, positions: IntArray, many: int) -> npt.NDArray[np.bool_]:

@@ -37,21 +37,37 @@ def progress_bar(console: Console, training: bool = False) -> Progress:
 
 
 @contextmanager
+def reading(console: Console, frame: Any) -> Generator[None]:
+    """Within the block a bar of unknown length: a large file is read for long."""
+    with progress_bar(console) as progress:
+        name = Path(frame).name if isinstance(frame, (str, Path)) else "the frame"
+        progress.add_task(f"reading {name}", total=None)
+        yield
+
+
+@contextmanager
 def stop_on_interrupt() -> Generator[threading.Event]:
     """Within the block the first Ctrl-C, or the first request to end (as of a scheduler, or of torchrun when
-    another process is gone), asks for a stop after the step under way; the second one kills."""
-    stop = threading.Event()
+    another process is gone), asks for a stop after the step under way; the second one does not wait.
+
+    Raises:
+        gatedcells.forecast.training.Interrupted: as the block does, with the number of the signal.
+    """
+    stop, asked = threading.Event(), list[int]()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def ask(number: int, _frame: Any) -> None:
         stop.set()
+        asked.append(number)
         signal.signal(number, before[number])
 
     before = {int(number): signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    except training.Interrupted:
+        raise training.Interrupted(*asked[:1]) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

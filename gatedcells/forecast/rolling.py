@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from gatedcells.forecast.answers import forecast_frame
 from gatedcells.forecast.continuing import come_true, continued, last_values, missing_between
@@ -17,7 +18,8 @@ from gatedcells.forecast.frames import Names, Style, read_frame
 from gatedcells.forecast.panel import Panel, build_panel
 from gatedcells.forecast.panel_model import PanelModel
 from gatedcells.forecast.panel_report import FramePolicy, FrameReport
-from gatedcells.forecast.placement import going_on, grid_of
+from gatedcells.forecast.placement import going_on, placed, positions_of
+from gatedcells.forecast.progress import reading
 
 
 class Fitting(Protocol):
@@ -28,6 +30,7 @@ class Fitting(Protocol):
     tz: str | None
     stamp: str
     threads: int | None
+    verbose: bool
     model_: PanelModel
 
     def checked(self) -> tuple[FramePolicy, Names]:
@@ -62,9 +65,10 @@ def laid_out(forecaster: Fitting, frame: Any) -> tuple[Panel, Style, FrameReport
         ForecastError: as the parts say.
     """
     policy, names = forecaster.checked()
-    rows = read_frame(frame, names, covariates=(*names.known, *names.past))
-    grid = grid_of(rows, freq=forecaster.freq, tz=forecaster.tz, stamp=forecaster.stamp)
-    panel, report = build_panel(rows, names, grid, policy)
+    with reading(Console(quiet=not forecaster.verbose), frame):
+        rows = read_frame(frame, names, covariates=(*names.known, *names.past))
+        grid, positions = placed(rows, freq=forecaster.freq, tz=forecaster.tz, stamp=forecaster.stamp)
+        panel, report = build_panel(rows, names, grid, positions, policy)
     return panel, rows.style, report
 
 
@@ -79,11 +83,12 @@ def laid_out_as(
     # a file that has some of the series alone may have whole numbers alone
     of_text = isinstance(model.ids[0], str)
     rows = read_frame(frame, names, covariates=(*names.known, *names.past), text_ids=of_text)
-    not_before = None
-    if known is not None:
+    if known is None:
+        positions = positions_of(rows, model.grid)
+    else:
         ends = known.first + known.sizes
-        not_before = going_on(rows, model.grid, dict(zip(known.ids, ends.tolist(), strict=True)))
-    panel, report = build_panel(rows, names, model.grid, policy, not_before)
+        positions = going_on(rows, model.grid, dict(zip(known.ids, ends.tolist(), strict=True)))
+    panel, report = build_panel(rows, names, model.grid, positions, policy)
     return panel, rows.style, report
 
 

@@ -141,6 +141,13 @@ class RunFolder:
         """Of a trained network."""
         return self.file(cell, "weights.safetensors")
 
+    def is_trained(self, cell: str) -> bool:
+        """Whether the weights are there; of a run that was stopped right behind them the checkpoint goes."""
+        found = self.weights(cell).exists()
+        if found:
+            drop(self.checkpoint(cell))
+        return found
+
     def _neighbours(self, cell: str) -> Path:
         return self.file(cell, "neighbours.json")
 

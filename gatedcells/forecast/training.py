@@ -82,7 +82,7 @@ class Progress:
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; what was done is in the checkpoint."""
+    """Training was asked to stop; what was done is in the checkpoint. ``args`` is the signal, if known."""
 
 
 def train(

@@ -249,7 +249,10 @@ def test_a_run_scores_draws_and_predicts(tmp_path):
     assert "leave out --hours" in run("predict", tmp_path / "run", "--data", path, "--hours", 3, status=2)
     short = saved(tmp_path / "short.csv", walk(30))
     assert "30 closes; expected at least 60" in run("predict", tmp_path / "run", "--data", short, status=2)
+    checkpoint = tmp_path / "run" / "lstm" / "checkpoint.safetensors"
+    checkpoint.write_text("")  # as of a run that was stopped right behind the weights
     again = run("--resume", tmp_path / "run")
+    assert not checkpoint.exists()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
     assert "Run folder" in again
     saved(path, walk(200, seed=1))

@@ -2,13 +2,14 @@
 
 import io
 import os
+import signal
 import sys
 
 import pytest
 import torch
 
 from gatedcells.forecast.console import guarded, plain_console
-from gatedcells.forecast.files import write_json, write_tensors
+from gatedcells.forecast.files import write_json, write_tensors, written_csv
 from gatedcells.forecast.report import score_table
 
 
@@ -51,6 +52,21 @@ def test_ctrl_c_is_a_line_and_status_130_also_where_nothing_goes_on(capsys):
     with pytest.raises(SystemExit) as ended:
         guarded(stopped)
     assert (ended.value.code, capsys.readouterr().err) == (130, "Stopped.\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such signal here")
+def test_sigterm_is_status_143_and_leaves_nothing_that_was_being_written(tmp_path, capsys):
+    def stopped():
+        with written_csv(tmp_path / "next.csv") as table:
+            table.writerow(["half"])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        guarded(stopped)
+    assert (ended.value.code, capsys.readouterr().err) == (143, "Stopped.\n")
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no modes of files here")

@@ -1,5 +1,6 @@
 """Frames of any library, form and order become the same series; what is wrong in them is told or refused."""
 
+import io
 import sys
 import warnings
 from enum import Enum
@@ -10,15 +11,16 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from gatedcells.forecast import ForecastError, FrameWarning, frames
+from gatedcells.forecast import Forecaster, ForecastError, FrameWarning, frames, placement, rolling
 from gatedcells.forecast.data import read_file
 from gatedcells.forecast.frames import Names, read_frame
 from gatedcells.forecast.grid import freq_of, step_of
 from gatedcells.forecast.panel import build_panel, outliers
 from gatedcells.forecast.panel_inputs import fill_gaps
 from gatedcells.forecast.panel_report import FramePolicy
-from gatedcells.forecast.placement import grid_of
+from gatedcells.forecast.placement import placed
 from tests.support.own_series import made_up, small
 
 EAST = "America/New_York"
@@ -27,8 +29,8 @@ EAST = "America/New_York"
 def laid_out(frame, *, freq=None, tz=None, stamp="beginning", names=None, **policy):
     names = names or Names()
     rows = read_frame(frame, names, covariates=(*names.known, *names.past))
-    grid = grid_of(rows, freq=freq, tz=tz, stamp=stamp)
-    return build_panel(rows, names, grid, FramePolicy(**policy))
+    grid, positions = placed(rows, freq=freq, tz=tz, stamp=stamp)
+    return build_panel(rows, names, grid, positions, FramePolicy(**policy))
 
 
 def same(one, other):
@@ -63,6 +65,36 @@ def test_a_frame_in_any_form_and_order_is_the_same_series(data):
     same(panel, laid_out(frame.set_index(["unique_id", "ds"]))[0])
     as_text = frame.assign(ds=frame.ds.astype(str), y=frame.y.map(repr))
     same(panel, laid_out(as_text)[0])
+
+
+@pytest.mark.parametrize(("tz", "freq"), [(EAST, None), (EAST, "D"), (None, "h")])
+def test_stamps_are_placed_once(tz, freq, monkeypatch):
+    placements = []
+    monkeypatch.setattr(placement, "grid_seconds", _counted(placement.grid_seconds, placements))
+    monkeypatch.setattr(placement, "seconds_of", _counted(placement.seconds_of, placements))
+    days = pd.date_range("2024-01-01", periods=40, freq=freq or "h")
+    panel, _ = laid_out(pd.DataFrame({"ds": days, "y": np.arange(40.0)}), tz=tz, freq=freq)
+    assert panel.sizes.tolist() == [40]
+    assert placements == ["seconds_of"] + ([] if freq == "D" else ["grid_seconds", "seconds_of"])
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_reading_is_shown_where_training_is(verbose, monkeypatch, tmp_path):
+    seen = io.StringIO()
+    monkeypatch.setattr(
+        rolling, "Console", lambda quiet: Console(file=seen, force_terminal=True, quiet=quiet, width=80)
+    )
+    made_up().to_csv(tmp_path / "sales.csv", index=False)
+    rolling.laid_out(Forecaster(verbose=verbose), tmp_path / "sales.csv")
+    assert ("reading sales.csv" in seen.getvalue()) == verbose
+
+
+def _counted(function, calls):
+    def counted(*arguments):
+        calls.append(function.__name__)
+        return function(*arguments)
+
+    return counted
 
 
 def test_files_are_read_as_frames(tmp_path):
