@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from gatedcells.forecast.csv_text import line_of, place
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.flaws import Flaws, find_flaws
 from gatedcells.forecast.load_table import LONGEST, columns_of, read_table, region_of
@@ -25,6 +26,7 @@ IntArray = npt.NDArray[np.int64]
 
 EASTERN = "America/New_York"
 _FIRST_YEAR, _LAST_YEAR = 1900, 2200
+_MOST_MW = 1e30  # the square of an error has to be a number too
 NOT_HOURLY_LOAD = {"pjm_hourly_est.csv"}  # in the published folder: all regions side by side
 _HOUR, _HOUR_S = pd.Timedelta(hours=1), 3600
 
@@ -127,7 +129,7 @@ def read_folder(
         other = next(iter(found.values()), series)
         if series.phase_s != other.phase_s:
             raise ForecastError(
-                f"{path}, line {_line(0)}: hours begin {_past(series.phase_s)}, those of {other.source}"
+                f"{place(path, 0)}: hours begin {_past(series.phase_s)}, those of {other.source}"
                 f" {_past(other.phase_s)}; expected the same for all files of a folder"
             )
         found[series.region] = series
@@ -181,23 +183,18 @@ def utc_hour(hours: int, phase_s: int = 0) -> pd.Timestamp:
     return stamp
 
 
-def _line(position: int) -> int:
-    """The line of the file that holds a row (the header is line 1)."""
-    return position + 2
-
-
 def _numbers(path: Path, cells: Any, column: str) -> FloatArray:
     numbers = np.asarray(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
-    wrong = np.isnan(numbers) & cells.notna().to_numpy() | np.isinf(numbers)
+    wrong = np.isnan(numbers) & cells.notna().to_numpy() | (np.abs(numbers) > _MOST_MW)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ForecastError(f"{path}, line {_line(row)}: {column} is {cells.iloc[row]!r}; expected a number")
+        raise ForecastError(f"{place(path, row)}: {column} is {cells.iloc[row]!r}; expected a number")
     return numbers
 
 
 def _utc_hours(path: Path, cells: Any, clock: Clock) -> tuple[IntArray, int]:
     """For each row the UTC start of its hour: in whole hours since 1970, and the seconds past them of all."""
-    stamps = parse_stamps(cells, "Datetime", lambda row: f"{path}, line {_line(row)}")
+    stamps = parse_stamps(cells, "Datetime", lambda row: place(path, row))
     off, expected = stamps != stamps.floor("h"), "whole hours"
     if stamps.tz is not None and off.any():
         # whole hours of UTC have always been read, whatever the time zone
@@ -206,7 +203,7 @@ def _utc_hours(path: Path, cells: Any, clock: Clock) -> tuple[IntArray, int]:
     if off.any():
         row = int(np.argmax(off))
         given = shown(cells.iloc[row])
-        raise ForecastError(f"{path}, line {_line(row)}: Datetime is {given}; expected {expected}")
+        raise ForecastError(f"{place(path, row)}: Datetime is {given}; expected {expected}")
     begins = stamps - _HOUR if clock.stamp == "ending" else stamps
     if begins.tz is None:
         begins = _localize(path, begins, cells, clock)
@@ -215,9 +212,9 @@ def _utc_hours(path: Path, cells: Any, clock: Clock) -> tuple[IntArray, int]:
     if (phases != phases[0]).any():
         row = int(np.argmax(phases != phases[0]))
         raise ForecastError(
-            f"{path}, line {_line(row)}: the hour {clock.stamp} {shown(cells.iloc[row])} in {clock.tz} begins"
-            f" {_past(int(phases[row]))}, that of line {_line(0)} {_past(int(phases[0]))}; expected one for"
-            " all (clocks there changed by less than an hour: stamps in UTC can be read)"
+            f"{place(path, row)}: the hour {clock.stamp} {shown(cells.iloc[row])} in {clock.tz} begins"
+            f" {_past(int(phases[row]))}, that of line {line_of(path, 0)} {_past(int(phases[0]))}; expected"
+            " one for all (clocks there changed by less than an hour: stamps in UTC can be read)"
         )
     return seconds // _HOUR_S, int(phases[0])
 
@@ -267,12 +264,14 @@ def check_years(stamps: pd.DatetimeIndex, column: str, where: Callable[[int], st
 
 
 def _localize(path: Path, begins: pd.DatetimeIndex, cells: Any, clock: Clock) -> pd.DatetimeIndex:
-    local = clock.localize(begins, ~begins.duplicated(keep="first"))  # in autumn summer time comes first
+    # in autumn summer time comes first; in a file that runs backwards throughout, last
+    backwards = begins.is_monotonic_decreasing and begins[0] != begins[-1]
+    local = clock.localize(begins, ~begins.duplicated(keep="last" if backwards else "first"))
     skipped = local.isna()
     if skipped.any():
         row = int(np.argmax(skipped))
         raise ForecastError(
-            f"{path}, line {_line(row)}: the hour {clock.stamp} {shown(cells.iloc[row])} does not exist in"
+            f"{place(path, row)}: the hour {clock.stamp} {shown(cells.iloc[row])} does not exist in"
             f" {clock.tz}, where clocks skip it; is the file in another time zone?"
         )
     return local
@@ -288,9 +287,9 @@ def _without_repeats(
     if conflict.any():
         at = int(np.argmax(conflict))
         raise ForecastError(
-            f"{path}, line {_line(int(order[at]))}: a second row for the hour of line"
-            f" {_line(int(order[at - 1]))} with another value ({load[at]:g}, before {load[at - 1]:g});"
-            " expected one row an hour"
+            f"{place(path, int(order[at]))}: a second row for the hour of line"
+            f" {line_of(path, int(order[at - 1]))} with another value ({load[at]:g}, before"
+            f" {load[at - 1]:g}); expected one row an hour"
         )
     return ~repeat
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -71,20 +70,13 @@ def write_json(path: Path, content: Any) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def check_header(table: pd.DataFrame) -> None:
-    """Raise ValueError if rows of a CSV table have more cells than its header: pandas then takes every name
-    for the column beside it."""
-    if not isinstance(table.index, pd.RangeIndex):
-        raise ValueError("rows have more cells than the header; expected a name for each")
-
-
 def in_digits(numbers: npt.NDArray[np.float64]) -> Any:
     """Numbers as CSV files have them: eight significant digits, whatever their size; NaN is blank."""
     return np.where(np.isfinite(numbers), np.char.mod("%.8g", numbers), "")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def read_json(path: Path, expected: str = "a run folder") -> Any:
+    """Read JSON; where there is no such file, the message says what was ``expected`` around it.
 
     Raises:
         ForecastError: no such file, not JSON (which has no NaN), or more of it than a run writes.
@@ -93,7 +85,7 @@ def read_json(path: Path) -> Any:
         _check_size(path, _LARGEST_JSON)
         return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ForecastError(f"{path}: no such file; expected a run folder") from error
+        raise ForecastError(f"{path}: no such file; expected {expected}") from error
     except (OSError, ValueError) as error:
         raise ForecastError(f"{path}: not readable as JSON ({error})") from error
 

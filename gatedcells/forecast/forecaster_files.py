@@ -48,6 +48,7 @@ from gatedcells.forecast.scaling import SeriesScales
 
 FORMAT = 1
 JSON = "forecaster.json"
+MADE = "a folder that forecast fit made (from a run, forecast predict goes on)"
 _TENSORS = ("forecaster.safetensors", "forecaster-again.safetensors")
 CHECKPOINT = "checkpoint.safetensors"  # of a training under way
 _ADDED = {"device": "cpu"}  # parameters that folders of before do not have
@@ -149,7 +150,7 @@ def read(folder: Path, defaults: dict[str, Any]) -> Saved:
         ForecastError: it is something else, or its files do not fit together.
     """
     path = folder / JSON
-    content = of_format(path, read_json(path), FORMAT)
+    content = of_format(path, read_json(path, MADE), FORMAT)
     beside = folder / _tensors_named(content)
     try:
         if beside.is_file() and sha256_of(beside) != content.get("tensors_sha256"):

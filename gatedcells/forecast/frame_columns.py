@@ -1,5 +1,6 @@
 """Columns of a frame: numbers, names of series, and what says something of them."""
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -10,8 +11,10 @@ import pandas as pd
 from gatedcells.forecast.data import FloatArray, IntArray, shown
 from gatedcells.forecast.errors import ForecastError
 
+Where = Callable[[int], str]  # what a message calls a row, from 0
 
-def numbers_of(column: Any, name: str) -> FloatArray:
+
+def numbers_of(column: Any, name: str, where: Where) -> FloatArray:
     """``[R]``, NaN where blank.
 
     Raises:
@@ -27,15 +30,15 @@ def numbers_of(column: Any, name: str) -> FloatArray:
         wrong = np.isnan(values) & ~blank.to_numpy() | np.isinf(values)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ForecastError(f"row {row} of the frame: {name} is {shown(column[row])}; expected a number")
+        raise ForecastError(f"{where(row)}: {name} is {shown(column[row])}; expected a number")
     return values
 
 
-def static_of(column: Any, name: str, text: bool | None) -> Any:
+def static_of(column: Any, name: str, where: Where, text: bool | None) -> Any:
     """``[R]`` numbers, or text where any cell is.
 
     Args:
-        column: without blanks; name: its name.
+        column: without blanks; name: its name; where: of a row, for a message.
         text: whether it was text when it was fitted on; None before.
 
     Raises:
@@ -43,17 +46,17 @@ def static_of(column: Any, name: str, text: bool | None) -> Any:
     """
     cells = column.to_list()
     numbers = text is not True and (text is False or column.dtype.is_numeric() or column.dtype == nw.Boolean)
-    values: Any = numbers_of(column, name) if numbers else np.array([None, *cells], dtype=object)[1:]
+    values: Any = numbers_of(column, name, where) if numbers else np.array([None, *cells], dtype=object)[1:]
     blank = np.asarray(pd.isna(values))
     if blank.any():
         raise ForecastError(
-            f"row {int(np.argmax(blank))} of the frame: the static covariate {name} is blank; expected one of"
+            f"{where(int(np.argmax(blank)))}: the static covariate {name} is blank; expected one of"
             " every series, in each of its rows"
         )
     return values if numbers else np.array([None, *map(str, cells)], dtype=object)[1:]
 
 
-def ids_of(column: Any, name: str) -> tuple[tuple[Any, ...], IntArray]:
+def ids_of(column: Any, name: str, where: Where) -> tuple[tuple[Any, ...], IntArray]:
     """Names of series, sorted, and ``[R]`` the number of each row's.
 
     Raises:
@@ -70,8 +73,7 @@ def ids_of(column: Any, name: str) -> tuple[tuple[Any, ...], IntArray]:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ForecastError(
-            f"row {row} of the frame: {name} is {shown(cells[row])}; expected text in all rows, or whole"
-            " numbers in all"
+            f"{where(row)}: {name} is {shown(cells[row])}; expected text in all rows, or whole numbers in all"
         )
     ids = [int(one) for one in found] if whole else [str(one) for one in found]
     order = sorted(range(len(ids)), key=lambda at: ids[at])

@@ -11,8 +11,8 @@ from zipfile import BadZipFile
 
 import pandas as pd
 
+from gatedcells.forecast.csv_text import CSV, check_header, header_of, not_utf8, without_blank_end
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import check_header
 
 PARQUET = (".parquet", ".pq")  # in capitals too
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -45,22 +45,24 @@ def read_frame_file(
     except ImportError as error:
         raise ForecastError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from error
     except UnicodeDecodeError as error:
-        raise ForecastError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+        raise not_utf8(path, error) from error
     except (ValueError, OSError, EOFError, zlib.error, BadZipFile, LZMAError) as error:
         kind = "Parquet file" if path.suffix.lower() in PARQUET else "CSV table"
         raise ForecastError(f"{path}: not a {kind}: {' '.join(str(error).split())}") from error
 
 
 def _read_csv(path: Path, id_col: str, text_ids: bool, text: Sequence[str]) -> pd.DataFrame:
-    how: Any = {"encoding": "utf-8-sig", "skipinitialspace": True}
-    first = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **how)
-    names = Counter(str(name) for name in first.iloc[0] if name != "")
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:  # pandas would call the second one by another name
+    header = header_of(path)
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
+    if twice:
         raise ForecastError(f"{path}: two columns are called {twice[0]!r}; expected every name once")
     # marked, or pandas would take some names for blanks
-    table = pd.read_csv(path, converters=dict.fromkeys([id_col, *text], _MARKED.format), **how)
+    table = pd.read_csv(path, converters=dict.fromkeys([id_col, *text], _MARKED.format), **CSV)
     check_header(table)
+    table = without_blank_end(table, _MARKED.format(""))
+    # spreadsheets end rows with columns that hold nothing
+    nameless = [name for name, cell in zip(table.columns, header, strict=True) if not cell]
+    table = table.drop(columns=[name for name in nameless if table[name].isna().all()])
     if id_col in table.columns:
         table[id_col] = _as_written(table[id_col], text_ids)
     for name in table.columns.intersection(list(text)):

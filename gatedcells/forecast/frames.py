@@ -16,10 +16,11 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from gatedcells.forecast.csv_text import place
 from gatedcells.forecast.data import FloatArray, IntArray, check_years, parse_stamps, shown
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.frame_columns import ids_of, numbers_of, static_of
-from gatedcells.forecast.frame_files import read_frame_file
+from gatedcells.forecast.frame_columns import Where, ids_of, numbers_of, static_of
+from gatedcells.forecast.frame_files import PARQUET, read_frame_file
 
 KINDS = ("pandas", "polars")
 _UNNAMED = re.compile(r"(Unnamed: \d+)?")  # what pandas and polars call a column without a name
@@ -72,7 +73,7 @@ class Rows:
         numbers: covariates by name, ``[R, k]`` in the order asked for.
         static: static covariates by name, ``[R]`` each, numbers or text.
         style: of the frame.
-        lines: ``[R]`` row of the frame, from 0.
+        lines: ``[R]`` row of the frame, from 0; place: what a message calls such a row.
         wide: whether the frame was, so that a blank end only says that a series is shorter than others.
     """
 
@@ -84,11 +85,12 @@ class Rows:
     static: dict[str, Any]
     style: Style
     lines: IntArray
+    place: Where
     wide: bool = False
 
     def where(self, row: int) -> str:
         """What a message calls a row."""
-        return f"row {int(self.lines[row])} of the frame"
+        return self.place(int(self.lines[row]))
 
 
 def read_frame(
@@ -107,7 +109,7 @@ def read_frame(
     Raises:
         ForecastError: not a frame, a column is missing, or a cell is not what its column is said to hold.
     """
-    table = _table(frame, names, text_ids)
+    table, where = _table(frame, names, text_ids), _where(frame)
     columns = list(table.columns)
     if names.time_col not in columns:
         raise ForecastError(
@@ -119,35 +121,40 @@ def read_frame(
     missing = [name for name in wanted if name not in columns]
     if missing:
         raise ForecastError(f"expected the covariates {_listed(missing)}, got the columns {_listed(columns)}")
-    stamps, style = _stamps(table.get_column(names.time_col), names.time_col, _kind(table))
+    stamps, style = _stamps(table.get_column(names.time_col), names.time_col, _kind(table), where)
     if target and names.zoned is not None and names.zoned != (style.tz is not None):
         have, had = ("without", "with") if names.zoned else ("with", "without")
         raise ForecastError(
             f"{names.time_col} has stamps {have} a time zone, and those fitted on were {had} one: expected"
             " alike ones (where tz=, or --tz, was given when it was fitted, either are read)"
         )
-    numbers = [numbers_of(table.get_column(name), name) for name in covariates]
+    numbers = [numbers_of(table.get_column(name), name, where) for name in covariates]
     beside = np.stack(numbers, axis=1) if numbers else np.empty((len(table), 0))
     # in a frame that says what it holds no other column is a series
     named = target and (names.target_col in columns or names.target_col != Names.target_col)
     if names.id_col in columns or named:
-        y = numbers_of(_column(table, names.target_col, "target_col"), names.target_col) if target else None
+        y: FloatArray | None = None
+        if target:
+            y = numbers_of(_column(table, names.target_col, "target_col"), names.target_col, where)
         ids, codes = (names.target_col,), np.zeros(len(table), dtype=np.int64)
         if names.id_col in columns:
-            ids, codes = ids_of(table.get_column(names.id_col), names.id_col)
+            ids, codes = ids_of(table.get_column(names.id_col), names.id_col, where)
         fixed = {
-            name: static_of(table.get_column(name), name, None if names.text is None else name in names.text)
+            name: static_of(
+                table.get_column(name), name, where, None if names.text is None else name in names.text
+            )
             for name in (names.static if static else ())
         }
-        return Rows(ids, codes, stamps, y, beside, fixed, style, np.arange(len(table)))
+        return Rows(ids, codes, stamps, y, beside, fixed, style, np.arange(len(table)), where)
     if static and names.static:
         raise ForecastError("static covariates need a long frame: a wide one has no column for each series")
-    return _wide(table, names, target, stamps, beside, style)
+    return _wide(table, names, target, stamps, beside, style, where)
 
 
 def _wide(
-    table: Any, names: Names, target: bool, stamps: pd.DatetimeIndex, beside: FloatArray, style: Style
-) -> Rows:
+    table: Any, names: Names, target: bool, stamps: pd.DatetimeIndex, beside: FloatArray, style: Style,
+    where: Where,
+) -> Rows:  # fmt: skip
     other = {names.time_col, *names.known, *names.past, *names.static}
     series = _series_of([name for name in table.columns if name not in other]) if target else []
     if not target:
@@ -157,7 +164,7 @@ def _wide(
             f"expected a column {names.id_col!r} (long), one {names.target_col!r} (of one series), or one for"
             f" each series (wide), got {_listed(list(table.columns))}"
         )
-    values = [numbers_of(table.get_column(name), str(name)) for name in series] if target else None
+    values = [numbers_of(table.get_column(name), str(name), where) for name in series] if target else None
     many, n = len(series), len(table)
     return Rows(
         tuple(name if isinstance(name, str) else int(name) for name in series),
@@ -168,6 +175,7 @@ def _wide(
         {},
         style,
         np.tile(np.arange(n), many),
+        where,
         wide=True,
     )
 
@@ -248,6 +256,15 @@ def _table(frame: Any, names: Names, text_ids: bool) -> Any:
     return table
 
 
+def _where(frame: Any) -> Where:
+    if not isinstance(frame, (str, Path)):
+        return lambda row: f"row {row} of the frame"
+    path = Path(frame)
+    if path.suffix.lower() in PARQUET:
+        return lambda row: f"{path}: row {row} of the frame"
+    return lambda row: place(path, row)
+
+
 def _with_stamps(frame: pd.DataFrame, names: Names) -> pd.DataFrame:
     """The frame with the stamps as a column, also where they were its index; every name once."""
     of_index: list[str] = []
@@ -277,10 +294,7 @@ def _column(table: Any, name: str, option: str) -> Any:
     return table.get_column(name)
 
 
-def _stamps(column: Any, name: str, kind: str) -> tuple[pd.DatetimeIndex, Style]:
-    def where(row: int) -> str:
-        return f"row {row} of the frame"
-
+def _stamps(column: Any, name: str, kind: str, where: Where) -> tuple[pd.DatetimeIndex, Style]:
     dtype, native = column.dtype, column.to_native()
     if kind == "pandas" and isinstance(native.dtype, pd.DatetimeTZDtype):
         # not every time zone of pandas has a name that narwhals reads

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gatedcells.forecast.csv_text import named
 from gatedcells.forecast.data import IntArray, shown
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.frames import Names, Style, read_frame
@@ -45,10 +46,11 @@ def with_future(panel: Panel, future: Any, names: Names, style: Style, h: int, h
             f"fitted with known={names.known}: give their values for the {h} steps to come as future= (see"
             " make_future_dataframe)"
         )
-    rows = read_frame(
-        future, names, target=False, covariates=names.known, static=False,
-        text_ids=isinstance(panel.ids[0], str),
-    )  # fmt: skip
+    with named(future):
+        rows = read_frame(
+            future, names, target=False, covariates=names.known, static=False,
+            text_ids=isinstance(panel.ids[0], str),
+        )  # fmt: skip
     if (rows.stamps.tz is None) != (style.tz is None):
         raise ForecastError("stamps of future= and of the series must both have a time zone, or both none")
     ends = panel.first + panel.sizes
@@ -56,7 +58,8 @@ def with_future(panel: Panel, future: Any, names: Names, style: Style, h: int, h
     number = {one: at for at, one in enumerate(panel.ids)}
     own = np.array([number.get(one, -1) for one in rows.ids])[rows.codes]
     beginning = np.full(1, ends.min()) if shared else _of_rows(ends, number, rows.ids)
-    positions = positions_of(rows, panel.grid, beginning)
+    with named(future):
+        positions = positions_of(rows, panel.grid, beginning)
     values = np.full((len(panel.ids), horizon, len(names.known)), np.nan)
     for at in range(len(panel.ids)) if shared else [None]:
         series = np.full(len(own), at) if at is not None else own

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from gatedcells.forecast.csv_text import CSV, check_header, header_of, not_utf8, without_blank_end
 from gatedcells.forecast.errors import ForecastError
-from gatedcells.forecast.files import check_header
 
 LONGEST = 60  # characters of a cell that an error shows
 _UNIT = "_MW"
@@ -22,19 +22,18 @@ def read_table(path: Path, rows: int | None = None) -> pd.DataFrame:
     if not path.is_file():
         raise ForecastError(f"{path}: no such file")
     try:
-        frame = pd.read_csv(path, dtype=object, encoding="utf-8-sig", skipinitialspace=True, nrows=rows)
+        frame = pd.read_csv(path, dtype=object, nrows=rows, **CSV)
         check_header(frame)
+        frame.columns = pd.Index(header_of(path))
     except UnicodeDecodeError as error:
-        raise ForecastError(
-            f"{path}: not UTF-8 text (byte 0x{error.object[error.start]:02x} at {error.start});"
-            " save it as UTF-8"
-        ) from error
+        raise not_utf8(path, error) from error
     except pd.errors.EmptyDataError as error:
         raise ForecastError(f"{path}: the file is empty; expected a header Datetime,<REGION>_MW") from error
     except (pd.errors.ParserError, ValueError) as error:
         raise ForecastError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise ForecastError(f"{path}: cannot be read ({error})") from error
+    frame = without_blank_end(frame)
     if frame.empty:
         raise ForecastError(f"{path}: no rows below the header")
     return frame

@@ -152,14 +152,14 @@ def _fit(file: Path, out: Path, overwrite: bool, options: dict[str, Any]) -> Non
 def _apply(folder: Path, options: dict[str, Any]) -> None:
     from gatedcells.forecast.files import read_json, written_beside
     from gatedcells.forecast.forecaster import Forecaster
-    from gatedcells.forecast.forecaster_files import JSON
+    from gatedcells.forecast.forecaster_files import JSON, MADE
 
     out = options["out"]
     parquet = out is not None and out.suffix.lower() in (".parquet", ".pq")
     frame = options["data"]
     if options["update"] and frame is None:
         raise ForecastError("--update keeps what has come since: give it as --data FILE")
-    before = read_json(folder / JSON)
+    before = read_json(folder / JSON, MADE)
     forecaster = Forecaster.load(folder)
     known, h, most = forecaster._names.known, options["h"], forecaster.model_.recipe.horizon
     if known and options["future"] is None and (h is None or h <= most):

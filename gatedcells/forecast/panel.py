@@ -195,7 +195,7 @@ def _without_repeats(
         twice = "; of a clock that is set back in autumn tz= tells the hours apart" if local else ""
         raise ForecastError(
             f"{rows.where(other)}: a second row of {shown(rows.ids[rows.codes[other]])} at"
-            f" {rows.stamps[other]} with other values than row {int(rows.lines[one])}"
+            f" {rows.stamps[other]} with other values than {rows.where(one).removesuffix(' of the frame')}"
             f" (on_duplicate='first' or 'last' keeps one{twice})"
         )
     left = (

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gatedcells.forecast.csv_text import named
 from gatedcells.forecast.data import shown
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.frame_files import PARQUET
@@ -86,7 +87,8 @@ class ParquetFolder:
         self._names, self._policy = names, policy
         self._reports: dict[int, FrameReport] = {}
         rows = self._rows(0)
-        self.grid: Grid = placed(rows, freq=freq, tz=tz, stamp=stamp)[0]
+        with named(self.paths[0]):
+            self.grid: Grid = placed(rows, freq=freq, tz=tz, stamp=stamp)[0]
         self.style: Style = rows.style
         self._of_text = isinstance(rows.ids[0], str)
         self._names = replace(names, zoned=None if tz else rows.style.tz is not None)
@@ -107,11 +109,9 @@ class ParquetFolder:
                 f"{self.paths[part]}: its series are called by {kinds[0]}, those of {self.paths[0].name} by"
                 f" {kinds[1]}; expected one kind in all files"
             )
-        try:
+        with named(self.paths[part]):
             positions = positions_of(rows, self.grid)
             panel, self._reports[part] = build_panel(rows, self._names, self.grid, positions, self._policy)
-        except ForecastError as error:
-            raise ForecastError(f"{self.paths[part]}: {error}") from error
         return panel
 
     @property
@@ -122,11 +122,8 @@ class ParquetFolder:
 
     def _rows(self, part: int) -> Any:
         names = self._names
-        try:
+        with named(self.paths[part]):
             return read_frame(self.paths[part], names, covariates=(*names.known, *names.past))
-        except ForecastError as error:
-            already = str(error).startswith(str(self.paths[part]))
-            raise error if already else ForecastError(f"{self.paths[part]}: {error}") from error
 
 
 class StoreChunks:

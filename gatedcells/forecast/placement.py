@@ -63,8 +63,7 @@ def grid_seconds(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> 
     """
     if grid.wall or rows.stamps.tz is not None:
         return seconds_of(_wall(rows.stamps, grid.clock) if grid.wall else rows.stamps, rows.where)
-    # of a time that comes twice the first row of a series is the one in summer time
-    summer = ~pd.DataFrame({"series": rows.codes, "stamp": rows.stamps}).duplicated(keep="first").to_numpy()
+    summer = _in_summer(rows)
     # a stamp that ends its step says when that began
     back = pd.Timedelta(seconds=grid.step_s if grid.clock.stamp == "ending" else 0)
     local = grid.clock.localize(rows.stamps - back, summer)
@@ -80,6 +79,18 @@ def grid_seconds(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> 
         winter = seconds_of(grid.clock.localize(rows.stamps - back, summer & ~early) + back, rows.where)
         seconds = np.where(early, winter, seconds)
     return seconds
+
+
+def _in_summer(rows: Rows) -> npt.NDArray[np.bool_]:
+    """``[R]`` whether a row, if its time comes twice, is the one in summer time: the first of a series, or
+    the last where it runs backwards throughout."""
+    cells = pd.DataFrame({"series": rows.codes, "stamp": rows.stamps})
+    first, moments = ~cells.duplicated(keep="first").to_numpy(), rows.stamps.asi8
+    if first.all():
+        return first
+    many = len(rows.ids)
+    backwards = _goes_back(rows.codes, moments, many) & ~_goes_back(rows.codes, -moments, many)
+    return np.where(backwards[rows.codes], ~cells.duplicated(keep="last").to_numpy(), first)
 
 
 def positions_of(rows: Rows, grid: Grid, not_before: IntArray | None = None) -> IntArray:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from gatedcells.forecast.csv_text import not_utf8
 from gatedcells.forecast.data import FloatArray
 from gatedcells.forecast.errors import ForecastError
 
 _FORMATS = ("%b %d, %Y", "%Y-%m-%d", "%B %d, %Y", "%d %b %Y")
 # separators in the thousands, also as in India; a comma before the decimals is none
 _NUMBER = re.compile(r"\+?(\d{1,3}(,\d{2,3})*,\d{3}|\d+)?(\.\d*)?([eE][+-]?\d+)?")
-_MISSING = ("", "-", "–", "n/a", "N/A", "nan", "NaN")
+_MISSING = ("", "-", "–", "n/a", "N/A", "#N/A", "NA", "nan", "NaN", "null")  # null as Yahoo writes it
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,16 @@ def read_prices(path: Path) -> Prices:
     except OSError as error:
         raise ForecastError(f"{path}: cannot be read ({error})") from error
     except UnicodeDecodeError as error:
-        raise ForecastError(f"{path}: expected text in UTF-8 ({error})") from error
+        raise not_utf8(path, error) from error
     table = csv.reader(text.splitlines(), strict=True)
     found: dict[date, float] = {}
     order: list[date] = []
     missing = 0
     try:
         header = [name.strip().lower() for name in next(table, [])]
+        for name in ("date", "close"):
+            if header.count(name) > 1:
+                raise ForecastError(f"{path}, line 1: two columns are called {name!r}; expected one")
         if "date" not in header or "close" not in header:
             raise ForecastError(
                 f"{path}, line 1: expected columns Date and Close, found {', '.join(header)[:80]}"

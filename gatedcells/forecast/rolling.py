@@ -11,6 +11,7 @@ from rich.console import Console
 
 from gatedcells.forecast.answers import forecast_frame
 from gatedcells.forecast.continuing import come_true, continued, last_values, missing_between
+from gatedcells.forecast.csv_text import named
 from gatedcells.forecast.data import shown
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.forecaster_parameters import whole
@@ -65,7 +66,7 @@ def laid_out(forecaster: Fitting, frame: Any) -> tuple[Panel, Style, FrameReport
         ForecastError: as the parts say.
     """
     policy, names = forecaster.checked()
-    with reading(Console(quiet=not forecaster.verbose), frame):
+    with named(frame), reading(Console(quiet=not forecaster.verbose), frame):
         rows = read_frame(frame, names, covariates=(*names.known, *names.past))
         grid, positions = placed(rows, freq=forecaster.freq, tz=forecaster.tz, stamp=forecaster.stamp)
         panel, report = build_panel(rows, names, grid, positions, policy)
@@ -82,13 +83,14 @@ def laid_out_as(
     """
     # a file that has some of the series alone may have whole numbers alone
     of_text = isinstance(model.ids[0], str)
-    rows = read_frame(frame, names, covariates=(*names.known, *names.past), text_ids=of_text)
-    if known is None:
-        positions = positions_of(rows, model.grid)
-    else:
-        ends = known.first + known.sizes
-        positions = going_on(rows, model.grid, dict(zip(known.ids, ends.tolist(), strict=True)))
-    panel, report = build_panel(rows, names, model.grid, positions, policy)
+    with named(frame):
+        rows = read_frame(frame, names, covariates=(*names.known, *names.past), text_ids=of_text)
+        if known is None:
+            positions = positions_of(rows, model.grid)
+        else:
+            ends = known.first + known.sizes
+            positions = going_on(rows, model.grid, dict(zip(known.ids, ends.tolist(), strict=True)))
+        panel, report = build_panel(rows, names, model.grid, positions, policy)
     return panel, rows.style, report
 
 

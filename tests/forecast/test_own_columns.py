@@ -90,7 +90,7 @@ def test_names_in_a_csv_file_are_read_as_they_are_written(tmp_path, written, exp
 @pytest.mark.parametrize("name", ["1", "a"])
 def test_an_empty_cell_is_no_name(tmp_path, name):
     text = f"unique_id,ds,y\n{name},2024-01-01,1\n,2024-01-02,2\n"
-    with pytest.raises(ForecastError, match="row 1 of the frame: unique_id is blank; expected text"):
+    with pytest.raises(ForecastError, match="x.csv, line 3: unique_id is blank; expected text"):
         read(tmp_path / "x.csv", text)
 
 

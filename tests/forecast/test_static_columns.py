@@ -92,7 +92,7 @@ def test_text_where_numbers_were_fitted_on_is_refused_with_its_row():
 
 def test_an_empty_cell_of_a_code_is_blank(tmp_path):
     (tmp_path / "x.csv").write_text("ds,y,kind\n2024-01-01,1,3\n2024-01-02,2,\n")
-    with pytest.raises(ForecastError, match="^row 1 of the frame: the static covariate kind is blank"):
+    with pytest.raises(ForecastError, match="x.csv, line 3: the static covariate kind is blank"):
         read_frame(tmp_path / "x.csv", Names(static=("kind",), text=("kind",)))
 
 
