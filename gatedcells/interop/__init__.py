@@ -1,13 +1,17 @@
-"""Exchange of weights and models with other libraries: Keras, ONNX, Flax, Equinox, Haste, cuDNN, torch
-itself.
+"""Weights and models to and from other libraries: torch, ONNX, Keras, Flax, Equinox, Haste and cuDNN.
 
-A conversion keeps the function or raises `LossyConversion` with the reason. Each library is imported when it
-is used::
+A conversion preserves the function that is computed, or raises `LossyConversion` with the reason. Each
+library is imported only when it is used::
 
     from gatedcells import interop
 
     keras_layer = interop.keras.to_layer(gru)
     interop.onnx.export(gru, "gru.onnx")
+
+A conversion from a module copies the weights of a plain GRU or LSTM. It raises `LossyConversion` if the
+module computes anything else (layer normalisation, zoneout, peepholes, a gate hook, learnt initial states,
+``precision="bf16"``, an overridden forward) or is in training with a dropout that only gatedcells has, and
+`TypeError` for any other module.
 """
 
 from gatedcells.interop import cudnn as cudnn

@@ -1,4 +1,4 @@
-"""Between torch's tensors and numpy's arrays, at the border to other libraries."""
+"""Tensors to and from the arrays of numpy and JAX."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _THROUGH = {torch.bfloat16: torch.float32}
 
 
 def to_numpy(tensor: Tensor) -> Any:
-    """A numpy array with the same numbers; float32 for bfloat16."""
+    """A numpy array with the same values; bfloat16 becomes float32, which represents it exactly."""
     return tensor.detach().cpu().to(_THROUGH.get(tensor.dtype, tensor.dtype)).numpy()
 
 
 def from_numpy(array: Any) -> Tensor:
-    """A tensor with the same numbers and dtype, its own memory; ``array`` is what ``numpy.asarray`` takes.
+    """A copy of ``array``, which is anything that ``numpy.asarray`` takes, with the same values and dtype.
 
     Raises:
-        TypeError: the numbers are not floating point of 16 to 64 bits.
+        TypeError: the dtype is not float64, float32, float16 or bfloat16.
     """
     import numpy
 
@@ -35,16 +35,16 @@ def from_numpy(array: Any) -> Tensor:
 
 
 def to_jax(tensor: Tensor) -> Any:
-    """A JAX array with the same numbers and dtype, its own memory.
+    """A JAX array with a copy of the values, in the same dtype.
 
     Raises:
-        LossyConversion: JAX has 64-bit numbers switched off and would round float64 to float32.
+        LossyConversion: the tensor is float64 and JAX's ``jax_enable_x64`` is off, so JAX would round it.
     """
     jax = library("jax")
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype == "float64" and not jax.config.jax_enable_x64:
         raise LossyConversion(
-            "JAX has 64-bit numbers switched off and would round float64 to float32: ask for that with"
-            " dtype=torch.float32, or set jax_enable_x64"
+            "JAX would round float64 to float32, because jax_enable_x64 is off: set it, or pass"
+            " dtype=torch.float32 to round"
         )
     return jax.numpy.array(to_numpy(tensor), dtype=dtype)  # asarray may share the parameter's memory

@@ -1,4 +1,4 @@
-"""Between a layer and the cells that it is made of, for libraries that have one cell at a time."""
+"""Split a layer into cells and join cells to a layer, for libraries that have single cells only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from gatedcells.interop.weights import AnyLayer, Cell, Layer, Weights, kind_of
 
 
 def cells_of(layer: AnyLayer) -> list[list[Cell]]:
-    """A layer's cells, ``L`` lists of ``D``: forward, and reverse if it is bidirectional; copies of its
-    weights.
+    """Split a layer into cells, one for each layer and direction.
+
+    Args:
+        layer: a GRU or LSTM of gatedcells or torch.
+
+    Returns:
+        ``L`` lists of ``D`` cells, forward before reverse, with copies of the weights.
 
     Raises:
-        TypeError: not a GRU or LSTM.
-        LossyConversion: a layer with a projection; a cell has none.
+        TypeError: ``layer`` is not a GRU or LSTM.
+        LossyConversion: the layer has a projection, which cells do not have.
     """
     weights = Weights.of_layer(layer)
     weights.refuse_projection("a cell")
@@ -28,16 +33,19 @@ def cells_of(layer: AnyLayer) -> list[list[Cell]]:
 def layer_of(
     cells: Sequence[Sequence[Cell]] | Cell, *, batch_first: bool = False, dropout: float = 0.0
 ) -> Layer:
-    """The layer of these cells: `cells_of` the other way round; one cell is a layer of one layer and
-    direction.
+    """Join cells to a layer, the inverse of `cells_of`.
 
     Args:
-        cells: ``L`` lists of ``D`` cells, forward before reverse, all of one kind, size, dtype and device.
-        batch_first, dropout: of the layer, see `gatedcells.GRU`.
+        cells: ``L`` lists of ``D`` cells, forward before reverse, all of the same type, hidden size, dtype
+            and device. A single cell becomes a layer with ``num_layers=1`` and one direction.
+        batch_first, dropout: options of the layer, see `gatedcells.GRU`.
+
+    Returns:
+        a `gatedcells.GRU` or `gatedcells.LSTM` with copies of the weights.
 
     Raises:
-        TypeError: something that is no `gatedcells.GRUCell` or `LSTMCell`.
-        ValueError: the cells do not make one layer.
+        TypeError: one of ``cells`` is not a `gatedcells.GRUCell` or `gatedcells.LSTMCell`.
+        ValueError: the cells' sizes or options do not fit into one layer.
     """
     rows: Sequence[Sequence[Cell]] = [[cells]] if isinstance(cells, nn.Module) else cells
     flat: list[object] = [cell for row in rows for cell in row]
@@ -45,16 +53,17 @@ def layer_of(
         if not isinstance(cell, (GRUCell, LSTMCell)):
             raise TypeError(f"expected gatedcells.GRUCell or LSTMCell, got {kind_of(cell)}")
     if not flat or any(len(row) not in (1, 2) or len(row) != len(rows[0]) for row in rows):
-        raise ValueError(f"expected rows of one or of two cells, got rows of {[len(row) for row in rows]}")
+        given = [len(row) for row in rows]
+        raise ValueError(f"each layer needs one cell, or each two (forward and reverse), got {given}")
     read = [[Weights.of(cell) for cell in row] for row in rows]
     return stacked(read, batch_first=batch_first, dropout=dropout)
 
 
 def stacked(rows: Sequence[Sequence[Weights]], *, batch_first: bool, dropout: float) -> Layer:
-    """A layer of single directions, ``L`` rows of ``D``.
+    """Join ``L`` rows of ``D`` single directions to a layer.
 
     Raises:
-        ValueError: they do not make one layer.
+        ValueError: their sizes or options do not fit into one layer.
     """
     first = rows[0][0]
     width = len(rows[0]) * first.hidden_size

@@ -1,14 +1,14 @@
-"""To and from cuDNN's packed weights: the one buffer into which torch flattens a layer on the GPU.
+"""To and from cuDNN's packed weights: the single buffer into which torch flattens a layer on the GPU.
 
-All matrices come first, layer by layer and forward before reverse, of each direction ``W``, ``U`` and the
-projection ``V``; then all biases in the same order, of each direction ``b_i`` and ``b_h``. Every matrix lies
-row by row, its gates in torch's order::
+All matrices come first, layer by layer and forward before reverse: ``W``, ``U`` and the projection ``V`` of
+each direction. Then all biases in the same order: ``b_i`` and ``b_h`` of each direction. Matrices are stored
+row by row, with the gates in torch's order::
 
     W_0 U_0 [V_0]  W_0' U_0' [V_0']  W_1 ...  |  b_i0 b_h0  b_i0' b_h0'  b_i1 ...
 
-The equations are torch's own (cuDNN's GRU has the reset gate after the product, CUDNN_LINEAR_INPUT, and two
-biases, CUDNN_RNN_DOUBLE_BIAS). Sources: cudnnGetRNNWeightParams and cudnnRNNMode_t (docs.nvidia.com, cuDNN
-API, cudnn_adv); aten/src/ATen/native/cudnn/RNN.cpp in pytorch/pytorch.
+The equations are torch's: the reset gate acts after the product, the input is multiplied by ``W``
+(CUDNN_LINEAR_INPUT), and there are two biases (CUDNN_RNN_DOUBLE_BIAS). Sources: cudnnGetRNNWeightParams and
+cudnnRNNMode_t (docs.nvidia.com, cuDNN API, cudnn_adv); aten/src/ATen/native/cudnn/RNN.cpp in pytorch/pytorch.
 """
 
 from __future__ import annotations
@@ -25,10 +25,17 @@ _BIASES = ("bias_ih", "bias_hh")
 
 
 def to_packed(layer: AnyLayer) -> Tensor:
-    """The layer's weights in one buffer, ``[n]``, in its dtype and on its device.
+    """Pack a layer's weights into one buffer.
+
+    Args:
+        layer: a GRU or LSTM of gatedcells or torch.
+
+    Returns:
+        ``[n]``, a copy in the layer's dtype and on its device.
 
     Raises:
-        LossyConversion: a GRU with ``reset_after=False``, which cuDNN has not.
+        TypeError: ``layer`` is not a GRU or LSTM.
+        LossyConversion: the layer is a GRU with ``reset_after=False``, which cuDNN does not have.
     """
     weights = Weights.of_layer(layer)
     weights.refuse_reset_before("cuDNN")
@@ -55,21 +62,25 @@ def from_packed(
     bidirectional: bool = False,
     proj_size: int = 0,
 ) -> Layer:
-    """The layer of a buffer; a buffer does not tell its sizes, so they are asked for.
+    """Unpack a buffer into a layer. A buffer does not contain its sizes, so they must be given.
 
     Args:
-        packed: ``[n]``, as `to_packed` gives it.
+        packed: ``[n]``, as returned by `to_packed`.
         cell: "GRU" or "LSTM".
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size: as of
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size: as for
             `gatedcells.GRU` and `gatedcells.LSTM`.
 
+    Returns:
+        a `gatedcells.GRU` or `gatedcells.LSTM` with copies of the weights.
+
     Raises:
-        ValueError: no such cell, a GRU with a projection, or not as many numbers as these sizes have.
+        ValueError: ``cell`` is neither, a GRU has a projection, or the buffer's length does not match the
+            sizes.
     """
     if cell not in OURS:
         raise ValueError(f"cell must be 'GRU' or 'LSTM', got {cell!r}")
     if proj_size and cell == "GRU":
-        raise ValueError("a projection (proj_size) is the LSTM's alone")
+        raise ValueError(f"only an LSTM has a projection: a GRU needs proj_size=0, got {proj_size}")
     D, rows, P = 2 if bidirectional else 1, len(OURS[cell].gates) * hidden_size, proj_size or hidden_size
     shapes: list[tuple[int, str, tuple[int, ...]]] = []
     for k in range(num_layers * D):
@@ -80,7 +91,7 @@ def from_packed(
         shapes += [(k, name, (rows,)) for name in _BIASES]
     expected = sum(torch.Size(shape).numel() for _, _, shape in shapes)
     if packed.shape != (expected,):
-        raise ValueError(f"expected [{expected}] numbers for these sizes, got {list(packed.shape)}")
+        raise ValueError(f"these sizes need a buffer of shape [{expected}], got {list(packed.shape)}")
     found: list[dict[str, Tensor]] = [{} for _ in range(num_layers * D)]
     parts = packed.detach().split([torch.Size(shape).numel() for _, _, shape in shapes])
     for (k, name, shape), part in zip(shapes, parts, strict=True):
@@ -91,7 +102,7 @@ def from_packed(
 
 
 def _gates(cell: str, name: str, tensor: Tensor, *, to_cudnn: bool) -> Tensor:
-    """The gates in the other order; a projection has none."""
+    """The gates in the other library's order; a projection has no gates."""
     if name == "weight_hr":
         return tensor
     source, target = (OURS[cell], _ORDERS[cell]) if to_cudnn else (_ORDERS[cell], OURS[cell])

@@ -1,15 +1,14 @@
 """To and from Equinox's ``eqx.nn.GRUCell`` and ``LSTMCell``.
 
-Equinox has torch's shapes and order of gates, and fewer biases. Its GRU's ``bias`` ``[3H]`` and ``bias_n``
-``[H]`` are::
+Equinox has torch's shapes and gate order but fewer biases. Its GRU has ``bias`` ``[3H]`` and ``bias_n``
+``[H]``::
 
     r = σ(W_r x + U_r h + bias_r)      n = tanh(W_n x + bias_n' + r ⊙ (U_n h + bias_n))
 
 so ``bias`` is ``b_ir + b_hr, b_iz + b_hz, b_in`` and ``bias_n`` is ``b_hn``; its LSTM's ``bias`` ``[4H]`` is
-``b_i + b_h``. The reset gate acts after the product. A cell takes one sequence at a time, ``[I]`` and
-``[H]``: ``jax.vmap`` and ``jax.lax.scan`` make batch and time of it. Source:
-docs.kidger.site/equinox/api/nn/rnn and equinox/nn/_rnn.py in github.com/patrick-kidger/equinox; on the biases
-its issue 1003.
+``b_i + b_h``. The reset gate acts after the product. A cell computes one step of one sequence, ``[I]`` and
+``[H]``; ``jax.vmap`` and ``jax.lax.scan`` add batch and time. Sources: docs.kidger.site/equinox/api/nn/rnn
+and equinox/nn/_rnn.py in github.com/patrick-kidger/equinox; on the biases, its issue 1003.
 """
 
 from __future__ import annotations
@@ -38,15 +37,16 @@ _ORDERS = {"GRU": EQUINOX_GRU, "LSTM": EQUINOX_LSTM}
 
 
 def to_cell(module: AnyLayer | AnyCell, *, dtype: torch.dtype | None = None) -> Any:
-    """An ``equinox.nn.GRUCell`` or ``LSTMCell`` with the weights of a cell, or of a layer of one cell.
+    """Make an ``equinox.nn.GRUCell`` or ``LSTMCell`` with a module's weights.
 
     Args:
-        module: ours.
+        module: a cell, or a layer with ``num_layers=1`` and one direction, of gatedcells or torch.
         dtype: of the Equinox cell, None for the module's own.
 
     Raises:
+        TypeError: ``module`` is none of these.
         LossyConversion: several layers or directions (see `gatedcells.interop.cells_of`), a projection, a GRU
-            with ``reset_after=False``, or float64 where JAX has it switched off.
+            with ``reset_after=False``, or float64 while JAX's ``jax_enable_x64`` is off.
         ModuleNotFoundError: equinox is not installed.
     """
     eqx, jax = library("equinox"), library("jax")
@@ -78,11 +78,12 @@ def to_cell(module: AnyLayer | AnyCell, *, dtype: torch.dtype | None = None) -> 
 
 
 def from_cell(cell: Any) -> Cell:
-    """Our cell with the weights of an ``equinox.nn.GRUCell`` or ``LSTMCell``; `gatedcells.interop.layer_of`
-    makes layers of cells.
+    """Make a `gatedcells.GRUCell` or `gatedcells.LSTMCell` with the weights of Equinox's.
+
+    `gatedcells.interop.layer_of` joins cells to a layer.
 
     Raises:
-        TypeError: something else.
+        TypeError: ``cell`` is not an ``equinox.nn.GRUCell`` or ``LSTMCell``.
         ModuleNotFoundError: equinox is not installed.
     """
     eqx = library("equinox")

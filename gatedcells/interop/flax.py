@@ -1,19 +1,21 @@
 """To and from Flax: linen's parameters and nnx's cells.
 
-linen's ``GRUCell`` has a matrix for every gate, named by two letters (i or h for the input's or the state's
-half, then the gate), and biases on the input's half and on the candidate's hidden half alone::
+linen's ``GRUCell`` has a matrix for every gate, named by two letters (i or h for the input or the hidden
+state, then the gate). Its biases belong to the input's matrices and to the candidate's hidden matrix::
 
     r = σ(W_ir x + b_ir + W_hr h)      n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))
 
 so ``ir/bias`` is ``b_ir + b_hr``, ``in/bias`` is ``b_in`` and ``hn/bias`` is ``b_hn``. ``LSTMCell`` and
-``OptimizedLSTMCell`` have one and the same tree, biases on the hidden half: ``hi/bias`` is ``b_ii + b_hi``. A
-kernel is transposed, ``[I, H]``. nnx's cells are the same with all gates side by side in ``dense_i`` and
-``dense_h`` (but for ``nnx.LSTMCell``, which has linen's), and **nnx.GRUCell has no b_hn**, against its own
-documentation (Flax issue 5594):
-a GRU whose ``b_hn`` is not zero has no counterpart there.
+``OptimizedLSTMCell`` share one parameter tree, with the biases on the hidden matrices: ``hi/bias`` is
+``b_ii + b_hi``. Kernels are transposed, ``[I, H]``.
 
-The reset gate acts after the product. A carry of the LSTM is ``(c, h)``, ours ``(h, c)``. Sources:
-flax.readthedocs.io, flax.linen and flax.nnx, recurrent; flax/linen/recurrent.py and flax/nnx/nn/recurrent.py.
+nnx's cells have the same parameters with all gates concatenated in ``dense_i`` and ``dense_h`` (except
+``nnx.LSTMCell``, which has linen's layout). **nnx.GRUCell has no b_hn**, contrary to its documentation (Flax
+issue 5594), so it cannot represent a GRU whose ``b_hn`` is not zero.
+
+The reset gate acts after the product. Flax's LSTM carry is ``(c, h)``, the state of gatedcells ``(h, c)``.
+Sources: flax.readthedocs.io, flax.linen and flax.nnx, recurrent; flax/linen/recurrent.py and
+flax/nnx/nn/recurrent.py.
 """
 
 from __future__ import annotations
@@ -47,23 +49,26 @@ _LETTERS = {
     "LSTM": {"input": "i", "forget": "f", "candidate": "g", "output": "o"},
 }
 _OTHER_CELLS = {
-    frozenset({"i", "h"}): "SimpleCell, a plain recurrent network without gates",
-    frozenset({"if", "in", "hf", "hn"}): "MGUCell, whose one gate is both of a GRU's",
+    frozenset({"i", "h"}): "a SimpleCell, which has no gates",
+    frozenset({"if", "in", "hf", "hn"}): "an MGUCell, which has one gate for a GRU's two",
 }
 
 
 def to_params(module: AnyLayer | AnyCell, *, dtype: torch.dtype | None = None) -> dict[str, dict[str, Any]]:
-    """The parameters of ``flax.linen.GRUCell``, or of ``LSTMCell`` and ``OptimizedLSTMCell``.
-
-    They go where ``variables["params"]`` of the cell would be; a ``linen.RNN`` has them under ``cell``.
+    """Make the parameters of a ``flax.linen.GRUCell``, or of an ``LSTMCell`` or ``OptimizedLSTMCell``.
 
     Args:
-        module: a cell, or a layer of one cell. Without biases, Flax's are zeros: its cells always have them.
+        module: a cell, or a layer with ``num_layers=1`` and one direction, of gatedcells or torch. Flax's
+            cells always have biases; they are zeros if the module has none.
         dtype: of the arrays, None for the module's own.
 
+    Returns:
+        what ``variables["params"]`` of the cell holds; a ``linen.RNN`` has it under ``cell``.
+
     Raises:
+        TypeError: ``module`` is none of these.
         LossyConversion: several layers or directions (see `gatedcells.interop.cells_of`), a projection, a GRU
-            with ``reset_after=False``, or float64 where JAX has it switched off.
+            with ``reset_after=False``, or float64 while JAX's ``jax_enable_x64`` is off.
         ModuleNotFoundError: jax is not installed.
     """
     weights, one = _one(module, dtype)
@@ -86,14 +91,14 @@ def to_params(module: AnyLayer | AnyCell, *, dtype: torch.dtype | None = None) -
 
 
 def from_params(params: Mapping[str, Any]) -> Cell:
-    """Our cell with linen's parameters; which cell, their names tell. `gatedcells.interop.layer_of` makes
-    layers.
+    """Make a `gatedcells.GRUCell` or `gatedcells.LSTMCell` from linen's parameters.
 
-    Parameters do not tell a cell's activations: they must be linen's own, sigmoid and tanh.
+    The parameters' names tell which of the two it is. They do not contain the activations, which must be
+    linen's defaults, sigmoid and tanh. `gatedcells.interop.layer_of` joins cells to a layer.
 
     Args:
-        params: as `to_params` gives them; ``{"params": ...}`` and a ``linen.RNN``'s tree of one cell are
-            opened.
+        params: as returned by `to_params`, also inside ``{"params": ...}`` or a ``linen.RNN``'s
+            ``{"cell": ...}``.
 
     Raises:
         LossyConversion: the parameters of another cell (SimpleCell, MGUCell, ...).
@@ -105,8 +110,8 @@ def from_params(params: Mapping[str, Any]) -> Cell:
     cell = next((cell for cell in _LETTERS if set(found) == _names(cell)), None)
     if cell is None:
         known = _OTHER_CELLS.get(frozenset(found))
-        what = f"they are those of {known}" if known else f"got {sorted(found)}"
-        raise LossyConversion(f"expected the parameters of a GRUCell or of an LSTMCell: {what}")
+        what = f"those of {known}" if known else f"{sorted(found)}"
+        raise LossyConversion(f"expected the parameters of a GRUCell or LSTMCell, got {what}")
     letters, order = _LETTERS[cell], OURS[cell]
 
     def matrix(half: str) -> Tensor:
@@ -124,13 +129,14 @@ def from_params(params: Mapping[str, Any]) -> Cell:
 
 
 def to_nnx(module: AnyLayer | AnyCell, *, dtype: torch.dtype | None = None) -> Any:
-    """A ``flax.nnx.GRUCell`` or ``OptimizedLSTMCell`` with the weights of a cell, or of a layer of one cell.
+    """Make a ``flax.nnx.GRUCell`` or ``OptimizedLSTMCell`` with a module's weights.
 
     Args:
-        module, dtype: as of `to_params`.
+        module, dtype: as for `to_params`.
 
     Raises:
-        LossyConversion: as `to_params`; and a GRU whose ``b_hn`` is not zero.
+        TypeError: as `to_params`.
+        LossyConversion: as `to_params`; also a GRU whose ``b_hn`` is not zero.
         ModuleNotFoundError: flax is not installed.
     """
     nnx = library("flax.nnx")
@@ -140,8 +146,8 @@ def to_nnx(module: AnyLayer | AnyCell, *, dtype: torch.dtype | None = None) -> A
         bias, apart = four_biases(one) or (None, None)
         if apart is not None and apart.any():
             raise LossyConversion(
-                "flax.nnx.GRUCell has no bias of the candidate's hidden half (b_hn), and this one's is not"
-                " zero; linen's has it (to_params)"
+                "flax.nnx.GRUCell has no hidden bias of the candidate (b_hn), and this GRU's is not zero:"
+                " use to_params for flax.linen.GRUCell, which has it"
             )
         kind, biased = nnx.GRUCell, "dense_i"
     else:
@@ -163,12 +169,15 @@ def to_nnx(module: AnyLayer | AnyCell, *, dtype: torch.dtype | None = None) -> A
 
 
 def from_nnx(cell: Any) -> Cell:
-    """Our cell with the weights of a ``flax.nnx.GRUCell``, ``LSTMCell`` or ``OptimizedLSTMCell``.
+    """Make a `gatedcells.GRUCell` or `gatedcells.LSTMCell` with the weights of a ``flax.nnx`` cell.
+
+    Args:
+        cell: a ``flax.nnx.GRUCell``, ``LSTMCell`` or ``OptimizedLSTMCell``.
 
     Raises:
-        TypeError: another class.
-        LossyConversion: other activations than sigmoid and tanh, or a computation in another precision than
-            the weights'.
+        TypeError: ``cell`` is none of these.
+        LossyConversion: activations other than sigmoid and tanh, or a ``dtype`` of the computation that
+            differs from the weights'.
         ModuleNotFoundError: flax is not installed.
     """
     nnx = library("flax.nnx")
@@ -178,14 +187,16 @@ def from_nnx(cell: Any) -> Cell:
     for given, ours in ((cell.gate_fn, nnx.sigmoid), (cell.activation_fn, nnx.tanh)):
         if given is not ours:
             name = getattr(given, "__name__", given)
-            raise LossyConversion(f"this cell has the activation {name}; ours are sigmoid and tanh")
+            raise LossyConversion(
+                f"this cell has the activation {name}, expected sigmoid for the gates and tanh"
+            )
     computes, holds = (
         library("numpy").dtype(one or cell.param_dtype) for one in (cell.dtype, cell.param_dtype)
     )
     if computes != holds:
         raise LossyConversion(
-            f"this cell computes in {computes} with weights in {holds}; ours computes in the precision of its"
-            " weights"
+            f"this cell computes in {computes} with weights in {holds}; gatedcells computes in the dtype of"
+            " its weights"
         )
     kind = kinds[type(cell)]
     if type(cell) is nnx.LSTMCell:

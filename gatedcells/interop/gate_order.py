@@ -1,6 +1,7 @@
-"""In which order a library's gates lie in its weights, by name.
+"""The order of the gates in each library's weights.
 
-A weight of G gates is G blocks of H rows. Every library has the same blocks, in an order of its own:
+A weight with G gates consists of G blocks of H rows (or columns). Every library has the same blocks; their
+order differs:
 
 ========== ================================ ========================================== ==============
 library    GRU                              LSTM                                       along
@@ -14,8 +15,8 @@ ONNX       update, reset, candidate         input, output, forget, candidate    
 Haste      update, reset, candidate         input, candidate, forget, output           columns
 ========== ================================ ========================================== ==============
 
-Flax linen has a matrix of its own for every gate (`split` and `join`). The letters of other documents: r, z,
-n (or h, g) are reset, update and candidate; i, f, g (or c), o are input, forget, candidate and output.
+Flax linen has a separate matrix for each gate (see `split` and `join`). The usual letters: r, z, n (or h, g)
+are reset, update and candidate; i, f, g (or c), o are input, forget, candidate and output.
 
 Sources: torch.nn.GRU and LSTM, "Variables" (docs.pytorch.org); cudnnGetRNNWeightParams (docs.nvidia.com,
 cuDNN API, cudnn_adv); equinox/nn/_rnn.py; flax/nnx/nn/recurrent.py; keras/src/layers/rnn/gru.py and lstm.py;
@@ -35,12 +36,12 @@ from gatedcells_kernels.tape import GRU_GATES, LSTM_GATES
 
 
 class GateOrder(NamedTuple):
-    """A library's order of the gates.
+    """The order of the gates in one library's weights.
 
     Attributes:
-        library: whose it is.
+        library: the library's name.
         cell: "GRU" or "LSTM".
-        gates: from the first block to the last, by the names in `gatedcells.reference`.
+        gates: the gates' names, as in `gatedcells.reference`, from the first block to the last.
     """
 
     library: str
@@ -67,43 +68,51 @@ KERAS_GRU, KERAS_LSTM = _order("Keras", "GRU", "zrn"), _order("Keras", "LSTM", "
 ONNX_GRU, ONNX_LSTM = _order("ONNX", "GRU", "zrn"), _order("ONNX", "LSTM", "iofg")
 HASTE_GRU, HASTE_LSTM = _order("Haste", "GRU", "zrn"), _order("Haste", "LSTM", "igfo")
 
-# torch's own, in which this library keeps its weights
+# torch's order, in which gatedcells keeps its weights
 OURS = {"GRU": TORCH_GRU, "LSTM": TORCH_LSTM}
 
 
 def reorder(tensor: Tensor, source: GateOrder, target: GateOrder, dim: int = 0) -> Tensor:
-    """The same gates in another library's order, a new tensor.
+    """Copy a weight or bias with its gates in another library's order.
 
     Args:
         tensor: a weight or bias with ``G*H`` entries along ``dim``.
-        source: the order in which its gates lie.
+        source: the order of its gates.
         target: the order wanted.
         dim: the axis of the gates.
 
+    Returns:
+        a new tensor of the same shape.
+
     Raises:
-        ValueError: the orders are of different cells, or the axis does not hold that many gates.
+        ValueError: the orders are for different cells, or the axis is not divisible by the number of gates.
     """
     if source.cell != target.cell:
         raise ValueError(
-            f"{source.library}'s {source.cell} has other gates than {target.library}'s {target.cell}"
+            f"source and target must be orders of the same cell, got {source.library}'s {source.cell} and"
+            f" {target.library}'s {target.cell}"
         )
     return join(split(tensor, source, dim), target, dim)
 
 
 def split(tensor: Tensor, order: GateOrder, dim: int = 0) -> dict[str, Tensor]:
-    """Each gate's block by name, views of ``tensor``; arguments and errors as of `reorder`."""
+    """Each gate's block by name, as views of ``tensor``; arguments as for `reorder`.
+
+    Raises:
+        ValueError: the axis is not divisible by the number of gates.
+    """
     G, entries = len(order.gates), tensor.shape[dim]
     if entries % G:
-        raise ValueError(f"a {order.cell} has {G} gates along axis {dim}, got {entries} entries")
+        raise ValueError(f"axis {dim} must hold the {G} gates of a {order.cell}, got {entries} entries")
     return dict(zip(order.gates, tensor.chunk(G, dim), strict=True))
 
 
 def join(gates: Mapping[str, Tensor], order: GateOrder, dim: int = 0) -> Tensor:
-    """Blocks by name as one tensor in a library's order.
+    """Concatenate blocks, given by gate name, in a library's order; the inverse of `split`.
 
     Raises:
-        ValueError: a gate is missing, or there is one too many.
+        ValueError: the names are not exactly the gates of the cell.
     """
     if set(gates) != set(order.gates):
-        raise ValueError(f"a {order.cell} has the gates {list(order.gates)}, got {list(gates)}")
+        raise ValueError(f"expected the gates {list(order.gates)} of a {order.cell}, got {list(gates)}")
     return torch.cat([gates[name] for name in order.gates], dim)

@@ -1,4 +1,4 @@
-"""To and from the layout of Haste's GRU and LSTM (``haste_pytorch``), by its own names of the parameters.
+"""To and from the state dicts of Haste's GRU and LSTM (``haste_pytorch``).
 
 ====================== ================= ===========================================================
 parameter              shape             in torch's names
@@ -9,8 +9,8 @@ parameter              shape             in torch's names
 ``recurrent_bias``     ``[3H]``          GRU: ``bias_hh``
 ====================== ================= ===========================================================
 
-Its GRU has the reset gate after the product (arXiv:1406.1078v1) and is torch's. Zoneout and DropConnect are
-arguments of its layers and not in their weights. Source: docs/pytorch/haste_pytorch.md and
+Its GRU has the reset gate after the product (arXiv:1406.1078v1), as torch's. Zoneout and DropConnect are
+arguments of its layers and not part of the state dict. Sources: docs/pytorch/haste_pytorch.md and
 frameworks/pytorch/{gru,lstm}.py in github.com/lmnt-com/haste.
 """
 
@@ -38,13 +38,14 @@ _GRU_NAMES = _LSTM_NAMES | {"recurrent_bias"}
 
 
 def to_state_dict(module: AnyLayer | AnyCell) -> dict[str, Tensor]:
-    """For ``load_state_dict`` of ``haste_pytorch.GRU`` or ``LSTM``.
+    """Make a state dict for ``haste_pytorch.GRU`` or ``LSTM``.
 
     Args:
-        module: a cell, or a layer of one layer and one direction. Without biases, Haste's are zeros: it
-            always has them.
+        module: a cell, or a layer with ``num_layers=1`` and one direction, of gatedcells or torch. Haste
+            always has biases; they are zeros if the module has none.
 
     Raises:
+        TypeError: ``module`` is none of these.
         LossyConversion: several layers or directions (see `gatedcells.interop.cells_of`), a projection, or a
             GRU with ``reset_after=False``.
     """
@@ -67,11 +68,16 @@ def to_state_dict(module: AnyLayer | AnyCell) -> dict[str, Tensor]:
 
 
 def from_state_dict(state: Mapping[str, Tensor], *, batch_first: bool = False) -> Layer:
-    """The layer of a ``haste_pytorch.GRU``'s or ``LSTM``'s ``state_dict()``; which of the two, its names
-    tell.
+    """Make a layer from the ``state_dict()`` of a ``haste_pytorch.GRU`` or ``LSTM``.
+
+    The parameters' names tell which of the two it is.
+
+    Args:
+        state: by Haste's names, see above.
+        batch_first: of the layer.
 
     Raises:
-        LossyConversion: another of Haste's layers (LayerNormGRU, IndRNN, ...).
+        LossyConversion: the names are those of another Haste layer (LayerNormGRU, IndRNN, ...).
         ValueError: the shapes are not those of a GRU or LSTM.
     """
     if set(state) == _GRU_NAMES:
@@ -80,16 +86,16 @@ def from_state_dict(state: Mapping[str, Tensor], *, batch_first: bool = False) -
         cell = "LSTM"
     else:
         raise LossyConversion(
-            f"expected {sorted(_GRU_NAMES)} (GRU) or {sorted(_LSTM_NAMES)} (LSTM), got {sorted(state)}:"
-            " no plain GRU or LSTM of Haste's"
+            f"expected the parameters {sorted(_GRU_NAMES)} of Haste's GRU or {sorted(_LSTM_NAMES)} of its"
+            f" LSTM, got {sorted(state)}"
         )
     source, target = _ORDERS[cell], OURS[cell]
     kernel, recurrent = state["kernel"].detach(), state["recurrent_kernel"].detach()
     rows = len(target.gates) * len(recurrent)
     if recurrent.shape[1] != rows or kernel.shape[1] != rows:
         raise ValueError(
-            f"expected kernels of [I, {rows}] and [{len(recurrent)}, {rows}] for Haste's {cell}, got"
-            f" {list(kernel.shape)} and {list(recurrent.shape)}"
+            f"kernel and recurrent_kernel of Haste's {cell} must be [I, {rows}] and [{len(recurrent)},"
+            f" {rows}], got {list(kernel.shape)} and {list(recurrent.shape)}"
         )
     bias = reorder(state["bias"].detach(), source, target)
     hidden = state["recurrent_bias"].detach() if cell == "GRU" else None

@@ -1,20 +1,20 @@
-"""To and from Keras 3's layers ``GRU``, ``LSTM``, ``Bidirectional`` of them, and their cells, on any of its
-backends.
+"""To and from Keras 3's ``GRU``, ``LSTM``, ``Bidirectional`` of either, and their cells, on any backend.
 
-Kernels are transposed, ``kernel`` ``[I, GH]`` and ``recurrent_kernel`` ``[H, GH]``, gates z, r, h or i, f,
-c, o. The biases:
+Kernels are transposed, ``kernel`` ``[I, GH]`` and ``recurrent_kernel`` ``[H, GH]``, with the gates z, r, h or
+i, f, c, o. The biases:
 
-- GRU with ``reset_after=True`` (Keras' default): ``bias`` ``[2, 3H]``, ``bias_ih`` and ``bias_hh``. Bit for
-  bit.
-- GRU with ``reset_after=False``: ``bias`` ``[3H]``, ``bias_ih + bias_hh``.
-- LSTM: ``bias`` ``[4H]``, ``bias_ih + bias_hh``.
+- GRU with ``reset_after=True`` (Keras' default): ``bias`` ``[2, 3H]`` holds ``bias_ih`` and ``bias_hh``
+  unchanged.
+- GRU with ``reset_after=False``: ``bias`` ``[3H]`` is ``bias_ih + bias_hh``.
+- LSTM: ``bias`` ``[4H]`` is ``bias_ih + bias_hh``.
 
-One Keras layer is one of our ``num_layers``; `to_layers` and `from_layers` take stacks. A Keras layer always
-reads ``[B, T, I]``. Initialisers, regularizers and constraints are about training and stay behind; so does a
-mask, which Keras takes per call: beyond a row's length it repeats the last output, or gives zeros with
-``zero_output_for_mask=True``, as torch's ``pad_packed_sequence`` does.
+A Keras layer corresponds to one of the ``num_layers`` of a gatedcells layer; `to_layers` and `from_layers`
+convert stacks. A Keras layer always reads ``[B, T, I]``. Initialisers, regularizers and constraints concern
+training only and are not converted. Nor are masks, which Keras takes per call: beyond a row's length it
+repeats the last output, or returns zeros with ``zero_output_for_mask=True``, as torch's
+``pad_packed_sequence`` does.
 
-Source: keras.io/api/layers/recurrent_layers and keras/src/layers/rnn/{gru,lstm,bidirectional}.py in
+Sources: keras.io/api/layers/recurrent_layers and keras/src/layers/rnn/{gru,lstm,bidirectional}.py in
 github.com/keras-team/keras. Layers are read by `gatedcells.interop.keras_reading`.
 """
 
@@ -51,27 +51,30 @@ def to_layer(
     return_state: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """A ``keras.layers.GRU`` or ``LSTM``, or a ``Bidirectional`` of one, with the weights of a layer; built.
+    """Make a built ``keras.layers.GRU`` or ``LSTM``, or a ``Bidirectional`` of one, with a layer's weights.
 
     Args:
-        layer: ours, with one layer (`to_layers` for more).
-        go_backwards: make a Keras layer that reads its input from the end and gives its outputs in that
-            order: it computes for ``x`` what ours computes for ``x`` turned round in time.
-        return_sequences, return_state: of the Keras layer; its own default is the last output alone.
-        dtype: of the Keras layer, None for the layer's own.
+        layer: a GRU or LSTM of gatedcells or torch with ``num_layers=1`` (for more, see `to_layers`).
+        go_backwards: make a Keras layer that reads its input from the last step to the first and returns its
+            outputs in that order: for ``x`` it computes what ``layer`` computes for the time-reversed ``x``.
+        return_sequences, return_state: of the Keras layer. By default it returns all outputs (Keras' own
+            default is the last one only).
+        dtype: of the Keras layer, None for ``layer``'s own.
 
     Raises:
-        LossyConversion: several layers, or a projection.
-        ValueError: ``go_backwards`` of a bidirectional layer.
+        TypeError: ``layer`` is not a GRU or LSTM.
+        LossyConversion: several layers, a projection, or a dtype that the Keras backend cannot hold (float64
+            on JAX without ``jax_enable_x64``).
+        ValueError: ``go_backwards`` with a bidirectional layer.
         ModuleNotFoundError: keras is not installed.
     """
     weights = Weights.of_layer(layer).cast(dtype)
     if layer.num_layers != 1:
         raise LossyConversion(
-            f"a Keras layer is one layer, this has {layer.num_layers}: to_layers gives them all"
+            f"a Keras layer holds a single layer, got num_layers={layer.num_layers}: use to_layers"
         )
     if go_backwards and layer.bidirectional:
-        raise ValueError("go_backwards is for one direction: a bidirectional layer has both")
+        raise ValueError("go_backwards=True needs a unidirectional layer, got a bidirectional one")
     weights.refuse_projection("Keras")
     return _layer(
         library("keras"), weights, 0,
@@ -86,14 +89,18 @@ def to_layers(
     return_state: bool = False,
     dtype: torch.dtype | None = None,
 ) -> list[Any]:
-    """A stack as Keras layers to be called one after the other, ``keras.Sequential(to_layers(layer))``.
+    """Make built Keras layers for a stack, to be called in turn: ``keras.Sequential(to_layers(layer))``.
 
-    Between the layers stands a ``keras.layers.Dropout`` if the stack has dropout. Arguments as of `to_layer`,
-    about the last layer; the others return their sequences alone.
+    If the stack has dropout, there is a ``keras.layers.Dropout`` between the layers.
+
+    Args:
+        layer: a GRU or LSTM of gatedcells or torch with any number of layers.
+        return_sequences, return_state: of the last Keras layer; the others return their sequences.
+        dtype: as for `to_layer`.
 
     Raises:
-        LossyConversion: a projection.
-        ModuleNotFoundError: keras is not installed.
+        TypeError, ModuleNotFoundError: as `to_layer`.
+        LossyConversion: a projection, or a dtype that the Keras backend cannot hold.
     """
     keras = library("keras")
     weights = Weights.of_layer(layer).cast(dtype)
@@ -113,9 +120,15 @@ def to_layers(
 
 
 def to_cell(cell: AnyCell, *, dtype: torch.dtype | None = None) -> Any:
-    """A ``keras.layers.GRUCell`` or ``LSTMCell`` with the weights of our cell; built.
+    """Make a built ``keras.layers.GRUCell`` or ``LSTMCell`` with a cell's weights.
+
+    Args:
+        cell: a GRUCell or LSTMCell of gatedcells or torch.
+        dtype: of the Keras cell, None for ``cell``'s own.
 
     Raises:
+        TypeError: ``cell`` is not a GRU or LSTM cell.
+        LossyConversion: a dtype that the Keras backend cannot hold.
         ModuleNotFoundError: keras is not installed.
     """
     keras = library("keras")
@@ -170,8 +183,8 @@ def _fill(keras: Any, cell: Any, weights: Weights, one: Direction) -> None:
     target, dtype = _ORDERS[weights.cell], str(one.weight_ih.dtype).removeprefix("torch.")
     if (held := keras.backend.standardize_dtype(cell.kernel.value.dtype)) != dtype:
         raise LossyConversion(
-            f"Keras on {keras.backend.backend()} holds these weights in {held}, not in {dtype}: ask for"
-            " that with dtype=, or let the backend hold them (JAX: jax_enable_x64)"
+            f"Keras on {keras.backend.backend()} holds weights of {dtype} in {held}: pass dtype=torch.{held}"
+            " to round them, or let the backend hold them (JAX: jax_enable_x64)"
         )
     cell.kernel.assign(to_numpy(reorder(one.weight_ih, weights.order, target).T))
     cell.recurrent_kernel.assign(to_numpy(reorder(one.weight_hh, weights.order, target).T))

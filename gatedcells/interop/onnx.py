@@ -1,10 +1,10 @@
 """To and from ONNX files with the GRU and LSTM operators.
 
-An operator holds one layer, both of its directions; a stack is a chain of them. Per direction, ``W`` is
-``weight_ih`` and ``R`` is ``weight_hh``, gates in the order z, r, h or i, o, f, c, and ``B`` is ``bias_ih``
-and ``bias_hh`` one after the other. The GRU's ``linear_before_reset`` is our ``reset_after``: 1 is torch's,
-0, the operator's default, is arXiv:1406.1078v3. Nothing is lost but where it says so, and a layer comes back
-bit for bit.
+An operator holds one layer with one or both directions; a stack is a chain of operators. Per direction, ``W``
+is ``weight_ih`` and ``R`` is ``weight_hh``, with the gates in the order z, r, h or i, o, f, c; ``B`` is
+``bias_ih`` followed by ``bias_hh``. The GRU's ``linear_before_reset`` is `gatedcells.GRU`'s ``reset_after``:
+1 is torch's GRU, and 0, the operator's default, is that of arXiv:1406.1078v3. A layer that is exported and
+loaded again has bit-identical weights.
 
 Sources: onnx.ai/onnx/operators/onnx__GRU.html and onnx__LSTM.html. Files are read by
 `gatedcells.interop.onnx_reading`.
@@ -43,12 +43,20 @@ def export(
     dtype: torch.dtype | None = None,
     opset: int = OPSET,
 ) -> Path:
-    """Write a layer as an ONNX file with free T and B, for inference; arguments and errors as of `to_model`.
+    """Write a layer to an ONNX file with free time and batch dimensions, for inference.
 
-    The file appears whole or not at all.
+    The file is replaced atomically: an interrupted or failed export leaves no partial file.
+
+    Args:
+        layer, lengths, initial_state, dtype, opset: as for `to_model`.
+        path: the file to write.
+
+    Returns:
+        the file's path.
 
     Raises:
         OSError: the file cannot be written.
+        TypeError, LossyConversion, ValueError, ModuleNotFoundError: as `to_model`.
     """
     model = to_model(layer, lengths=lengths, initial_state=initial_state, dtype=dtype, opset=opset)
     target = Path(path)
@@ -65,24 +73,32 @@ def to_model(
     dtype: torch.dtype | None = None,
     opset: int = OPSET,
 ) -> Any:
-    """A layer as an ``onnx.ModelProto``, checked by ``onnx.checker``.
+    """Make an ``onnx.ModelProto`` of a layer, checked by ``onnx.checker``.
 
-    Inputs: ``input`` ``[time, batch, I]`` (``[batch, time, I]`` with batch_first, turned round in the graph);
-    with ``lengths``, ``lengths`` ``[batch]`` int32; with ``initial_state``, ``h_0`` and for the LSTM ``c_0``,
-    ``[L*D, batch, H]``. Outputs: ``output`` ``[time, batch, D*H]``, zeros beyond a row's length, ``h_n`` and
-    for the LSTM ``c_n``, ``[L*D, batch, H]``: what the layer itself returns.
+    Inputs of the model:
+
+    - ``input`` ``[time, batch, I]``; with ``batch_first``, ``[batch, time, I]``, transposed in the graph;
+    - with ``lengths``: ``lengths`` ``[batch]``, int32;
+    - with ``initial_state``: ``h_0`` and for the LSTM ``c_0``, ``[L*D, batch, H]``.
+
+    Outputs, as the layer returns them:
+
+    - ``output`` ``[time, batch, D*H]`` (batch first as the input), zeros beyond a row's length;
+    - ``h_n`` and for the LSTM ``c_n``, ``[L*D, batch, H]``.
 
     Args:
-        layer: in ``eval()`` if it has dropout, of which inference knows nothing.
-        lengths: whether rows may have lengths of their own (the operator's ``sequence_lens``).
-        initial_state: whether the model asks for the states before the first step; otherwise they are zeros.
-        dtype: the weights' precision in the file, None for the layer's own. ONNX Runtime's GRU and LSTM on
-            the CPU take float32.
-        opset: the version of the operators, from 14 (22 for bfloat16) to the newest that onnx knows.
+        layer: a GRU or LSTM of gatedcells or torch; in ``eval()`` if it has dropout.
+        lengths: whether the model takes the rows' lengths (the operator's ``sequence_lens``).
+        initial_state: whether the model takes initial states; otherwise they are zeros.
+        dtype: of the weights in the file, None for the layer's own. ONNX Runtime's GRU and LSTM on the CPU
+            take float32 only.
+        opset: the operator set's version, from 14 (22 for bfloat16) to the newest that onnx knows.
 
     Raises:
-        LossyConversion: a projection, which the operator has not; a layer in training with dropout.
-        ValueError: an opset that has no such operators, or one that onnx does not know.
+        TypeError: ``layer`` is not a GRU or LSTM.
+        LossyConversion: a projection, which the operator does not have; a layer in training with dropout; a
+            dtype that the operator does not take.
+        ValueError: an opset without these operators, or one that onnx does not know.
         ModuleNotFoundError: onnx is not installed.
     """
     onnx = library("onnx")
@@ -90,13 +106,14 @@ def to_model(
     weights.refuse_projection("ONNX")
     if layer.training and layer.dropout:
         raise LossyConversion(
-            f"the file is for inference and has no dropout of {layer.dropout}: call eval() first"
+            f"ONNX files are for inference, got a layer in training with dropout={layer.dropout}: call eval()"
+            " first"
         )
     least = _BFLOAT16_OPSET if weights.first.weight_ih.dtype == torch.bfloat16 else OPSET
     if opset < least:
         raise ValueError(f"{weights.first.weight_ih.dtype} needs opset {least} or later, got {opset}")
     if opset > (newest := onnx.defs.onnx_opset_version()):
-        raise ValueError(f"opset {newest} is the newest that onnx {onnx.__version__} knows, got {opset}")
+        raise ValueError(f"onnx {onnx.__version__} knows opsets up to {newest}, got {opset}")
     graph = _Graph(onnx.helper, _element_type(onnx, weights.first.weight_ih.dtype))
     shapes = _Shapes(len(weights.layers), len(weights.layers[0]), weights.hidden_size)
     states = ("h", "c") if weights.cell == "LSTM" else ("h",)

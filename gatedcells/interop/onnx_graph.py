@@ -1,9 +1,9 @@
-"""What an ONNX graph says of its GRU and LSTM operators: which of their inputs are constant, and which
-operator reads what another gives out.
+"""Analysis of an ONNX graph: which inputs of its GRU and LSTM operators are constant, and which operator
+reads another's output.
 
-Exporters write weights as constants or compute them from constants: ``torch.onnx.export`` leaves it to the
-graph to put the gates of large ones in ONNX's order. What depends on constants alone is computed here, by
-ONNX's own reference.
+Exporters write weights as constants or compute them from constants: ``torch.onnx.export`` leaves the
+reordering of large weights' gates to the graph. Whatever depends on constants only is computed here by
+ONNX's reference evaluator.
 """
 
 from __future__ import annotations

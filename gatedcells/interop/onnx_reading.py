@@ -1,4 +1,4 @@
-"""Reading GRU and LSTM operators out of ONNX files; see `gatedcells.interop.onnx` for the equations."""
+"""Reading GRU and LSTM operators from ONNX files; see `gatedcells.interop.onnx` for the equations."""
 
 from __future__ import annotations
 
@@ -27,27 +27,30 @@ def load(
     batch_first: bool | None = None,
     dropout: float = 0.0,
 ) -> Layer:
-    """The layer of the GRU or LSTM operators in an ONNX model.
+    """Make a layer from the GRU or LSTM operators of an ONNX model.
 
-    Operators of which each reads what the one before it gives out are one layer with ``num_layers`` of them,
-    as `gatedcells.interop.onnx.export` and ``torch.onnx.export`` write them. Weights may be constants or
-    computed from constants. What else is in the model is not read.
+    A chain of operators, each reading the output of the one before, becomes one layer with that many
+    ``num_layers``; `gatedcells.interop.onnx.export` and ``torch.onnx.export`` write such chains. Weights may
+    be constants or computed from constants. Other operators of the model are ignored.
 
     Args:
         source: a path, or an ``onnx.ModelProto``.
-        node: one operator by its name, or by the name of one of its outputs; None for all of them.
-        batch_first: of the layer; None for the operator's ``layout``. An operator between two transpositions
-            is not told from another, so such a layer is given ``batch_first=True`` here.
-        dropout: of the layer, for training; a file has none.
+        node: the name of one operator or of one of its outputs; None for all of them.
+        batch_first: of the layer; None for the operator's ``layout``. Transpositions around the operators
+            (which `export` writes for ``batch_first=True``) are ignored, so pass True for such a model.
+        dropout: of the layer, for training; a file does not contain it.
+
+    Returns:
+        a `gatedcells.GRU` or `gatedcells.LSTM`.
 
     Raises:
-        LossyConversion: other activations than sigmoid and tanh, a clip, coupled input and forget gates,
-            peepholes, constant initial states other than zeros, constant lengths that differ, or the reverse
-            direction alone.
-        ValueError: no such operator, several that make no stack, weights that the model computes from its
-            inputs or that are of other shapes, no ONNX file.
-        FileNotFoundError: no such file.
-        TypeError: neither a path nor a model.
+        LossyConversion: activations other than sigmoid and tanh, ``clip``, coupled input and forget gates,
+            peepholes, constant initial states other than zeros, constant lengths that differ, or a reverse
+            direction without a forward one.
+        ValueError: there is no such operator; there are several that are not one stack; weights depend on
+            the model's inputs or have unexpected shapes; the file is not an ONNX file.
+        FileNotFoundError: there is no such file.
+        TypeError: ``source`` is neither a path nor a model.
         ModuleNotFoundError: onnx is not installed.
     """
     onnx = library("onnx")
@@ -67,7 +70,7 @@ def _read(onnx: Any, path: Path) -> Any:
     try:
         return onnx.load(path)
     except decode_error as error:
-        raise ValueError(f"{path} is no ONNX file: {error}") from error
+        raise ValueError(f"{path} is not an ONNX file: {error}") from error
 
 
 class _Reader:
@@ -83,7 +86,7 @@ class _Reader:
         if name is not None:
             found = [one for one in self._recurrent if name == one.name or name in one.output]
             if len(found) != 1:
-                raise ValueError(f"no GRU or LSTM operator is called {name!r}; there are {known}")
+                raise ValueError(f"the model has no GRU or LSTM operator {name!r}; it has {known}")
             return found
         if not self._recurrent:
             raise ValueError("the model has no GRU or LSTM operator")
@@ -93,7 +96,7 @@ class _Reader:
             if not self._graph.reads(above, below, len(R), R.shape[-1]):
                 raise ValueError(
                     f"the model's operators {known} are not one stack: {above.name or above.output[0]!r}"
-                    " does not read what the one before it gives out; choose one with node="
+                    " does not read the output of the one before it; choose one with node="
                 )
         return self._recurrent
 
@@ -107,7 +110,7 @@ class _Reader:
         direction = self._graph.option(node, "direction", b"forward").decode()
         if direction == "reverse":
             raise LossyConversion(
-                f"{_called(node)} runs in reverse alone; here a reverse direction stands beside a forward one"
+                f"{_called(node)} has direction='reverse'; gatedcells has 'forward' and 'bidirectional'"
             )
         D = 2 if direction == "bidirectional" else 1
         self._refuse(node, cell, D)
@@ -132,32 +135,38 @@ class _Reader:
         ]  # fmt: skip
 
     def _refuse(self, node: Any, cell: str, D: int) -> None:
-        """Raise LossyConversion for what our cells do not do."""
+        """Raise LossyConversion for what gatedcells' cells do not compute."""
         option = self._graph.option
         activations = [name.decode().lower() for name in option(node, "activations", [])]
         if activations not in ([], _ACTIVATIONS[cell] * D):
             raise LossyConversion(
-                f"{_called(node)} has the activations {activations}; ours are {_ACTIVATIONS[cell]}"
+                f"{_called(node)} has the activations {activations}, expected {_ACTIVATIONS[cell] * D}"
             )
         if option(node, "clip", 0.0):
-            raise LossyConversion(f"{_called(node)} clips its gates' pre-activations; ours do not")
+            raise LossyConversion(
+                f"{_called(node)} clips its gates' pre-activations (clip={option(node, 'clip', 0.0)}), which"
+                " gatedcells does not do"
+            )
         if option(node, "input_forget", 0):
-            raise LossyConversion(f"{_called(node)} couples input and forget gate; ours are two gates")
+            raise LossyConversion(
+                f"{_called(node)} couples its input and forget gates (input_forget=1); in gatedcells they are"
+                " separate"
+            )
         for k, what in ((_H_0, "initial_h"), (_C_0, "initial_c"), (_PEEPHOLES, "peepholes")):
             name = node.input[k] if len(node.input) > k else ""
             if name and self._graph.is_fixed(name):
                 raise LossyConversion(
-                    f"{_called(node)} has constant {what} other than zeros; a layer has none"
+                    f"{_called(node)} has constant {what} other than zeros, which are not converted"
                 )
             if name and k == _PEEPHOLES and self._graph.constant(name) is None:
-                raise LossyConversion(f"{_called(node)} has peepholes; ours has none")
+                raise LossyConversion(f"{_called(node)} has peepholes, which are not converted")
         # of equal ones a converter has written down how many steps there are
         name = node.input[_LENGTHS] if len(node.input) > _LENGTHS else ""
         lengths = self._graph.constant(name) if name else None
         if lengths is not None and (lengths != lengths[0]).any():
             raise LossyConversion(
-                f"{_called(node)} has the constant sequence_lens {lengths.tolist()}; a layer takes lengths in"
-                " a call"
+                f"{_called(node)} has the constant sequence_lens {lengths.tolist()}; a layer takes lengths"
+                " with each call"
             )
 
     def _weight(self, node: Any, k: int) -> Tensor | None:
@@ -166,7 +175,8 @@ class _Reader:
         found = self._graph.constant(node.input[k])
         if found is None:
             raise ValueError(
-                f"{_called(node)}: its weight {node.input[k]!r} is computed by the model, no constant"
+                f"{_called(node)}: its weight {node.input[k]!r} must be constant, but the model computes it"
+                " from its inputs"
             )
         return from_numpy(found)
 
@@ -177,7 +187,7 @@ def _check_shapes(node: Any, D: int, G: int, W: Tensor, R: Tensor, B: Tensor | N
     I, H = W.shape[-1], R.shape[-1]
     expected = [[D, G * H, I], [D, G * H, H], [D, 2 * G * H]][: len(given)]
     if given != expected:
-        raise ValueError(f"{_called(node)}: expected W, R and B of the shapes {expected}, got {given}")
+        raise ValueError(f"{_called(node)}: expected W, R and B of shapes {expected}, got {given}")
 
 
 def _called(node: Any) -> str:

@@ -1,7 +1,7 @@
-"""To and from ``torch.nn``'s modules and their state dicts: the same equations, names and order of gates.
+"""To and from ``torch.nn``'s modules and state dicts: the equations, names and gate order are the same.
 
-What is made here is a module of its own, with copies of the weights and nothing else; `gatedcells.convert`
-changes the modules of a model in place, with their optimizer, hooks and parametrizations.
+These functions create a separate module with copies of the weights and without hooks or parametrizations;
+`gatedcells.convert` converts the modules of a model in place and keeps both.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ def from_module(module: nn.GRUCell) -> GRUCell: ...
 @overload
 def from_module(module: nn.LSTMCell) -> LSTMCell: ...
 def from_module(module: Any) -> Layer | Cell:
-    """Ours with the weights (copies), options, dtype, device and mode of one of torch's.
+    """Make a gatedcells module from one of torch's: weights (copied), options, dtype, device and mode.
 
-    Weights under a parametrization (``weight_norm`` and the like) are taken as they are computed now.
+    Weights under a parametrization (``weight_norm`` and the like) are copied with their present values.
+
+    Args:
+        module: a ``torch.nn.GRU``, ``LSTM``, ``GRUCell`` or ``LSTMCell``.
 
     Raises:
-        TypeError: not a ``torch.nn.GRU``, ``LSTM``, ``GRUCell`` or ``LSTMCell``, or one with a forward of its
-            own.
+        TypeError: ``module`` is none of these, or its ``forward`` is overridden.
     """
     return _copy(module, _OURS, "torch.nn")
 
@@ -62,14 +64,17 @@ def to_module(module: GRUCell) -> nn.GRUCell: ...
 @overload
 def to_module(module: LSTMCell) -> nn.LSTMCell: ...
 def to_module(module: Any) -> nn.Module:
-    """torch's with the weights (copies), options, dtype, device and mode of one of ours.
+    """Make a ``torch.nn`` module from a gatedcells one: weights (copied), options, dtype, device and mode.
 
-    ``backend`` and ``recompute`` do not change what is computed and are left behind.
+    ``backend`` and ``recompute`` do not change the result and are dropped.
+
+    Args:
+        module: a `gatedcells.GRU`, `gatedcells.LSTM`, `gatedcells.GRUCell` or `gatedcells.LSTMCell`.
 
     Raises:
-        TypeError: not one of ours.
-        LossyConversion: a GRU with ``reset_after=False``, a layer with ``allow_empty=True``, or one in
-            training with dropouts of its own: torch has none of these.
+        TypeError: ``module`` is none of these, or its ``forward`` is overridden.
+        LossyConversion: the module uses something that torch does not have: ``reset_after=False``,
+            ``allow_empty=True``, or what no conversion preserves (see `gatedcells.interop`).
     """
     return _copy(module, _TORCHS, "gatedcells")
 
@@ -82,26 +87,28 @@ def from_state_dict(
     dropout: float = 0.0,
     reset_after: bool = True,
 ) -> Layer | Cell:
-    """The layer or cell of a checkpoint: kind, sizes and directions are read off its names and shapes.
+    """Make a layer or cell from a checkpoint; its type, sizes and directions follow from names and shapes.
 
     Args:
-        state: by torch's names, ``weight_ih_l0`` and so on (a cell's without ``_l0``).
-        prefix: what stands before these names in the checkpoint, ``"encoder.rnn."`` for example; other names
-            are not looked at.
-        batch_first, dropout, reset_after: of the layer, the last of a GRU alone; a state dict does not tell
-            them.
+        state: tensors by torch's names, ``weight_ih_l0`` and so on (a cell's without ``_l0``).
+        prefix: what precedes these names in the checkpoint, for example ``"encoder.rnn."``; other names are
+            ignored.
+        batch_first, dropout: of a layer; a state dict does not contain them.
+        reset_after: of a GRU; a state dict does not contain it.
 
     Raises:
         ValueError: the names or shapes are not those of a GRU or LSTM, or weights are pruned or parametrized.
-        LossyConversion: there are parameters beyond those of the plain cell.
+        LossyConversion: there are parameters that a plain GRU or LSTM does not have.
     """
     own = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
     if beyond := [name for name in own if _BEYOND.fullmatch(name)]:
-        raise LossyConversion(f"a plain GRU or LSTM has no {', '.join(beyond[:8])}, as this one has")
+        raise LossyConversion(
+            f"expected the parameters of a plain GRU or LSTM, got {', '.join(beyond[:8])} besides"
+        )
     if computed := [name for name in own if _COMPUTED.fullmatch(name)]:
         raise ValueError(
-            f"weights are computed from {', '.join(computed[:8])}: make the pruning or parametrization"
-            " permanent before state_dict(), or give the module itself to from_module"
+            f"the weights are computed from {', '.join(computed[:8])}: make the pruning or parametrization"
+            " permanent before state_dict(), or pass the module itself to from_module"
         )
     rows: dict[tuple[int, bool], dict[str, Tensor]] = {}
     is_layer: set[bool] = set()
@@ -140,7 +147,9 @@ def _cell_of(direction: Direction) -> str:
     for cell, order in OURS.items():
         if rows == len(order.gates) * H:
             return cell
-    raise ValueError(f"weight_hh has {rows} rows for {H} hidden units; a GRU has 3 for each, an LSTM 4")
+    raise ValueError(
+        f"weight_hh must have 3 rows (GRU) or 4 (LSTM) per hidden unit, got {rows} rows for {H} units"
+    )
 
 
 def _copy(module: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]], whose: str) -> Any:
@@ -149,13 +158,15 @@ def _copy(module: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]], whos
         if isinstance(module, source) and type(module).forward is source.forward and not replaced:
             break
     else:
-        own = " with a forward of its own" if replaced else ""
-        raise TypeError(f"expected {whose}'s GRU, LSTM, GRUCell or LSTMCell, got {kind_of(module)}{own}")
+        own = " with an overridden forward" if replaced else ""
+        raise TypeError(f"expected a GRU, LSTM, GRUCell or LSTMCell of {whose}, got {kind_of(module)}{own}")
     weights = Weights.of(module)
     if kinds is _TORCHS:
         weights.refuse_reset_before("torch")
         if getattr(module, "allow_empty", False):
-            raise LossyConversion("torch's layers refuse a sequence of no steps (allow_empty=True)")
+            raise LossyConversion(
+                "torch's layers refuse sequences of length 0, this one has allow_empty=True"
+            )
     options: dict[str, Any] = {}
     if isinstance(module, nn.RNNBase):
         options = {"batch_first": module.batch_first, "dropout": module.dropout}

@@ -1,9 +1,9 @@
-"""What every exchange goes through: a module's weights in torch's order, with what their numbers mean.
+"""The form that every conversion goes through: a module's weights in torch's gate order.
 
-A conversion either keeps the function that a module computes or raises `LossyConversion` and says why. Where
-a library has one bias in the place of our two, they are added, which keeps the function to one rounding of
-the sum; on the way back the other bias is zeros. (Training sees the difference: two biases that only act as
-their sum move twice as fast as one.)
+A conversion either preserves the function that a module computes or raises `LossyConversion` with the reason.
+A library with one bias for torch's two gets their sum, which preserves the function up to one rounding; on
+the way back the second bias is zero. (Training differs: two biases that act only as their sum move twice as
+fast as one.)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FORWARDS = [
 
 
 class LossyConversion(ValueError):
-    """What was asked for would not compute the same; the message says what is in the way."""
+    """The conversion would not preserve the function that is computed; the message says why."""
 
 
 class Direction(NamedTuple):
@@ -68,14 +68,14 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, module: nn.Module) -> Weights:
-        """Read off one of ours or of torch's, detached; weights that something computes (parametrizations,
-        pruning) as the next call would have them.
+        """The weights of a module of gatedcells or torch, detached. Computed weights (parametrizations,
+        pruning) have the values that the next call would use.
 
         Raises:
-            TypeError: it is neither.
-            LossyConversion: in evaluation it computes something beyond the plain cell, it learnt its initial
-                states, has a gate hook, computes in bfloat16 or has a forward of its own; or it is
-                in training with dropouts other than the one between layers.
+            TypeError: the module is neither.
+            LossyConversion: in evaluation it computes anything other than the plain cell, learns its initial
+                states, has a gate hook, computes in bfloat16 or overrides forward; or it is in training with
+                a dropout other than the one between layers.
         """
         if isinstance(module, RecurrentLayer):
             inference = module.options._replace(
@@ -86,10 +86,11 @@ class Weights(NamedTuple):
             beyond += ["precision='bf16'"] * (module.precision == "bf16")
             if beyond:
                 has = ", ".join(beyond)
-                raise LossyConversion(f"this {module.mode} has {has}, which no exchange takes along")
+                raise LossyConversion(f"this {module.mode} has {has}, which no conversion preserves")
             if module.training and (dropped := module.options.words()):
                 raise LossyConversion(
-                    f"no exchange takes {', '.join(dropped)} along, which training has: call eval() first"
+                    f"this {module.mode} is in training with {', '.join(dropped)}, which no conversion"
+                    " preserves: call eval() first"
                 )
         if isinstance(module, nn.RNNBase) and module.mode in OURS:
             cell, suffixes = module.mode, _suffixes(module.num_layers, module.bidirectional)
@@ -98,15 +99,13 @@ class Weights(NamedTuple):
         else:
             raise TypeError(f"expected a GRU, LSTM, GRUCell or LSTMCell, got {kind_of(module)}")
         if "forward" in vars(module) or type(module).forward not in _FORWARDS:
-            raise LossyConversion(
-                f"{kind_of(module)} has a forward of its own, which no exchange takes along"
-            )
+            raise LossyConversion(f"{kind_of(module)} overrides forward, which no conversion preserves")
         layers = tuple(tuple(_direction(module, suffix) for suffix in directions) for directions in suffixes)
         return cls(cell, layers, bool(getattr(module, "reset_after", True)))
 
     @classmethod
     def of_layer(cls, layer: AnyLayer) -> Weights:
-        """`of`, for what takes no cells.
+        """`of`, for layers only.
 
         Raises:
             TypeError: not a GRU or LSTM.
@@ -114,8 +113,8 @@ class Weights(NamedTuple):
         given: Any = layer
         if not isinstance(given, nn.RNNBase):
             raise TypeError(
-                f"expected a GRU or LSTM, got {kind_of(layer)}; gatedcells.interop.layer_of makes a"
-                " layer of cells"
+                f"expected a GRU or LSTM, got {kind_of(layer)}; gatedcells.interop.layer_of joins cells to a"
+                " layer"
             )
         return cls.of(layer)
 
@@ -149,15 +148,17 @@ class Weights(NamedTuple):
         L, D = len(self.layers), len(self.layers[0])
         if (L, D) != (1, 1):
             raise LossyConversion(
-                f"{library} has one cell at a time, and this has {L} layer(s) of {D} direction(s):"
-                " gatedcells.interop.cells_of(layer) takes it apart"
+                f"{library} takes a single cell, got {L} layer(s) of {D} direction(s): split it with"
+                " gatedcells.interop.cells_of(layer)"
             )
         return self.first
 
     def refuse_projection(self, library: str) -> None:
         """Raise LossyConversion if there is a projection."""
         if self.first.weight_hr is not None:
-            raise LossyConversion(f"{library} has no LSTM with a projection (proj_size)")
+            raise LossyConversion(
+                f"{library} has no LSTM with a projection, got proj_size={len(self.first.weight_hr)}"
+            )
 
     def refuse_reset_before(self, library: str) -> None:
         """Raise LossyConversion for a GRU whose reset gate acts before the matrix product."""
@@ -174,13 +175,13 @@ class Weights(NamedTuple):
         return self._replace(layers=tuple(tuple(_cast(d, dtype) for d in layer) for layer in self.layers))
 
     def to_layer(self, *, batch_first: bool = False, dropout: float = 0.0) -> Layer:
-        """Ours with these weights, without drawing random ones."""
+        """A gatedcells layer with these weights, without drawing random ones."""
         kind: Any = {"GRU": GRU, "LSTM": LSTM}[self.cell]
         options: dict[str, Any] = {} if self.cell == "LSTM" else {"reset_after": self.reset_after}
         return self.fill(kind, batch_first=batch_first, dropout=dropout, **options)
 
     def to_cell(self) -> Cell:
-        """Ours with these weights, without drawing random ones."""
+        """A gatedcells cell with these weights, without drawing random ones."""
         kind: Any = {"GRU": GRUCell, "LSTM": LSTMCell}[self.cell]
         options: dict[str, Any] = {} if self.cell == "LSTM" else {"reset_after": self.reset_after}
         return self.fill(kind, **options)
@@ -248,18 +249,16 @@ def _cast(direction: Direction, dtype: torch.dtype) -> Direction:
 
 
 def one_bias(direction: Direction) -> Tensor | None:
-    """``b_i + b_h``, ``[GH]``, for the LSTM and for the GRU with the reset gate before the product: there the
-    two
-    act as their sum alone."""
+    """``b_i + b_h``, ``[GH]``, for the LSTM and for the GRU with the reset gate before the product, where
+    only the sum matters."""
     if direction.bias_ih is None or direction.bias_hh is None:
         return None
     return direction.bias_ih + direction.bias_hh
 
 
 def four_biases(direction: Direction) -> tuple[Tensor, Tensor] | None:
-    """Of a GRU with the reset gate after the product: ``b_ir + b_hr, b_iz + b_hz, b_in`` as ``[3H]``, and
-    ``b_hn``
-    as ``[H]``, which the reset gate multiplies and which therefore stays apart."""
+    """For a GRU with the reset gate after the product: ``b_ir + b_hr, b_iz + b_hz, b_in`` as ``[3H]``, and
+    ``b_hn`` ``[H]``, which the reset gate multiplies and which is therefore separate."""
     if direction.bias_ih is None or direction.bias_hh is None:
         return None
     order = OURS["GRU"]
@@ -270,7 +269,7 @@ def four_biases(direction: Direction) -> tuple[Tensor, Tensor] | None:
 
 
 def six_biases(bias: Tensor, bias_hn: Tensor) -> tuple[Tensor, Tensor]:
-    """``b_i`` and ``b_h``, ``[3H]`` each, of what `four_biases` gives: the hidden half zeros but for
+    """``b_i`` and ``b_h``, ``[3H]`` each, from the result of `four_biases`: ``b_h`` is zero except for
     ``b_hn``."""
     zeros = torch.zeros_like(bias_hn)
     order = OURS["GRU"]
@@ -278,7 +277,7 @@ def six_biases(bias: Tensor, bias_hn: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kind_of(thing: object) -> str:
-    """What was given, for a message: its class and where that is from."""
+    """An object's class with its module, for a message."""
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
@@ -299,5 +298,5 @@ def library(name: str) -> Any:
         if error.name != package:
             raise
         raise ModuleNotFoundError(
-            f"this exchange needs {package}: pip install 'gatedcells[{_EXTRAS[package]}]'", name=package
+            f"this conversion needs {package}: pip install 'gatedcells[{_EXTRAS[package]}]'", name=package
         ) from None
