@@ -1,9 +1,9 @@
-"""Gated recurrent cells written from their equations, drop-in for torch.nn.
+"""Gated recurrent cells written from their equations: drop-in replacements for torch.nn's.
 
-``gatedcells.GRU``, ``LSTM``, ``GRUCell`` and ``LSTMCell`` take the place of torch's; the equations are
-in `gatedcells.reference`, pure functions in `gatedcells.functional`, the choice of who computes in
-`gatedcells.backends`. `gatedcells.forecast`, `gatedcells.interop` and `gatedcells.testing` are imported when
-they are first named.
+`GRU`, `LSTM`, `GRUCell` and `LSTMCell` replace torch's; `convert` converts a whole model. `Cell` and
+`Recurrent` make layers of your own cell. The equations are in `gatedcells.reference`, pure functions in
+`gatedcells.functional`, and backends are described in `gatedcells.backends`. `gatedcells.forecast`,
+`gatedcells.interop` and `gatedcells.testing` are imported on first use.
 """
 
 import importlib as _importlib

@@ -1,12 +1,12 @@
-"""Names shared by every layer of the library: the legend of shapes and the LSTM's state.
+"""The letters of shapes, the LSTM's state and `detach_state`.
 
-The letters used in every docstring and shape comment:
+These letters are used in all docstrings and shape comments:
 
 ====== ===========================================
 letter meaning
 ====== ===========================================
 ``T``  time steps of a sequence
-``B``  batch: sequences processed side by side
+``B``  batch: number of sequences
 ``I``  input features
 ``H``  hidden units
 ``P``  projected hidden units (LSTM ``proj_size``)
@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 class LSTMState(NamedTuple):
-    """The two states that an LSTM carries from step to step; unpacks as ``(h, c)``.
+    """The two states of an LSTM; unpacks as ``(h, c)``.
 
     Attributes:
         hidden: ``[B, H]``, or ``[B, P]`` with a projection: the hidden state, which is also the output.
@@ -37,16 +37,16 @@ AnyState = TypeVar("AnyState")
 
 
 def detach_state(state: AnyState) -> AnyState:
-    """Detach a state from its graph, between the chunks of a stream that is trained on chunk by chunk.
+    """Detach a state from its graph, between two chunks of a sequence that is trained on in chunks.
 
-    This is truncated backpropagation through time (Williams & Peng 1990): the values are carried over to the
+    This is truncated backpropagation through time (Williams & Peng 1990): the values are passed on to the
     next chunk, the gradient is not.
 
     Args:
         state: a tensor, or any nesting of tuples (NamedTuples too), lists and dicts of them; None stays None.
 
     Returns:
-        The same structure; its tensors share memory with the given ones.
+        the same structure; its tensors share memory with the given ones.
 
     Raises:
         TypeError: ``state`` contains anything else.

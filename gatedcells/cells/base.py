@@ -1,4 +1,4 @@
-"""What `gatedcells.GRUCell` and `gatedcells.LSTMCell` share: torch's contract for a single step."""
+"""The base of `gatedcells.GRUCell` and `gatedcells.LSTMCell`: torch's contract for a single step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from gatedcells.functional.again import Again
 
 
 class RecurrentCell(nn.RNNCellBase):
-    """One gated step as a module; not used by itself. ``backend`` as in `gatedcells.backends`."""
+    """One gated step; the base class of `gatedcells.GRUCell` and `gatedcells.LSTMCell`."""
 
     backend: str
     _again: Again
@@ -30,7 +30,7 @@ class RecurrentCell(nn.RNNCellBase):
         return list(self._parameters) == ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
 
     def extra_repr(self) -> str:
-        """torch's own, with what differs from torch's cells if anything does."""
+        """torch's, followed by the options that differ from the defaults."""
         return super().extra_repr() + ("" if self.backend == AUTO else f", backend={self.backend!r}")
 
     def _batched(self, input: Tensor, states: tuple[Tensor, ...] | None, names: tuple[str, ...]) -> bool:

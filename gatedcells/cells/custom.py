@@ -1,4 +1,4 @@
-"""`Cell`: a recurrent cell of one's own, from one pure step."""
+"""`Cell`: the base class of custom recurrent cells."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ States = tuple[Tensor, ...]
 
 
 class Cell(nn.Module):
-    """A recurrent cell: say what one step does, and `gatedcells.Recurrent` makes layers of it.
+    """Base class of custom recurrent cells: define `step`, and `gatedcells.Recurrent` makes layers of it.
 
-    ::
+    For example::
 
         class Leaky(gatedcells.Cell):
             def __init__(self, input_size, hidden_size):
@@ -28,15 +28,21 @@ class Cell(nn.Module):
                 return 0.9 * h + 0.1 * torch.tanh(self.read(x_t) + self.turn(h))
 
     Args:
-        input_size: features of the input, I.
-        hidden_size: hidden units, H.
-        state_sizes: the width of each state, the first of which is the output; ``(H,)`` if None.
+        input_size: number of input features, I.
+        hidden_size: number of hidden units, H.
+        state_sizes: the width of each state; the first state is the output. None: a single state of width H.
 
-    Inputs: ``input``, ``[B, I]`` or ``[I]``; ``hx``, the state before the step, zeros if None.
+    Inputs: ``input, hx``
+        input: ``[B, I]``, or ``[I]`` unbatched.
+        hx: the state before the step, a tensor ``[B, H]``, or a tuple of tensors if there are several states;
+            None: zeros.
 
-    Output: the state after the step.
+    Output: the state after the step, in the same form.
 
-    A state is a tensor ``[B, H]`` if there is one, a tuple of tensors if there are several.
+    Raises:
+        ValueError, RuntimeError: an input or state has the wrong shape, or `step` returns states of other
+            shapes or dtypes than it was given.
+        NotImplementedError: `step` is not defined.
     """
 
     input_size: int
@@ -57,16 +63,23 @@ class Cell(nn.Module):
 
     # by place alone: a step may call its arguments what it likes, and type checkers agree
     def step(self, x_t: Tensor, state: Any, /) -> Any:
-        """One step, in plain torch: from ``x_t`` ``[B, I]`` and the state before to the state after.
+        """Compute one step in plain torch; subclasses define this.
 
-        It must be pure: the same for the same arguments and parameters, no random numbers, nothing written.
-        Other tensors that it reads, each an attribute of the cell, are set before the layers are called.
-        What is no tensor is changed outside of what is compiled.
+        It must be a pure function of its arguments and the cell's tensors: no random numbers, no side
+        effects. Each tensor it reads must be an attribute of the cell, set before the layers are called;
+        attributes that are not tensors must not change within compiled code.
+
+        Args:
+            x_t: the input at this step, ``[B, I]``.
+            state: the state before the step: a tensor, or a tuple if there are several.
+
+        Returns:
+            the state after the step, with the same shapes and dtypes.
         """
         raise NotImplementedError(f"{type(self).__name__} must define step(self, x_t, state)")
 
     def record(self, **values: Tensor) -> None:
-        """Within `step`: name values, each ``[B, ...]``, for `gatedcells.Recurrent.trace`."""
+        """Within `step`, record values by name, each ``[B, ...]``, for `gatedcells.Recurrent.trace`."""
         if self._records is not None:
             self._records.update(values)
 
@@ -74,7 +87,7 @@ class Cell(nn.Module):
         """`step` with states as a tuple, and its result checked.
 
         Raises:
-            RuntimeError: `step` did not return states like those that it got.
+            RuntimeError: `step` returned states of other shapes or dtypes than it was given.
         """
         found = self.step(x_t, one_or_all(state))
         new: States = tuple(found) if isinstance(found, (tuple, list)) else (found,)
@@ -96,7 +109,7 @@ class Cell(nn.Module):
         return tuple(input.new_zeros(*leading, width) for width in self.state_sizes)
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
-        """Run one step; see the class for shapes."""
+        """Compute one step; the class describes the shapes."""
         if input.dim() not in (1, 2):
             raise ValueError(
                 f"{type(self).__name__}: Expected input to be 1D or 2D, got {input.dim()}D instead"

@@ -1,4 +1,4 @@
-"""`GRUCell`, a drop-in for ``torch.nn.GRUCell``."""
+"""`GRUCell`, a drop-in replacement for ``torch.nn.GRUCell``."""
 
 from typing import Any
 
@@ -12,34 +12,37 @@ from gatedcells.functional.gru import gru_step
 
 
 class GRUCell(RecurrentCell):
-    """One step of a gated recurrent unit, a drop-in for ``torch.nn.GRUCell``::
+    """One step of a gated recurrent unit (GRU), a drop-in replacement for ``torch.nn.GRUCell``::
 
         r  = σ(W_ir x + b_ir + W_hr h + b_hr)
         z  = σ(W_iz x + b_iz + W_hz h + b_hz)
         n  = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))
         h' = (1 − z) ⊙ n + z ⊙ h
 
-    Cho et al. 2014, arXiv:1406.1078v1. With ``reset_after=False`` the reset gate acts before the matrix
-    product, ``n = tanh(W_in x + b_in + W_hn (r ⊙ h) + b_hn)`` (arXiv:1406.1078v3).
+    (Cho et al. 2014, arXiv:1406.1078v1). With ``reset_after=False`` the reset gate acts on the state before
+    the matrix product, ``n = tanh(W_in x + b_in + W_hn (r ⊙ h) + b_hn)`` (arXiv:1406.1078v3).
 
     Args:
-        input_size: features of the input, I.
-        hidden_size: hidden units, H.
-        bias: whether there are ``b_i`` and ``b_h``.
+        input_size: number of input features, I.
+        hidden_size: number of hidden units, H.
+        bias: whether there are biases ``b_i`` and ``b_h``.
         device, dtype: of the parameters.
         reset_after: where the reset gate acts, see above.
-        backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
+        backend: ``"auto"``, or the backend that must be used (see `gatedcells.backends`).
 
-    Inputs: ``input``, ``[B, I]`` or ``[I]``; ``hx``, ``[B, H]`` or ``[H]``, zeros if None.
+    Inputs: ``input, hx``
+        input: ``[B, I]``, or ``[I]`` unbatched.
+        hx: the state before the step, ``[B, H]`` or ``[H]``; None: zeros.
 
-    Output: ``h'``, ``[B, H]`` or ``[H]``.
+    Output: the state after the step, ``[B, H]`` or ``[H]``.
 
     Attributes:
         weight_ih, weight_hh: ``[3H, I]``, ``[3H, H]``, rows in the order r, z, n.
         bias_ih, bias_hh: ``[3H]``, or None.
 
     Raises:
-        ValueError, RuntimeError: as torch's, with its messages.
+        ValueError, RuntimeError: as torch's cell, with the same messages.
+        BackendUnavailable: (a RuntimeError) the requested backend cannot run the call.
     """
 
     reset_after: bool
@@ -61,11 +64,11 @@ class GRUCell(RecurrentCell):
         self.reset_after = reset_after
 
     def extra_repr(self) -> str:
-        """torch's own, with what differs from torch's GRUCell if anything does."""
+        """torch's, followed by the options that differ from the defaults."""
         return super().extra_repr() + ("" if self.reset_after else ", reset_after=False")
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """Run one step; see the class for shapes."""
+        """Compute one step; the class describes the shapes."""
         if leaf.is_symbolic(input):
             return leaf.call(self, input, hx=hx)
         repeats = hx is not None and self.reset_after and not torch.compiler.is_compiling()

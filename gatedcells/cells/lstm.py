@@ -1,4 +1,4 @@
-"""`LSTMCell`, a drop-in for ``torch.nn.LSTMCell``."""
+"""`LSTMCell`, a drop-in replacement for ``torch.nn.LSTMCell``."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from gatedcells.functional.lstm import lstm_step
 
 
 class LSTMCell(RecurrentCell):
-    """One step of a long short-term memory, a drop-in for ``torch.nn.LSTMCell``::
+    """One step of a long short-term memory (LSTM), a drop-in replacement for ``torch.nn.LSTMCell``::
 
         i  = σ(W_ii x + b_ii + W_hi h + b_hi)
         f  = σ(W_if x + b_if + W_hf h + b_hf)
@@ -21,25 +21,28 @@ class LSTMCell(RecurrentCell):
         c' = f ⊙ c + i ⊙ g
         h' = o ⊙ tanh(c')
 
-    Hochreiter & Schmidhuber 1997; Gers et al. 2000.
+    (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
 
     Args:
-        input_size: features of the input, I.
-        hidden_size: hidden units, H.
-        bias: whether there are ``b_i`` and ``b_h``.
+        input_size: number of input features, I.
+        hidden_size: number of hidden units, H.
+        bias: whether there are biases ``b_i`` and ``b_h``.
         device, dtype: of the parameters.
-        backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
+        backend: ``"auto"``, or the backend that must be used (see `gatedcells.backends`).
 
-    Inputs: ``input``, ``[B, I]`` or ``[I]``; ``hx = (h, c)``, each ``[B, H]`` or ``[H]``, zeros if None.
+    Inputs: ``input, (h, c)``
+        input: ``[B, I]``, or ``[I]`` unbatched.
+        (h, c): the states before the step, each ``[B, H]`` or ``[H]``; None: zeros.
 
-    Output: ``(h', c')``, each ``[B, H]`` or ``[H]``.
+    Output: the states after the step ``(h', c')``, each ``[B, H]`` or ``[H]``.
 
     Attributes:
         weight_ih, weight_hh: ``[4H, I]``, ``[4H, H]``, rows in the order i, f, g, o.
         bias_ih, bias_hh: ``[4H]``, or None.
 
     Raises:
-        ValueError, RuntimeError: as torch's, with its messages.
+        ValueError, RuntimeError: as torch's cell, with the same messages.
+        BackendUnavailable: (a RuntimeError) the requested backend cannot run the call.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class LSTMCell(RecurrentCell):
         )
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Run one step; see the class for shapes."""
+        """Compute one step; the class describes the shapes."""
         if leaf.is_symbolic(input):
             return leaf.call(self, input, hx=hx)
         repeats = hx is not None and not torch.compiler.is_compiling()

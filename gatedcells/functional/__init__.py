@@ -1,4 +1,4 @@
-"""The cells as pure functions of tensors."""
+"""The GRU and the LSTM as pure functions of tensors: one step, or one direction over a sequence."""
 
 from gatedcells.functional.gru import gru_sequence as gru_sequence
 from gatedcells.functional.gru import gru_step as gru_step

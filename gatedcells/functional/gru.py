@@ -28,24 +28,26 @@ def gru_step(
     reset_after: bool = True,
     backend: str = AUTO,
 ) -> Tensor:
-    """One step of a GRU.
+    """Compute one step of a GRU.
 
-    The equations, and the two places that the reset gate can have, are in `gatedcells.reference.gru`.
+    The equations are in `gatedcells.reference.gru` and in the docstring of `gatedcells.GRU`.
 
     Args:
         input: ``x``, ``[B, I]``.
-        hidden: ``h``, ``[B, H]``.
-        weight_ih, weight_hh: ``[3H, I]`` and ``[3H, H]``: reset, update, candidate.
+        hidden: the state before the step, ``h``, ``[B, H]``.
+        weight_ih, weight_hh: ``[3H, I]`` and ``[3H, H]``, rows in the order reset, update, candidate.
         bias_ih, bias_hh: ``[3H]`` each, or None for zeros.
-        reset_after: True for torch's and cuDNN's GRU, False for Cho et al.'s v3.
-        backend: ``"auto"`` or a backend's name.
+        reset_after: whether the reset gate acts after the matrix product (torch and cuDNN,
+            arXiv:1406.1078v1) or before it (arXiv:1406.1078v3).
+        backend: ``"auto"``, or the backend that must be used (see `gatedcells.backends`).
 
     Returns:
-        ``h'``, ``[B, H]``.
+        the state after the step, ``h'``, ``[B, H]``.
 
     Raises:
-        RuntimeError: a shape, dtype or device does not fit (and `BackendUnavailable`, a RuntimeError).
-        ValueError: no such backend.
+        RuntimeError: a shape, dtype or device is wrong.
+        BackendUnavailable: (a RuntimeError) the requested backend cannot run the call.
+        ValueError: there is no such backend.
     """
     if input.dim() != 2:
         raise RuntimeError(f"input must be [B, I], got {list(input.shape)}")
@@ -80,35 +82,38 @@ def gru_sequence(
     variant: Variant = PLAIN,
     precision: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One direction of one GRU layer over a batch of sequences.
+    """Run one direction of one GRU layer over a batch of sequences.
 
     Args:
         input: ``[T, B, I]``, ``T >= 1``.
-        hidden: ``h_0``, ``[B, H]``.
-        weight_ih, weight_hh: ``[3H, I]`` and ``[3H, H]``: reset, update, candidate.
+        hidden: the initial state ``h_0``, ``[B, H]``.
+        weight_ih, weight_hh: ``[3H, I]`` and ``[3H, H]``, rows in the order reset, update, candidate.
         bias_ih, bias_hh: ``[3H]`` each, or None for zeros.
-        lengths: ``[B]`` integers in 0..T on the input's device: each row's number of valid steps. What
-            the input holds beyond is not read; there a row keeps its state. None: all have T.
-        resets: ``[T, B]`` bool on the input's device: True where a new sequence begins, so that the state
-            before that step is forgotten (zeros); the result is that of the sequences one by one. None:
-            no row has more than one sequence.
+        lengths: integers ``[B]`` in 0..T on the input's device, each row's number of valid steps; None: all
+            are T. The input beyond them is not read, and the state is kept there.
+        resets: bool ``[T, B]`` on the input's device, True where a new sequence begins: the state before that
+            step is replaced by zeros, so the result is that of running the sequences one by one. None: each
+            row is one sequence.
         reverse: run from each row's last valid step to its first.
-        reset_after: True for torch's and cuDNN's GRU, False for Cho et al.'s v3.
-        recompute: keep only the states for the backward pass, one number a unit and step, and
-            compute the gates again there. Where autograd itself goes through the steps (under a transform,
-            in a graph of gradients) it keeps everything all the same.
-        backend: ``"auto"`` or a backend's name.
-        variant: what the cell does beyond its plain equations (`gatedcells.reference.variants`).
-            Of one that does something the reference computes.
-        precision: of float32's products, "ieee" or "tf32" (`gatedcells.precision`); None: not asked for.
+        reset_after: whether the reset gate acts after the matrix product (torch and cuDNN,
+            arXiv:1406.1078v1) or before it (arXiv:1406.1078v3).
+        recompute: keep only the states for the backward pass, one number per unit and step, and recompute the
+            gates there. Where autograd differentiates the steps itself (under a transform, or with
+            ``create_graph=True``), everything is kept nevertheless.
+        backend: ``"auto"``, or the backend that must be used (see `gatedcells.backends`).
+        variant: a variant of the cell (`gatedcells.reference.variants`), computed by the reference backend;
+            by default the plain cell.
+        precision: of float32 matrix products, "ieee" or "tf32" (`gatedcells.precision`); None: as torch's
+            flags say.
 
     Returns:
-        the states after each step ``[T, B, H]``, in the input's order, and the last one visited
-        ``[B, H]``.
+        the states after each step ``[T, B, H]``, in the input's order, and the state after the last step that
+        was computed, ``[B, H]``.
 
     Raises:
-        RuntimeError: a shape, dtype or device does not fit (and `BackendUnavailable`, a RuntimeError).
-        ValueError: a length is out of range, or no such backend.
+        RuntimeError: a shape, dtype or device is wrong.
+        BackendUnavailable: (a RuntimeError) the requested backend cannot run the call.
+        ValueError: a length is out of range, or there is no such backend.
     """
     check_sequence(input, lengths, resets)
     input = zero_beyond_lengths(input, lengths)

@@ -1,4 +1,4 @@
-"""What happens to the inputs of a sequence on their way to a backend."""
+"""Preparation of a sequence's inputs for a backend: autocast, lengths, what to keep for the backward pass."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar

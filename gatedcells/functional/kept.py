@@ -1,4 +1,4 @@
-"""What every step computed, as the backends keep it: read off the tape of a forward pass."""
+"""States and gates of every step, read from the tape that a backend keeps for its backward pass."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def are_differentiated(tensors: Iterable[Tensor | None]) -> bool:
 
 
 class TapeReader:
-    """Runs one direction of one layer after the other by a backend, in the place of a
-    `gatedcells.trace.recorder.Recorder`, and keeps states and gates; they carry no gradients.
+    """Runs a layer's directions one after the other on a backend, in place of a
+    `gatedcells.trace.recorder.Recorder`, and keeps states and gates, without gradients.
 
     Args:
         kind: "GRU" or "LSTM".
-        names: of a direction's weights, as the layer lists them.
-        reset_after: where the GRU's reset gate is.
-        backend: whose tape is read.
+        names: the names of a direction's weights, in the layer's order.
+        reset_after: where the GRU's reset gate acts.
+        backend: the backend whose tape is read.
     """
 
     def __init__(self, kind: str, names: Sequence[str], *, reset_after: bool, backend: str) -> None:

@@ -29,22 +29,26 @@ def lstm_step(
     *,
     backend: str = AUTO,
 ) -> LSTMState:
-    """One step of an LSTM; the equations are in `gatedcells.reference.lstm`.
+    """Compute one step of an LSTM.
+
+    The equations are in `gatedcells.reference.lstm` and in the docstring of `gatedcells.LSTM`.
 
     Args:
         input: ``x``, ``[B, I]``.
-        state: ``(h, c)``, ``[B, H]`` each (``h``: ``[B, P]`` with a projection).
-        weight_ih, weight_hh: ``[4H, I]`` and ``[4H, H]`` or ``[4H, P]``: input, forget, candidate, output.
+        state: the states before the step ``(h, c)``, ``[B, H]`` each (``h``: ``[B, P]`` with a projection).
+        weight_ih, weight_hh: ``[4H, I]`` and ``[4H, H]`` (``[4H, P]`` with a projection), rows in the order
+            input, forget, candidate, output.
         bias_ih, bias_hh: ``[4H]`` each, or None for zeros.
         weight_hr: the projection ``[P, H]``, or None.
-        backend: ``"auto"`` or a backend's name.
+        backend: ``"auto"``, or the backend that must be used (see `gatedcells.backends`).
 
     Returns:
-        ``(h', c')``.
+        the states after the step ``(h', c')``, shaped like ``state``.
 
     Raises:
-        RuntimeError: a shape, dtype or device does not fit (and `BackendUnavailable`, a RuntimeError).
-        ValueError: no such backend.
+        RuntimeError: a shape, dtype or device is wrong.
+        BackendUnavailable: (a RuntimeError) the requested backend cannot run the call.
+        ValueError: there is no such backend.
     """
     if input.dim() != 2:
         raise RuntimeError(f"input must be [B, I], got {list(input.shape)}")
@@ -78,36 +82,38 @@ def lstm_sequence(
     variant: Variant = PLAIN,
     precision: str | None = None,
 ) -> tuple[Tensor, LSTMState]:
-    """One direction of one LSTM layer over a batch of sequences.
+    """Run one direction of one LSTM layer over a batch of sequences.
 
     Args:
         input: ``[T, B, I]``, ``T >= 1``.
-        state: ``(h_0, c_0)``, ``[B, H]`` each (``h_0``: ``[B, P]`` with a projection).
-        weight_ih, weight_hh: ``[4H, I]`` and ``[4H, H]`` or ``[4H, P]``: input, forget, candidate, output.
+        state: the initial states ``(h_0, c_0)``, ``[B, H]`` each (``h_0``: ``[B, P]`` with a projection).
+        weight_ih, weight_hh: ``[4H, I]`` and ``[4H, H]`` (``[4H, P]`` with a projection), rows in the order
+            input, forget, candidate, output.
         bias_ih, bias_hh: ``[4H]`` each, or None for zeros.
         weight_hr: the projection ``[P, H]``, or None.
-        lengths: ``[B]`` integers in 0..T on the input's device: each row's number of valid steps. What
-            the input holds beyond is not read; there a row keeps its states. None: all have T.
-        resets: ``[T, B]`` bool on the input's device: True where a new sequence begins, so that the state
-            before that step is forgotten (zeros); the result is that of the sequences one by one. None:
-            no row has more than one sequence.
+        lengths: integers ``[B]`` in 0..T on the input's device, each row's number of valid steps; None: all
+            are T. The input beyond them is not read, and the states are kept there.
+        resets: bool ``[T, B]`` on the input's device, True where a new sequence begins: the states before
+            that step are replaced by zeros, so the result is that of running the sequences one by one. None:
+            each row is one sequence.
         reverse: run from each row's last valid step to its first.
-        recompute: keep only the states for the backward pass, one number a unit and step (two: hidden and
-            cell), and
-            compute the gates again there. Where autograd itself goes through the steps (under a transform,
-            in a graph of gradients) it keeps everything all the same.
-        backend: ``"auto"`` or a backend's name.
-        variant: what the cell does beyond its plain equations (`gatedcells.reference.variants`).
-            Of one that does something the reference computes.
-        precision: of float32's products, "ieee" or "tf32" (`gatedcells.precision`); None: not asked for.
+        recompute: keep only the states for the backward pass, two numbers per unit and step, and recompute
+            the gates there. Where autograd differentiates the steps itself (under a transform, or with
+            ``create_graph=True``), everything is kept nevertheless.
+        backend: ``"auto"``, or the backend that must be used (see `gatedcells.backends`).
+        variant: a variant of the cell (`gatedcells.reference.variants`), computed by the reference backend;
+            by default the plain cell.
+        precision: of float32 matrix products, "ieee" or "tf32" (`gatedcells.precision`); None: as torch's
+            flags say.
 
     Returns:
-        the hidden states after each step ``[T, B, H]`` or ``[T, B, P]``, in the input's order, and the
-        pair of states last visited.
+        the hidden states after each step ``[T, B, H]`` or ``[T, B, P]``, in the input's order, and the states
+        ``(h, c)`` after the last step that was computed.
 
     Raises:
-        RuntimeError: a shape, dtype or device does not fit (and `BackendUnavailable`, a RuntimeError).
-        ValueError: a length is out of range, or no such backend.
+        RuntimeError: a shape, dtype or device is wrong.
+        BackendUnavailable: (a RuntimeError) the requested backend cannot run the call.
+        ValueError: a length is out of range, or there is no such backend.
     """
     check_sequence(input, lengths, resets)
     input = zero_beyond_lengths(input, lengths)

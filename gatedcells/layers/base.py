@@ -1,7 +1,7 @@
-"""What `gatedcells.GRU` and `gatedcells.LSTM` share: torch's layer contract around any cell.
+"""The base of `gatedcells.GRU` and `gatedcells.LSTM`: torch's layer contract around any cell.
 
-They derive from ``nn.RNNBase``, which gives torch's parameters, initialisation, messages and pickles,
-and not from ``nn.GRU``/``nn.LSTM``, which torch's compiler refuses to trace. So
+It derives from ``nn.RNNBase``, which provides torch's parameters, initialisation, messages and pickles, and
+not from ``nn.GRU`` or ``nn.LSTM``, which torch's compiler refuses to trace. So
 ``isinstance(layer, torch.nn.GRU)`` is False.
 """
 
@@ -31,19 +31,19 @@ from gatedcells.validation import is_autocast_enabled
 
 
 class RecurrentLayer(SequenceCall, nn.RNNBase):
-    """A stack of gated layers; not used by itself.
+    """A stack of gated layers; the base class of `gatedcells.GRU` and `gatedcells.LSTM`.
 
     Keyword-only additions to torch's constructor:
-        backend: ``"auto"`` or the name of the backend that must compute it.
-        allow_empty: if True, a sequence of no steps returns no outputs and the initial states, for each
-            layer; if False (torch's way) it raises RuntimeError.
-        recompute: in training keep one number a unit and step (the LSTM two) for the backward pass instead
-            of four (five), and compute the gates again there: less memory for more time.
-        options: what the cell does beyond torch's, see `gatedcells.layers.options`.
-        init, t_max: how the parameters begin, see `gatedcells.layers.initial`.
-        learn_h0: the initial states of calls that give none are parameters ``h_0`` ``[L*D, H or P]`` (of the
-            LSTM also ``c_0`` ``[L*D, H]``), zeros at first. Not with ``resets``.
-        precision: how float32 is multiplied, see `gatedcells.precision`.
+        backend: ``"auto"``, or the name of the backend that must be used.
+        allow_empty: if True, a sequence of length 0 returns an empty output and the initial states; if False,
+            as in torch, it raises RuntimeError.
+        recompute: in training, keep one number per unit and step (LSTM: two) for the backward pass instead
+            of four (five) and recompute the gates there: less memory, more time.
+        options: variants of the cell, see `CellOptions`.
+        init, t_max: initialisation of the parameters, see `gatedcells.layers.initial`.
+        learn_h0: the initial states of calls without ``hx`` are parameters ``h_0`` ``[L*D, H or P]`` (LSTM:
+            also ``c_0`` ``[L*D, H]``), at first zero. Not with ``resets``.
+        precision: precision of float32 matrix products, see `gatedcells.precision`.
     """
 
     backend: str
@@ -111,10 +111,10 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
                 )
 
     def flatten_parameters(self) -> None:
-        """Do nothing: no backend wants the weights in one chunk."""
+        """Do nothing: no backend needs the weights in one buffer."""
 
     def extra_repr(self) -> str:
-        """torch's own, with what differs from torch's layers if anything does."""
+        """torch's, followed by the options that differ from the defaults."""
         text = super().extra_repr()
         if self.backend != AUTO:
             text += f", backend={self.backend!r}"
@@ -125,19 +125,20 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         return text + beyond.said(self)
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew, as ``init`` says."""
+        """Draw new parameters, as ``init`` says."""
         super().reset_parameters()
         initial.reset(self)
 
     def register_gate_hook(self, gate: str, hook: beyond.Hook) -> RemovableHandle:
-        """Have ``hook(values, where)`` see a gate at every step, and replace its values if it returns some.
+        """Call ``hook(values, where)`` on a gate at every step; it may return values to replace the gate's.
 
         Args:
-            gate: "reset", "update" or "candidate"; of the LSTM "input", "forget", "candidate" or "output".
-            hook: gets ``[B, H]`` and a `gatedcells.GateAt` (layer, direction, t); returns None or the
-                ``[B, H]`` that the step goes on with.
+            gate: "reset", "update" or "candidate"; for the LSTM "input", "forget", "candidate" or "output".
+            hook: takes the gate's values ``[B, H]`` and a `gatedcells.GateAt` (layer, direction, t); returns
+                None, or the values ``[B, H]`` to continue with.
 
-        The reference computes a layer with hooks. ``handle.remove()`` takes the hook away.
+        Returns:
+            a handle; ``handle.remove()`` removes the hook. A layer with hooks runs on the reference backend.
 
         Raises:
             ValueError: the cell has no such gate.
@@ -148,7 +149,7 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
     # call into torch.nn.
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
-        """Raise ValueError or RuntimeError unless dtype, dimensions and features of ``input`` fit."""
+        """Raise ValueError or RuntimeError unless ``input`` has the right dtype, dimensions and features."""
         weight = getattr(self, self._flat_weights_names[0])
         if input.dtype != weight.dtype and not is_autocast_enabled(input.device.type):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What a layer gives beyond torch's: states and gates of every step, gate hooks, learnt initial states."""
+"""What layers do beyond torch's: states and gates of every step, gate hooks, learnt initial states."""
 
 from __future__ import annotations  # the compiler cannot trace the annotations of inner functions
 
@@ -29,8 +29,13 @@ GATES = {"GRU": GRU_GATES, "LSTM": LSTM_GATES}
 
 
 class GateAt(NamedTuple):
-    """Where a gate hook looks: the layer, the direction (1: against the order of time) and the time (with a
-    ``mask`` counted among the steps that take part)."""
+    """The position at which a gate hook is called.
+
+    Attributes:
+        layer: the layer's number, from 0.
+        direction: 0 forward, 1 reverse.
+        t: the step, from 0 in the order of time; with a ``mask``, counted among the steps that take part.
+    """
 
     layer: int
     direction: int

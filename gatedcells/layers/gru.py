@@ -1,4 +1,4 @@
-"""`GRU`, a drop-in for ``torch.nn.GRU``."""
+"""`GRU`, a drop-in replacement for ``torch.nn.GRU``."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, overload
@@ -21,72 +21,75 @@ from gatedcells.trace.record import Trace
 
 
 class GRU(RecurrentLayer):
-    """A multi-layer gated recurrent unit, a drop-in for ``torch.nn.GRU``.
+    """A multi-layer gated recurrent unit (GRU), a drop-in replacement for ``torch.nn.GRU``.
 
-    Each layer and direction computes, for every step::
+    At each step, each layer and direction computes::
 
         r  = σ(W_ir x + b_ir + W_hr h + b_hr)              reset gate
         z  = σ(W_iz x + b_iz + W_hz h + b_hz)              update gate
         n  = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))     candidate
         h' = (1 − z) ⊙ n + z ⊙ h                           hidden state
 
-    which is torch's and cuDNN's GRU (Cho et al. 2014, arXiv:1406.1078v1). With ``reset_after=False`` the
+    This is the GRU of torch and cuDNN (Cho et al. 2014, arXiv:1406.1078v1). With ``reset_after=False`` the
     reset gate acts on the state before the matrix product (arXiv:1406.1078v3)::
 
         n  = tanh(W_in x + b_in + W_hn (r ⊙ h) + b_hn)
 
     Args:
-        input_size: features of the input, I.
-        hidden_size: hidden units, H.
-        num_layers: stacked layers, L.
-        bias: whether there are ``b_i`` and ``b_h``.
-        batch_first: input and output are ``[B, T, ...]`` instead of ``[T, B, ...]``; states are not.
-        dropout: probability of zeroing an output of every layer but the last, in training.
-        bidirectional: add a second direction, D = 2.
+        input_size: number of input features, I.
+        hidden_size: number of hidden units, H.
+        num_layers: number of stacked layers, L.
+        bias: whether there are biases ``b_i`` and ``b_h``.
+        batch_first: input and output are ``[B, T, ...]`` instead of ``[T, B, ...]``; states are unaffected.
+        dropout: in training, the probability of zeroing each output of every layer except the last.
+        bidirectional: add a second direction, from the last step to the first (D = 2).
         device, dtype: of the parameters.
         reset_after: where the reset gate acts, see above.
-        backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
-        allow_empty: return the initial state for a sequence of no steps instead of raising.
-        recompute: less memory in training for more time, see `gatedcells.layers.base`.
-        init, t_max: how the parameters begin, see `gatedcells.layers.initial`.
-        learn_h0: the initial states of calls that give none are parameters, see `gatedcells.layers.base`.
-        precision: how float32 is multiplied, see `gatedcells.precision`.
-        layer_norm, zoneout, recurrent_dropout, state_dropout, input_dropout, dropconnect: what the
-            cell does beyond these lines, see `gatedcells.layers.options`; each off by default.
-        proj_size: for the LSTM only; given here it raises ValueError, as in torch.
+        backend: ``"auto"``, or the backend that must be used (see `gatedcells.backends`).
+        allow_empty: for T = 0 return an empty output and the initial states, instead of raising.
+        recompute: in training, keep only the states and recompute the gates in the backward pass: less
+            memory, more time.
+        init, t_max: initialisation of the parameters, see `gatedcells.layers.initial`.
+        learn_h0: make the initial states of calls without ``hx`` a parameter ``h_0`` ``[L*D, H]``, at first
+            zero. Such a layer does not take ``resets``.
+        precision: precision of float32 matrix products, see `gatedcells.precision`.
+        layer_norm, zoneout, recurrent_dropout, state_dropout, input_dropout, dropconnect: variants of the
+            cell, all off by default, see `gatedcells.layers.options.CellOptions`.
+        proj_size: for the LSTM only; raises ValueError if given, as in torch.
 
     Inputs: ``input, hx``
         input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
-        hx: initial state ``[L*D, B, H]``, ``[L*D, H]`` unbatched; zeros if None.
-        resets (keyword): ``[T, B]`` bool, laid out like the input (``[T]`` unbatched): True where a new
-            sequence begins, so that states before that step are forgotten, in both directions. The result is
-            that of the sequences run one by one, the first of them from the initial states (in the reverse
-            direction the last).
-        lengths (keyword): ``[B]`` integers on the input's device, each row's number of steps, perhaps 0 (its
-            last states are its initial ones). What the input holds beyond, NaN or not, is not read; outputs
-            there are zeros, as ``pad_packed_sequence`` gives.
-        mask (keyword): bool, laid out like ``resets``: False where a step takes no part, anywhere in a row.
-            There the state is held and the output zero; all else is as if the step were not there.
-        return_states, return_gates (keyword): return a third value, see below.
-        generator (keyword): draws every random mask of this call; None: torch's own.
+        hx: initial states ``[L*D, B, H]``, ``[L*D, H]`` unbatched; None: zeros, or ``h_0`` with learn_h0.
+        resets (keyword): bool ``[T, B]`` (``[B, T]`` with batch_first, ``[T]`` unbatched), True where a new
+            sequence begins. Each row then holds several sequences, and the result is that of running them
+            one by one: all start from zeros, except the first in the order of processing (in the reverse
+            direction the row's last), which starts from ``hx``.
+        lengths (keyword): integers ``[B]`` in 0..T on the input's device, each row's number of valid steps.
+            The input beyond them is not read and may be NaN; the output there is zero, as with
+            ``pad_packed_sequence``. A row of length 0 ends with its initial states.
+        mask (keyword): bool, shaped like ``resets``, False at steps to skip, anywhere in a row. There the
+            state is kept and the output is zero; the other steps are computed as if these did not exist.
+        return_states, return_gates (keyword): also return ``steps``, see below; not with a PackedSequence.
+        generator (keyword): the generator for all random masks of this call; None: torch's default.
 
-    Outputs: ``output, h_n``
-        output: the last layer's states ``[T, B, D*H]``, laid out like the input; packed if that was.
+    Outputs: ``output, h_n``, and ``steps`` if requested
+        output: the last layer's states ``[T, B, D*H]``, laid out like the input; packed if the input was.
         h_n: the last state of each layer and direction, ``[L*D, B, H]`` or ``[L*D, H]``.
-        steps: with ``return_states`` a dict with "hidden", with ``return_gates`` also "reset", "update" and
-            "candidate": ``[L*D, T, B, H]`` (``[L*D, B, T, H]`` with batch_first), zeros where no step takes
-            part. Where gradients are on, the reference computes the gates, differentiable.
+        steps: a dict with "hidden"; with ``return_gates`` also "reset", "update" and "candidate". Each is
+            ``[L*D, T, B, H]`` (``[L*D, B, T, H]`` with batch_first), zero at steps that take no part. If a
+            gradient is required, the gates are differentiable and the reference backend computes them.
 
     Attributes:
-        weight_ih_l{k}, weight_hh_l{k}: ``[3H, I or D*H]``, ``[3H, H]``, rows in the order r, z, n.
+        weight_ih_l{k}, weight_hh_l{k}: ``[3H, I]`` (``[3H, D*H]`` for k > 0) and ``[3H, H]``, rows in the
+            order r, z, n.
         bias_ih_l{k}, bias_hh_l{k}: ``[3H]``. The suffix ``_reverse`` marks the second direction.
 
-    All parameters are drawn from U(−1/√H, 1/√H) in the order of torch's, so one seed gives the same
-    weights, and ``state_dict``s go both ways.
+    With ``init="torch"`` the parameters are drawn from U(−1/√H, 1/√H) in torch's order, so the same seed
+    gives the same weights. State dicts are interchangeable with torch's.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as torch's, with its messages; `BackendUnavailable` (a
-            RuntimeError) if an explicit backend cannot run.
+        TypeError, ValueError, RuntimeError: as torch's layer, with the same messages.
+        BackendUnavailable: (a RuntimeError) the requested backend cannot run the call.
     """
 
     reset_after: bool
@@ -153,7 +156,7 @@ class GRU(RecurrentLayer):
         self.reset_after = reset_after
 
     def extra_repr(self) -> str:
-        """torch's own, with what differs from torch's GRU if anything does."""
+        """torch's, followed by the options that differ from the defaults."""
         return super().extra_repr() + ("" if self.reset_after else ", reset_after=False")
 
     @overload
@@ -194,7 +197,7 @@ class GRU(RecurrentLayer):
         return_gates: bool = False,
         generator: torch.Generator | None = None,
     ) -> Any:
-        """Run the layers; see the class for shapes and keywords."""
+        """Run the layers; the class describes the arguments and results."""
         given = None if hx is None else (hx,)
         if return_states or return_gates:
             asked = Asked(resets, lengths, mask, generator)
@@ -206,19 +209,19 @@ class GRU(RecurrentLayer):
     def step(
         self, input: Tensor, hx: Tensor | None = None, *, resets: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One step, for streams: ``output, h = gru.step(x, h)``, the same as a sequence of one step.
+        """Compute one step of a stream, as a sequence of one step: ``output, h = gru.step(x, h)``.
 
         Args:
             input: ``[B, I]``, or ``[I]`` unbatched.
-            hx: ``[L, B, H]`` or ``[L, H]``, the states after the step before; None: zeros.
-            resets: ``[B]`` bool (one, ``[]``, unbatched): True where this step begins a new sequence.
+            hx: the states after the previous step, ``[L, B, H]`` or ``[L, H]``; None: the initial states.
+            resets: bool ``[B]`` (``[]`` unbatched): True where this step begins a new sequence.
 
         Returns:
             the last layer's state ``[B, H]`` or ``[H]``, and all layers' states, shaped like ``hx``. The
             first may be a view of the second.
 
         Raises:
-            RuntimeError: the layer is bidirectional, or a shape does not fit.
+            RuntimeError: the layer is bidirectional, or a shape is wrong.
         """
         output, (h_n,) = self._run_step(input, None if hx is None else (hx,), resets)
         return output, h_n
@@ -234,18 +237,18 @@ class GRU(RecurrentLayer):
         generator: torch.Generator | None = None,
         retain_grad: bool = False,
     ) -> Trace:
-        """Run as ``forward`` does, by the reference, and keep every intermediate of every step.
+        """Run like ``forward``, with the reference backend, and record all intermediate values of each step.
 
         Args:
             input, hx, resets, lengths, generator: as for ``forward``.
-            mask: as for ``forward``; what is kept are the steps that take part, from each row's front on.
-            retain_grad: keep the gradient at each intermediate when something goes backward.
+            mask: as for ``forward``; only the steps that take part are recorded, moved to the row's start.
+            retain_grad: keep the gradient with respect to each intermediate value in a backward pass.
 
         Returns:
-            a `Trace`: the outputs, and ``trace[layer, direction]["update"]`` and all others ``[T, B, H]``.
+            a `Trace` with the outputs; ``trace[layer, direction]["update"]`` and so on are ``[T, B, H]``.
 
         Raises:
-            RuntimeError, ValueError: as ``forward``; with ``precision="bf16"`` there is none.
+            RuntimeError, ValueError: as ``forward``; ValueError also with ``precision="bf16"``.
         """
         given = None if hx is None else (hx,)
         asked = Asked(resets, lengths, mask, generator)

@@ -1,21 +1,22 @@
-"""How a layer's parameters begin: ``init=`` of `gatedcells.GRU` and `gatedcells.LSTM`.
+"""Initialisation of a layer's parameters: ``init=`` of `gatedcells.GRU` and `gatedcells.LSTM`.
 
 ``"torch"`` (default)
-    all from U(−1/√H, 1/√H), torch's numbers under torch's seed.
+    all from U(−1/√H, 1/√H); the same seed gives torch's values.
 ``"orthogonal"``
     each gate's block of weight_hh orthogonal (Saxe et al. 2014, arXiv:1312.6120), each gate's block of
-    weight_ih from U(−a, a), a = √(6 / (I + H)) (Glorot & Bengio 2010), biases 0 but the LSTM's
-    b_if = 1 (Keras's defaults, gate by gate); a projection as torch's.
-``"forget"`` (LSTM)
-    as torch's, but for the forget gate's biases: b_if = 1, b_hf = 0 (Gers et al. 2000; Jozefowicz et al.
-    2015).
+    weight_ih from U(−a, a), a = √(6 / (I + H)) (Glorot & Bengio 2010), biases 0 except the LSTM's
+    b_if = 1 (Keras' defaults, gate by gate); a projection as in torch.
+``"forget"`` (LSTM only)
+    as ``"torch"``, except for the forget gate's biases: b_if = 1, b_hf = 0 (Gers et al. 2000; Jozefowicz et
+    al. 2015).
 ``"chrono"``
-    as torch's, but for the biases of what keeps the state, u from U(1, t_max − 1) for each unit, t_max the
-    longest dependency that is expected, in steps (Tallec & Ollivier 2018, arXiv:1804.11188): LSTM b_if = ln u
-    and b_ii = −ln u, GRU b_iz = ln u (torch's z keeps), and 0 for these gates' b_h.
+    as ``"torch"``, except for the biases of the gates that keep the state (Tallec & Ollivier 2018,
+    arXiv:1804.11188). With u from U(1, t_max − 1) for each unit and t_max the longest expected dependency in
+    steps: LSTM b_if = ln u and b_ii = −ln u; GRU b_iz = ln u (in torch's equations z keeps the state). The
+    b_h of these gates are 0.
 
-Beyond torch's: gains of layer normalisation begin at 1, its shifts and learnt initial states at 0, peepholes
-are drawn from U(−1/√H, 1/√H).
+Parameters that torch does not have: gains of layer normalisation are initially 1, its shifts and learnt
+initial states 0; peepholes are drawn from U(−1/√H, 1/√H).
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`LSTM`, a drop-in for ``torch.nn.LSTM``."""
+"""`LSTM`, a drop-in replacement for ``torch.nn.LSTM``."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, overload
@@ -21,9 +21,9 @@ from gatedcells.trace.record import Trace
 
 
 class LSTM(RecurrentLayer):
-    """A multi-layer long short-term memory, a drop-in for ``torch.nn.LSTM``.
+    """A multi-layer long short-term memory (LSTM), a drop-in replacement for ``torch.nn.LSTM``.
 
-    Each layer and direction computes, for every step::
+    At each step, each layer and direction computes::
 
         i  = σ(W_ii x + b_ii + W_hi h + b_hi)          input gate
         f  = σ(W_if x + b_if + W_hf h + b_hf)          forget gate
@@ -36,56 +36,49 @@ class LSTM(RecurrentLayer):
     (Sak et al. 2014, arXiv:1402.1128).
 
     Args:
-        input_size: features of the input, I.
-        hidden_size: hidden units, H.
-        num_layers: stacked layers, L.
-        bias: whether there are ``b_i`` and ``b_h``.
-        batch_first: input and output are ``[B, T, ...]`` instead of ``[T, B, ...]``; states are not.
-        dropout: probability of zeroing an output of every layer but the last, in training.
-        bidirectional: add a second direction, D = 2.
+        input_size: number of input features, I.
+        hidden_size: number of hidden units, H.
+        num_layers: number of stacked layers, L.
+        bias: whether there are biases ``b_i`` and ``b_h``.
+        batch_first: input and output are ``[B, T, ...]`` instead of ``[T, B, ...]``; states are unaffected.
+        dropout: in training, the probability of zeroing each output of every layer except the last.
+        bidirectional: add a second direction, from the last step to the first (D = 2).
         proj_size: if positive, project the hidden state to P = proj_size < H units.
         device, dtype: of the parameters.
-        backend: ``"auto"``, or the backend that must compute it (see `gatedcells.backends`).
-        allow_empty, recompute: initial states for a sequence of no steps instead of an error; less memory in
-            training for more time, see `gatedcells.layers.base`.
-        init, t_max, learn_h0, precision: how parameters and states begin, how float32 is multiplied, see
-            `gatedcells.layers.initial`, `gatedcells.layers.base`, `gatedcells.precision`.
-        layer_norm, peephole, zoneout, recurrent_dropout, state_dropout, input_dropout, dropconnect: what the
-            cell does beyond these lines, see `gatedcells.layers.options`; ``zoneout`` may be ``(p_h, p_c)``.
+        backend, allow_empty, recompute, init, t_max, precision: as for `gatedcells.GRU`.
+        learn_h0: make the initial states of calls without ``hx`` parameters: ``h_0`` ``[L*D, H or P]`` and
+            ``c_0`` ``[L*D, H]``, at first zero. Such a layer does not take ``resets``.
+        layer_norm, peephole, recurrent_dropout, state_dropout, input_dropout, dropconnect: variants of the
+            cell, all off by default, see `gatedcells.layers.options.CellOptions`.
+        zoneout: another variant, a probability or a pair ``(hidden, cell)`` of them.
 
     Inputs: ``input, (h_0, c_0)``
         input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
-        h_0, c_0: ``[L*D, B, H or P]`` and ``[L*D, B, H]``, without B unbatched; zeros if None.
-        resets (keyword): ``[T, B]`` bool, laid out like the input (``[T]`` unbatched): True where a new
-            sequence begins, so that states before that step are forgotten, in both directions. The result is
-            that of the sequences run one by one, the first of them from the initial states (in the reverse
-            direction the last).
-        lengths (keyword): ``[B]`` integers on the input's device, each row's number of steps, perhaps 0 (its
-            last states are its initial ones). What the input holds beyond, NaN or not, is not read; outputs
-            there are zeros, as ``pad_packed_sequence`` gives.
-        mask (keyword): bool, laid out like ``resets``: False where a step takes no part, anywhere in a row.
-            There the state is held and the output zero; all else is as if the step were not there.
-        return_states, return_gates (keyword): return a third value, see below.
-        generator (keyword): draws every random mask of this call; None: torch's own.
+        h_0, c_0: ``[L*D, B, H or P]``, ``[L*D, B, H]``, without B if unbatched; None: zeros, or those learnt.
+        resets, lengths, mask, generator (keywords): as for `gatedcells.GRU`. ``resets``, bool ``[T, B]``, is
+            True where a new sequence begins; ``lengths`` ``[B]`` are the rows' numbers of valid steps;
+            ``mask``, bool ``[T, B]``, is False at steps to skip; ``generator`` draws all random masks.
+        return_states, return_gates (keyword): also return ``steps``, see below; not with a PackedSequence.
 
-    Outputs: ``output, (h_n, c_n)``
+    Outputs: ``output, (h_n, c_n)``, and ``steps`` if requested
         output: the last layer's hidden states ``[T, B, D*H or D*P]``, laid out or packed like the input.
         h_n, c_n: the last states of each layer and direction, shaped like h_0 and c_0.
-        steps: with ``return_states`` a dict with "hidden" and "cell", with ``return_gates`` also "input",
-            "forget", "candidate", "output": ``[L*D, T, B, H]`` (with batch_first ``[L*D, B, T, H]``), zeros
-            where no step takes part. Where gradients are on, the reference computes them, differentiable.
+        steps: a dict with "hidden" and "cell"; with ``return_gates`` also "input", "forget", "candidate" and
+            "output". Each is ``[L*D, T, B, H]`` ("hidden": H or P; with batch_first ``[L*D, B, T, H]``), zero
+            at steps that take no part. If a gradient is required, the reference backend computes them.
 
     Attributes:
-        weight_ih_l{k}, weight_hh_l{k}: ``[4H, I or D*H]``, ``[4H, H or P]``, rows in the order i, f, g, o.
+        weight_ih_l{k}: ``[4H, I]``, for k > 0 ``[4H, D*H or D*P]``; weight_hh_l{k}: ``[4H, H or P]``. Rows in
+            the order i, f, g, o.
         bias_ih_l{k}, bias_hh_l{k}: ``[4H]``; weight_hr_l{k}: ``[P, H]`` with a projection. The suffix
             ``_reverse`` marks the second direction.
 
-    All parameters are drawn from U(−1/√H, 1/√H) in the order of torch's, so one seed gives the same
-    weights, and ``state_dict``s go both ways.
+    With ``init="torch"`` the parameters are drawn from U(−1/√H, 1/√H) in torch's order, so the same seed
+    gives the same weights. State dicts are interchangeable with torch's.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as torch's, with its messages; `BackendUnavailable` (a
-            RuntimeError) if an explicit backend cannot run.
+        TypeError, ValueError, RuntimeError: as torch's layer, with the same messages.
+        BackendUnavailable: (a RuntimeError) the requested backend cannot run the call.
     """
 
     def __init__(
@@ -190,7 +183,7 @@ class LSTM(RecurrentLayer):
         return_gates: bool = False,
         generator: torch.Generator | None = None,
     ) -> Any:
-        """Run the layers; see the class for shapes and keywords."""
+        """Run the layers; the class describes the arguments and results."""
         given = None if hx is None else (hx[0], hx[1])
         if return_states or return_gates:
             asked = Asked(resets, lengths, mask, generator)
@@ -202,20 +195,20 @@ class LSTM(RecurrentLayer):
     def step(
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None, *, resets: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One step, for streams: ``output, state = lstm.step(x, state)``, the same as a sequence of one step.
+        """Compute one step of a stream, as a sequence of one step: ``output, state = lstm.step(x, state)``.
 
         Args:
             input: ``[B, I]``, or ``[I]`` unbatched.
-            hx: ``(h, c)``, ``[L, B, H or P]`` and ``[L, B, H]`` (without B unbatched), the states after the
-                step before; None: zeros.
-            resets: ``[B]`` bool (one, ``[]``, unbatched): True where this step begins a new sequence.
+            hx: the states after the previous step, ``[L, B, H or P]`` and ``[L, B, H]`` (without B if
+                unbatched); None: the initial states.
+            resets: bool ``[B]`` (``[]`` unbatched): True where this step begins a new sequence.
 
         Returns:
             the last layer's hidden state ``[B, H or P]``, and all layers' states, shaped like ``hx``. The
             first may be a view of the second.
 
         Raises:
-            RuntimeError: the layer is bidirectional, or a shape does not fit.
+            RuntimeError: the layer is bidirectional, or a shape is wrong.
         """
         output, (h_n, c_n) = self._run_step(input, None if hx is None else (hx[0], hx[1]), resets)
         return output, (h_n, c_n)
@@ -231,18 +224,18 @@ class LSTM(RecurrentLayer):
         generator: torch.Generator | None = None,
         retain_grad: bool = False,
     ) -> Trace:
-        """Run as ``forward`` does, by the reference, and keep every intermediate of every step.
+        """Run like ``forward``, with the reference backend, and record all intermediate values of each step.
 
         Args:
             input, hx, resets, lengths, generator: as for ``forward``.
-            mask: as for ``forward``; what is kept are the steps that take part, from each row's front on.
-            retain_grad: keep the gradient at each intermediate when something goes backward.
+            mask: as for ``forward``; only the steps that take part are recorded, moved to the row's start.
+            retain_grad: keep the gradient with respect to each intermediate value in a backward pass.
 
         Returns:
-            a `Trace`: the outputs, and ``trace[layer, direction]["forget"]`` and all others ``[T, B, H]``.
+            a `Trace` with the outputs; ``trace[layer, direction]["forget"]`` and so on are ``[T, B, H]``.
 
         Raises:
-            RuntimeError, ValueError: as ``forward``; with ``precision="bf16"`` there is none.
+            RuntimeError, ValueError: as ``forward``; ValueError also with ``precision="bf16"``.
         """
         given = None if hx is None else (hx[0], hx[1])
         asked = Asked(resets, lengths, mask, generator)
@@ -289,7 +282,7 @@ class LSTM(RecurrentLayer):
     def _arguments(
         self, weights: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """A direction's weights in the order of `lstm_sequence`, None for those that it has not."""
+        """A direction's weights in the order of `lstm_sequence`, None for those that it does not have."""
         weight_ih, weight_hh, *rest = weights
         weight_hr = rest.pop() if self.proj_size > 0 else None
         bias_ih, bias_hh = rest or (None, None)

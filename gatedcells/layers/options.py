@@ -1,6 +1,6 @@
-"""What `GRU(...)` and `LSTM(...)` may be asked to do beyond torch's: names, checks, parameters and masks.
+"""The options of `GRU(...)` and `LSTM(...)` that change the cell: names, checks, parameters and random masks.
 
-The equations are in `gatedcells.reference.variants`; here they meet a layer's parameters and random masks.
+The equations are in `gatedcells.reference.variants`.
 """
 
 from __future__ import annotations  # the compiler cannot trace the annotations of inner functions
@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 
 
 class CellOptions(NamedTuple):
-    """The keywords beyond torch's that change what is computed; all off by default.
+    """The options that change what a cell computes; all off by default.
 
     Attributes:
-        layer_norm: normalise ``W x``, ``U h`` and the LSTM's cell (Ba et al. 2016, arXiv:1607.06450).
-        peephole: the LSTM's gates see the cell (Gers & Schmidhuber 2000).
-        zoneout: probability of keeping a state, for the LSTM ``(hidden, cell)`` (arXiv:1606.01305).
-        recurrent_dropout: probability for the candidate, anew each step (arXiv:1603.05118).
-        state_dropout: probability for the state that ``U`` reads, one mask a sequence (arXiv:1512.05287).
-        input_dropout: probability for each layer's input, one mask a sequence (arXiv:1512.05287).
-        dropconnect: probability for each number of weight_hh, anew each call (arXiv:1708.02182).
+        layer_norm: normalise ``W x``, ``U h`` and the LSTM's cell state (Ba et al. 2016, arXiv:1607.06450).
+        peephole: the LSTM's gates also read the cell state (Gers & Schmidhuber 2000).
+        zoneout: probability of keeping a state's old value, in ``eval()`` the expectation; for the LSTM a
+            pair ``(hidden, cell)`` (Krueger et al. 2017, arXiv:1606.01305).
+        recurrent_dropout: dropout of the candidate, a new mask each step (Semeniuta et al. 2016,
+            arXiv:1603.05118).
+        state_dropout: dropout of the state that ``U`` multiplies, the same mask at all steps (Gal &
+            Ghahramani 2016, arXiv:1512.05287).
+        input_dropout: dropout of each layer's input, the same mask at all steps (the same paper).
+        dropconnect: dropout of the elements of weight_hh, a new mask each call (Merity et al. 2018,
+            arXiv:1708.02182).
     """
 
     layer_norm: bool = False

@@ -1,4 +1,4 @@
-"""`Recurrent`: layers, directions, packing, lengths, resets, traces around any `gatedcells.Cell`."""
+"""`Recurrent`: layers, directions, packing, lengths, resets and traces for any `gatedcells.Cell`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from gatedcells.validation import check_sequence
 
 
 class CellTrace(NamedTuple):
-    """What `Recurrent.trace` returns; ``trace[layer, direction]["update"]`` is what a cell recorded as that.
+    """The result of `Recurrent.trace`; ``trace[layer, direction]["update"]`` are the values of that name.
 
     Attributes:
-        output, last: as the layers return them.
-        recorded: of each direction of each layer the states ("hidden", then "state_1", ...) and what
-            `Cell.record` named, each ``[T, B, ...]`` in the order of time.
+        output, last: as ``forward`` returns them.
+        recorded: for each direction of each layer, the states ("hidden", then "state_1", ...) and the values
+            given to `Cell.record`, each ``[T, B, ...]`` in the order of time.
         directions: 1 or 2.
     """
 
@@ -50,41 +50,42 @@ class CellTrace(NamedTuple):
 
 
 class Recurrent(SequenceCall, nn.Module):
-    """Layers of a cell of one's own, called like `gatedcells.GRU`.
+    """A multi-layer recurrent module of your own cell, called like `gatedcells.GRU`.
 
     Args:
-        cell: a subclass of `gatedcells.Cell`, or whatever makes one from an input size and a hidden size; it
-            is called once for each direction of each layer.
-        input_size: features of the input, I.
-        hidden_size: hidden units, H.
-        num_layers: stacked layers, L.
-        batch_first: input and output are ``[B, T, ...]`` instead of ``[T, B, ...]``; states are not.
-        dropout: probability of zeroing an output of every layer but the last, in training.
-        bidirectional: add a second direction, D = 2.
-        allow_empty: return the initial states for a sequence of no steps instead of raising.
-        options: further arguments of ``cell``.
+        cell: a subclass of `gatedcells.Cell`, or a function that returns such a cell, called as
+            ``cell(input_size, hidden_size, **options)`` for each direction of each layer.
+        input_size: number of input features, I.
+        hidden_size: number of hidden units, H.
+        num_layers: number of stacked layers, L.
+        batch_first: input and output are ``[B, T, ...]`` instead of ``[T, B, ...]``; states are unaffected.
+        dropout: in training, the probability of zeroing each output of every layer except the last.
+        bidirectional: add a second direction, from the last step to the first (D = 2).
+        allow_empty: for T = 0 return an empty output and the initial states, instead of raising.
+        options: further keyword arguments for ``cell``.
 
     Inputs: ``input, hx``
         input: ``[T, B, I]`` (``[B, T, I]`` with batch_first), ``[T, I]`` unbatched, or a PackedSequence.
-        hx: the initial state ``[L*D, B, H]``, or of a cell with several a tuple of them; zeros if None.
+        hx: initial state ``[L*D, B, H]``, or a tuple of states if the cell has several; None: zeros.
         resets, lengths, mask, generator (keywords): as for `gatedcells.GRU`.
-        return_states (keyword): add a third output, by name every state of every step, ``[L*D, T, B, ...]``,
-            laid out like the input: "hidden", then "state_1", ...; not with packed input.
+        return_states (keyword): also return ``steps``; not with a PackedSequence.
 
-    Outputs: ``output, h_n``
+    Outputs: ``output, h_n``, and ``steps`` if requested
         output: the first state of the last layer ``[T, B, D*H]``, laid out like the input; packed if it was.
         h_n: the last states, shaped like hx.
+        steps: a dict with every state of every step, ``[L*D, T, B, ...]`` (``[L*D, B, T, ...]`` with
+            batch_first): "hidden", then "state_1", ...
 
     Attributes:
         cells: the L*D cells, layer by layer, forward before reverse.
 
-    The steps are plain torch and run one by one, backward by autograd, under ``torch.func``'s transforms too.
-    Under ``torch.compile`` a sequence is one operator, whatever T, whose backward pass runs the steps again;
-    an exported program holds one loop.
+    The steps run one by one in plain torch, differentiated by autograd, also under ``torch.func`` transforms.
+    Under ``torch.compile`` a sequence is one operator for any T, whose backward pass recomputes the steps; an
+    exported program contains one loop.
 
     Raises:
-        TypeError: ``cell`` does not make cells.
-        ValueError: the cells of two layers have states of other sizes, or as `gatedcells.GRU`.
+        TypeError: ``cell`` does not return a `gatedcells.Cell`.
+        ValueError: the layers' states have different sizes, or as `gatedcells.GRU`.
         RuntimeError: as `gatedcells.GRU`.
     """
 
@@ -148,7 +149,7 @@ class Recurrent(SequenceCall, nn.Module):
         return_states: bool = False,
         generator: torch.Generator | None = None,
     ) -> Any:
-        """Run the layers; see the class for shapes and keywords."""
+        """Run the layers; the class describes the arguments and results."""
         asked = Asked(resets, lengths, mask, generator)
         if not return_states:
             output, last = self._run_sequence(input, self._as_states(hx), asked)
@@ -163,18 +164,18 @@ class Recurrent(SequenceCall, nn.Module):
         return output, one_or_all(last), every.found
 
     def step(self, input: Tensor, hx: Any = None, *, resets: Tensor | None = None) -> tuple[Tensor, Any]:
-        """One step, for streams: ``output, state = layers.step(x, state)``, as a sequence of one step.
+        """Compute one step of a stream, as a sequence of one step: ``output, state = layers.step(x, state)``.
 
         Args:
             input: ``[B, I]``, or ``[I]`` unbatched.
-            hx: the states after the step before; None: zeros.
-            resets: ``[B]`` bool (one, ``[]``, unbatched): True where this step begins a new sequence.
+            hx: the states after the previous step; None: zeros.
+            resets: bool ``[B]`` (``[]`` unbatched): True where this step begins a new sequence.
 
         Returns:
             the last layer's first state ``[B, H]``, and all states, shaped like ``hx``.
 
         Raises:
-            RuntimeError: the layers are bidirectional, or a shape does not fit.
+            RuntimeError: the module is bidirectional, or a shape is wrong.
         """
         sequence, resets, time_axis = self._as_sequence(input, resets)
         output, last = self.forward(sequence, hx, resets=resets)
@@ -189,11 +190,11 @@ class Recurrent(SequenceCall, nn.Module):
         lengths: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> CellTrace:
-        """Run as ``forward`` does and keep the states of every step, and what `Cell.record` names.
+        """Run like ``forward`` and record the states of each step and the values given to `Cell.record`.
 
         Args:
-            input, hx, resets, lengths: as for ``forward``. The rows of a packed input are by length.
-            mask: as for ``forward``; what is kept are the steps that take part, from each row's front on.
+            input, hx, resets, lengths: as for ``forward``. Rows of a packed input are recorded by length.
+            mask: as for ``forward``; only the steps that take part are recorded, moved to the row's start.
         """
         recorder = _Recorder(self.cells)
         asked = Asked(resets, lengths, mask, recorder=recorder)
@@ -201,7 +202,7 @@ class Recurrent(SequenceCall, nn.Module):
         return CellTrace(output, one_or_all(last), recorder.directions, 2 if self.bidirectional else 1)
 
     def extra_repr(self) -> str:
-        """The sizes, and what differs from the defaults."""
+        """The sizes, and the options that differ from the defaults."""
         text = f"{self.input_size}, {self.hidden_size}"
         defaults = {"num_layers": 1, "batch_first": False, "dropout": 0.0, "bidirectional": False}
         for name, default in defaults.items():
@@ -257,7 +258,7 @@ class Recurrent(SequenceCall, nn.Module):
 
 
 def state_names(count: int) -> list[str]:
-    """What a cell's states are called: the first is what a layer gives to the next."""
+    """The names of a cell's states; the first is the input of the next layer."""
     return ["hidden", *(f"state_{number}" for number in range(1, count))]
 
 
