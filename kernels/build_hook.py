@@ -1,8 +1,8 @@
 """Compile the CPU kernels when gatedcells is installed or its wheel is built.
 
-Without a C++ compiler the installation goes on, says so, and computes with plain torch; on Windows also with
-one that cannot build the sources, unless ``$CXX`` names it. Any other compiler that fails stops it: that is a
-fault, not a choice.
+Without a C++ compiler the installation continues with a warning, and gatedcells runs in plain torch. On
+Windows the same happens with a compiler that cannot build the sources, unless ``$CXX`` names it. In any other
+case a compiler that fails stops the installation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class CompileKernels(BuildHookInterface[Any]):
         try:
             library = build.build()
         except build.NoCompiler as error:
-            self.app.display_warning(f"gatedcells: no CPU kernels, plain torch will compute: {error}")
+            self.app.display_warning(
+                f"gatedcells is installed without its CPU kernels and will run in plain torch: {error}"
+            )
             why_not.write_text(f"{error}\n", encoding="utf-8")  # for `gatedcells doctor`
             build_data["artifacts"].append(why_not.relative_to(self.root).as_posix())
             return

@@ -58,14 +58,16 @@ def test_without_a_library_the_reference_runs_and_says_why(tmp_path):
 def test_a_checkout_that_was_never_built_is_told_how(monkeypatch, tmp_path):
     monkeypatch.setattr(library.build, "FOLDER", tmp_path)
     monkeypatch.delenv(library.LIBRARY_VARIABLE, raising=False)
-    with pytest.raises(library.Unavailable, match="python -m gatedcells_kernels.cpu.build builds them"):
+    with pytest.raises(
+        library.Unavailable, match=r"were not built: run python -m gatedcells_kernels\.cpu\.build"
+    ):
         library.load.__wrapped__()
 
 
 def test_a_file_that_is_no_library_is_refused_with_the_reason(tmp_path):
     broken = tmp_path / "_native.so"
     broken.write_bytes(b"not a library")
-    assert "cannot run: _native.so does not load" in ask(GATEDCELLS_CPU_LIBRARY=str(broken))
+    assert "cannot run: _native.so cannot be loaded" in ask(GATEDCELLS_CPU_LIBRARY=str(broken))
 
 
 def test_a_library_of_other_sources_is_refused(native, tmp_path):
@@ -87,7 +89,7 @@ def test_a_library_too_old_for_a_function_is_refused(native, tmp_path):
 
 def test_an_instruction_set_can_be_asked_for(native):
     assert "cpu        CHOSEN" in ask(GATEDCELLS_CPU_LEVEL="baseline")
-    assert "this CPU runs baseline" in ask(GATEDCELLS_CPU_LEVEL="avx9000")
+    assert "GATEDCELLS_CPU_LEVEL must be one of baseline" in ask(GATEDCELLS_CPU_LEVEL="avx9000")
 
 
 def test_no_compiler_is_an_error_that_the_installation_knows(monkeypatch):
@@ -130,7 +132,7 @@ def test_a_backslash_is_a_part_of_a_path_on_windows(monkeypatch):
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [("c++ '--sysroot=", "No closing quotation"), ("no-launcher c++", "no-launcher is not a program")],
+    [("c++ '--sysroot=", "No closing quotation"), ("no-launcher c++", "there is no program no-launcher")],
 )
 def test_what_cxx_says_that_is_no_command_is_said(asked, said, monkeypatch):
     monkeypatch.setenv("CXX", asked)
@@ -224,7 +226,8 @@ def test_on_windows_a_compiler_that_nobody_named_may_fail(failing_compiler, monk
     with pytest.raises(build.NoCompiler) as caught:
         build.build(tmp_path / "_native.dll")
     assert str(caught.value) == (
-        f"{failing_compiler} cannot build them: team.cpp:24: error: 'aligned_alloc' is not a member of 'std'"
+        f"{failing_compiler} cannot compile the sources:"
+        " team.cpp:24: error: 'aligned_alloc' is not a member of 'std'"
     )
     assert "-std=c++17" in str(caught.value.__cause__)
 
@@ -250,7 +253,8 @@ def test_an_installation_without_kernels_leaves_the_reason_for_the_doctor(failin
     app = SimpleNamespace(display_warning=said.append)
     with patch.object(platform, "system", lambda: "Windows"):
         hook.CompileKernels(str(root), {}, None, None, "", "wheel", app).initialize("standard", data)
-    reason = f"{failing_compiler} cannot build them: team.cpp:24: error: 'aligned_alloc' is not a member"
+    complaint = "team.cpp:24: error: 'aligned_alloc' is not a member"
+    reason = f"{failing_compiler} cannot compile the sources: {complaint}"
     assert [reason in line for line in said] == [True]
     note = "kernels/gatedcells_kernels/cpu/_native.txt"
     assert data == {"artifacts": [note], "pure_python": True}

@@ -1,7 +1,7 @@
 """Build the shared library of the CPU kernels with the system's C++ compiler.
 
-``python -m gatedcells_kernels.cpu.build [--sanitize]``; an installation does the same by itself. Needs no
-package but the standard library, for the installer runs it where there is nothing else.
+Installing gatedcells runs this; by hand: ``python -m gatedcells_kernels.cpu.build [--sanitize]``. It uses the
+standard library only, because the installer runs it in an environment without other packages.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ SANITIZE = [
 
 
 class NoCompiler(RuntimeError):
-    """There is no C++ compiler that can build the library; the message says why, in a line."""
+    """There is no C++ compiler that can build the library; the message gives the reason in one line."""
 
 
 class CompilerFailed(RuntimeError):
-    """The compiler failed on the sources; the message is the command and what it said."""
+    """The compiler failed on the sources; the message holds the command and its output."""
 
 
 def digest() -> str:
@@ -81,7 +81,7 @@ def compiler() -> list[str]:
     """The C++ compiler: ``$CXX``, a program or a command with arguments; else ``c++``, ``g++``, ``clang++``.
 
     Raises:
-        NoCompiler: none of them is there, or ``$CXX`` is no command.
+        NoCompiler: none of them is found, or ``$CXX`` is not a command.
     """
     asked = os.environ.get("CXX", "").strip()
     for name in [asked] if asked else ["c++", "g++", "clang++"]:
@@ -89,14 +89,14 @@ def compiler() -> list[str]:
         if found:
             return [found]
     if not asked:
-        raise NoCompiler("no c++, g++ or clang++ on the PATH")
+        raise NoCompiler("no C++ compiler found (c++, g++ or clang++ on the PATH, or $CXX)")
     try:
         program, *arguments = _words(asked)
     except ValueError as error:
-        raise NoCompiler(f"CXX={asked} is no command: {error}") from error
+        raise NoCompiler(f"CXX={asked} is not a command: {error}") from error
     found = shutil.which(program)
     if found is None:
-        raise NoCompiler(f"CXX={asked}: {program} is not a program")
+        raise NoCompiler(f"CXX={asked}: there is no program {program}")
     return [found, *arguments]
 
 
@@ -108,15 +108,19 @@ def _words(command: str) -> list[str]:
 
 
 def build(target: Path | None = None, *, sanitize: bool = False) -> Path:
-    """Compile and link the library, beside its target first, so that a failure leaves the old one.
+    """Compile and link the library, and replace ``target`` only when that has succeeded.
 
-    From the first instruction set on that the compiler or its assembler does not know, the library goes
-    without.
+    The first instruction set that the compiler or its assembler does not know, and all wider ones, are left
+    out of the library.
+
+    Args:
+        target: the file to write; None for the library's place in the package.
+        sanitize: build with AddressSanitizer and UndefinedBehaviorSanitizer.
 
     Raises:
-        NoCompiler: see `compiler`; on Windows also one that nobody named in ``$CXX`` and that failed: not
-            every one there can build the sources.
-        CompilerFailed: it failed elsewhere.
+        NoCompiler: see `compiler`; on Windows also if a compiler that is not named in ``$CXX`` fails, because
+            not every one there can build the sources.
+        CompilerFailed: the compiler failed in any other case.
     """
     cxx = compiler()
     try:
@@ -124,11 +128,11 @@ def build(target: Path | None = None, *, sanitize: bool = False) -> Path:
     except CompilerFailed as error:
         if platform.system() != "Windows" or os.environ.get("CXX", "").strip():
             raise
-        raise NoCompiler(f"{cxx[0]} cannot build them: {_complaint(str(error))}") from error
+        raise NoCompiler(f"{cxx[0]} cannot compile the sources: {_complaint(str(error))}") from error
 
 
 def _complaint(said: str) -> str:
-    """The line in which a compiler said what is wrong."""
+    """The line of a compiler's output that states the error."""
     lines = [line.strip() for line in said.splitlines()[1:] if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[-1])
 
@@ -182,8 +186,17 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sanitize", action="store_true", help="with AddressSanitizer and UBSan")
-    parser.add_argument("--target", type=Path, default=None)
+    parser = argparse.ArgumentParser(
+        prog="python -m gatedcells_kernels.cpu.build",
+        description="Build the shared library of gatedcells' CPU kernels and print its path.",
+    )
+    parser.add_argument(
+        "--sanitize",
+        action="store_true",
+        help="build with AddressSanitizer and UndefinedBehaviorSanitizer",
+    )
+    parser.add_argument(
+        "--target", type=Path, default=None, help="the file to write (default: its place in the package)"
+    )
     options = parser.parse_args()
     print(build(options.target, sanitize=options.sanitize))

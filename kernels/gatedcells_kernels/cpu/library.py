@@ -37,7 +37,9 @@ def without_memory(tensor: Tensor) -> int:
         RuntimeError: it has some, but their memory was freed.
     """
     if tensor.numel():
-        raise RuntimeError(f"a tensor of shape {list(tensor.shape)} has no memory: its storage was freed")
+        raise RuntimeError(
+            f"expected a tensor with memory, got one of shape {list(tensor.shape)} whose storage was freed"
+        )
     return 0
 
 
@@ -122,7 +124,9 @@ class Library:
         if not asked:
             return len(self.levels) - 1
         if asked not in self.levels:
-            raise Unavailable(f"{LEVEL_VARIABLE}={asked!r}: this CPU runs {', '.join(self.levels)}")
+            raise Unavailable(
+                f"{LEVEL_VARIABLE} must be one of {', '.join(self.levels)} on this CPU, got {asked!r}"
+            )
         return self.levels.index(asked)
 
 
@@ -140,20 +144,20 @@ def load() -> Library:
         if noted.exists():
             raise Unavailable(
                 f"its kernels were not built: {noted.read_text(encoding='utf-8').strip()} "
-                "(install a C++ compiler, then install gatedcells again)"
+                "(install a C++ compiler, then reinstall gatedcells)"
             )
         if asked:
             raise Unavailable(f"{LIBRARY_VARIABLE}={asked!r}: there is no such file")
-        raise Unavailable("its kernels were not built: python -m gatedcells_kernels.cpu.build builds them")
+        raise Unavailable("its kernels were not built: run python -m gatedcells_kernels.cpu.build")
     try:
         library = Library(path)
     except OSError as error:
-        raise Unavailable(f"{path.name} does not load: {error}") from error
+        raise Unavailable(f"{path.name} cannot be loaded: {error}") from error
     except AttributeError as error:  # a function that the old sources did not have
-        raise Unavailable(f"{path.name} was built from other sources; install gatedcells again") from error
+        raise Unavailable(f"{path.name} was built from other sources: reinstall gatedcells") from error
     built_from = library.c.gatedcells_sources().decode()
     if built_from != build.digest():
-        raise Unavailable(f"{path.name} was built from other sources; install gatedcells again")
+        raise Unavailable(f"{path.name} was built from other sources: reinstall gatedcells")
     return library
 
 
@@ -242,7 +246,7 @@ class Prepared:
         because packed weights were stale."""
         outcome = self._function(self._pack(*changed) + self._others)
         if outcome not in (0, STALE):
-            raise MemoryError("no memory for a sequence of this size")
+            raise MemoryError("not enough memory for a sequence of this size")
         return outcome == 0
 
 
@@ -257,4 +261,4 @@ def run(library: Library, call: str, **fields: Any) -> None:
     function, pack_fields = library.calls[call]
     fields["level"], fields["threads"] = library.level, torch.get_num_threads()
     if function(pack_fields(fields)) != 0:
-        raise MemoryError(f"{call}: no memory for a sequence of this size")
+        raise MemoryError(f"{call}: not enough memory for a sequence of this size")
