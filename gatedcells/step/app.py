@@ -1,4 +1,4 @@
-"""The terminal program: one screen a step, keys to walk, change and be asked."""
+"""The terminal program: one screen per step, and keys to move, edit values and take a quiz."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class StepApp(App[None]):
             "row": self.session.x.shape[1],
         }  # fmt: skip
         if sizes[name] == 1:
-            self.show(f"there is one {name}")
+            self.show(f"there is only one {name}")
             return
         self.session.go(**{name: (getattr(self.session, name) + 1) % sizes[name]})
         self.show()
@@ -148,9 +148,7 @@ class StepApp(App[None]):
         except StepError as error:
             self.show(str(error))
             return
-        self.show(
-            f"the outputs differ by up to {self.session.difference:.3e} from those of the other convention"
-        )
+        self.show(f"the outputs differ from the other convention's by up to {self.session.difference:.3e}")
 
     def action_backward(self) -> None:
         """Show the gradients, or no longer."""
@@ -164,28 +162,26 @@ class StepApp(App[None]):
         except AssertionError as error:
             self.show(str(error))
             return
-        self.show(f"every line of every step follows from the lines before, to {worst:.1e}")
+        self.show(f"all values of all steps recomputed in float64: largest deviation {worst:.1e}")
 
     def action_undo(self) -> None:
         """Take all changes back."""
         self.session.undo()
-        self.show("all changes are taken back")
+        self.show("all changes are undone")
 
     def action_ask(self, what: str) -> None:
         """Let the reader type a change, or answer a question."""
-        said = "enter: change it, escape: leave"
+        said = "enter: apply, escape: cancel"
         if what == "quiz":
             if screen.ended(self.session):
-                self.show("this row has ended; there is nothing to ask")
+                self.show("this row has ended: there is no value to ask for")
                 return
             names = [
                 name for name, _ in screen.lines_of(self.session)
                 if name and self.session.unit < self.session.now[name].shape[-1]
             ]  # fmt: skip
             self._quiz = Quiz(self.session, self._draw.choice(names))
-            said = (
-                f"what is {self._quiz.name} of unit {self.session.unit}? (0.01 is near enough; escape: leave)"
-            )
+            said = f"what is {self._quiz.name} of unit {self.session.unit}? (to within 0.01; escape: cancel)"
         self._asked = what
         entry = self.query_one("#entry", Input)
         entry.placeholder = _ASKS[what]

@@ -105,7 +105,7 @@ def _scene(options: dict[str, Any]) -> Any:
 
     sources = [name for name in ("preset", "weights", "run") if options[name] is not None]
     if len(sources) > 1:
-        raise StepError("choose one of a preset, --weights and --run")
+        raise StepError("choose only one of a preset, --weights and --run")
     source = sources[0] if sources else "preset"
     for owner, names in {"weights": ("given", "reset_before"), "run": ("hour", "region", "data")}.items():
         for name in names:

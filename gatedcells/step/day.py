@@ -94,7 +94,7 @@ def _series(
     if wanted not in known:
         raise StepError(f"region {wanted} is not one the run was trained on ({', '.join(known)})")
     if source["kind"] == "simulated":
-        raise StepError("the run learnt from simulated data, which are in no file: give one with --data")
+        raise StepError("the run was trained on simulated data: give a CSV file with --data")
     for name in source["sha256"]:
         path = Path(source["place"]) / name
         try:

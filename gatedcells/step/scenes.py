@@ -1,4 +1,4 @@
-"""What there is to step through: a layer, what it reads, and what that means in words."""
+"""The scenes to step through: a layer, its input and a description of both."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def latch() -> Scene:
     steps = [(0.9, 0), (1.0, 1), (-0.7, 0), (0.4, 0), (-0.2, 0), (-1.0, 1), (0.8, 0), (0.3, 0)]
     return Scene(
         "latch",
-        "One number is remembered. Where write is 1 the update gate shuts (z near 0) and the candidate gets"
-        " in; else z is near 1, and whatever value says, h stays.",
+        "One number is stored. Where write is 1, the update gate closes (z near 0) and the candidate replaces"
+        " h; otherwise z is near 1 and h is kept, whatever value is.",
         layer,
         _input(steps),
         None,
@@ -95,8 +95,8 @@ def reset_on_marker() -> Scene:
     ]  # fmt: skip
     return Scene(
         "reset-on-marker",
-        "A review of a resort: feeling is what a line says, marker is 1 where it turns. There the reset gate"
-        " shuts (r near 0): the candidate forgets the praise, and the last lines decide.",
+        "A review of a resort: feeling is a line's sentiment, marker is 1 where it changes. There the reset"
+        " gate closes (r near 0): the candidate ignores the praise before, and the last lines decide.",
         layer,
         _input([(feeling, marker) for _, feeling, marker in review]),
         None,
@@ -118,8 +118,8 @@ def counter() -> Scene:
     words = {(1, 0): "pulse", (0, 0): "nothing", (0, 1): "clear"}
     return Scene(
         "counter",
-        "c counts pulses: f near 1 keeps the count, i near 1 adds g = 1 to it, and clear shuts f. A GRU"
-        " cannot count so: its state never leaves -1 to 1.",
+        "c counts pulses: f near 1 keeps the count, i near 1 adds g = 1 to it, and clear closes f. A GRU"
+        " cannot count like this: from h = 0 its state stays within -1 to 1.",
         layer,
         _input([(float(pulse), float(clear)) for pulse, clear in steps]),
         None,
@@ -135,8 +135,8 @@ def drawn(cell: str, *, T: int = 12, I: int = 3, H: int = 4, seed: int = 0) -> S
     x = torch.randn(T, 1, I, dtype=torch.float64)
     return Scene(
         "random",
-        f"{cell.upper()} with weights as they are before training: gates hang about 0.5,"
-        " and nothing is kept for long.",
+        f"{cell.upper()} with random weights, as before training: its gates are near 0.5, so no value is"
+        " kept for long.",
         layer, x, None, ("",) * T, tuple(f"x[{i}]" for i in range(I)),
     )  # fmt: skip
 

@@ -88,7 +88,7 @@ def _head(session: Session) -> Text:
     if session.trace.layers > 1:
         place += f", layer {session.layer} (l)"
     if session.trace.directions > 1:
-        place += f", {'against' if d.reverse else 'with'} time (d)"
+        place += f", {'reverse' if d.reverse else 'forward'} (d)"
     if session.x.shape[1] > 1:
         place += f", row {session.row} (n)"
     text.append(f"{place}, unit {session.unit} of 0 to {session.network.hidden_size - 1}", "bold")
@@ -206,9 +206,9 @@ def _gradients(session: Session, text: Text) -> None:
     for name, value in gradients.items():
         text.append(f"  dL/d {_label(session, name):<12}{value:>11.3e}\n")
     text.append(
-        f"  {gate} * dL/d{state}' = {straight:.3e} goes straight on to the {state} before, past all weights"
+        f"  {gate} * dL/d{state}' = {straight:.3e} reaches the {state} before directly, bypassing all weights"
     )
-    text.append("\n" if reaches != reaches else f"; in all, {reaches:.3e} reaches it\n")
+    text.append("\n" if reaches != reaches else f"; in total, {reaches:.3e} reaches it\n")
 
 
 def foot(session: Session) -> Text:
@@ -217,7 +217,7 @@ def foot(session: Session) -> Text:
     if session.edits:
         text.append(f"changed: {'; '.join(session.edits[-3:])}\n")
     if session.deviation is not None:
-        text.append(f"max |ours - nn.{kind}| = {session.deviation:.1e}", "bold")
+        text.append(f"max |gatedcells - nn.{kind}| = {session.deviation:.1e}", "bold")
     else:
         text.append("nn.GRU has no reset gate before the product", "bold")
     if session.difference is not None:

@@ -154,7 +154,7 @@ class Session:
             StepError: it is an LSTM.
         """
         if not isinstance(self._network, gatedcells.GRU):
-            raise StepError("an LSTM has no reset gate")
+            raise StepError("the convention needs a GRU, got an LSTM, which has no reset gate")
         self._network.reset_after = not self._network.reset_after
         self._forget()
 
@@ -223,4 +223,4 @@ class Quiz:
             raise StepError(f"expected a number, got {text!r}") from None
         allowed = 0.01 * max(1.0, abs(self._value))
         verdict = "right" if abs(given - self._value) <= allowed else "not quite"
-        return f"{verdict}: {self.name} is {self._value:.4f}, you said {given:g}"
+        return f"{verdict}: {self.name} is {self._value:.4f}, your answer was {given:g}"

@@ -1,4 +1,4 @@
-"""Judging an implementation against the exact result and against a rival in the same precision."""
+"""Tools for testing implementations: tolerances derived from torch's own error, and golden test vectors."""
 
 from gatedcells.testing.budget import assert_close_in_float64 as assert_close_in_float64
 from gatedcells.testing.budget import assert_within_budget as assert_within_budget

@@ -1,8 +1,8 @@
-"""Golden vectors: tiny GRUs and LSTMs with every intermediate, exact to the last bit of float64.
+"""Golden vectors: small GRUs and LSTMs with all intermediate values, exact to the last bit of float64.
 
-They were computed with 60 digits by a program of its own (tests/reference/make_golden_vectors.py) that
-shares nothing with this library. Weights and inputs are multiples of 1/64, which every dtype has exactly. Use
-them to see whether an implementation is the GRU or LSTM that it means to be::
+They were computed with 60 digits by a separate program (tests/reference/make_golden_vectors.py) that shares
+no code with this library. Weights and inputs are multiples of 1/64, which every dtype represents exactly.
+Use them to test whether an implementation computes the GRU or LSTM that it should::
 
     for case in golden_cases("GRU"):
         if case.reset_after:
@@ -25,20 +25,20 @@ FOLDER = Path(__file__).parent / "vectors"
 
 
 class GoldenCase(NamedTuple):
-    """One layer, its inputs and everything that it computes, in float64.
+    """One layer with its inputs and all values that it computes, in float64.
 
     Attributes:
-        name: what it is called.
+        name: the case's name.
         cell: "GRU" or "LSTM".
         reset_after: the GRU's convention, see `gatedcells.reference.gru`.
-        bidirectional: whether there is a second direction, against the order of time.
+        bidirectional: whether there is a second, reverse direction.
         lengths: ``[B]``, each row's number of steps, or None if all have T.
         weights: by torch's names, ``weight_ih_l0`` and so on.
         input: ``[T, B, I]``.
         initial: ``h_0`` (and ``c_0``), each ``[D, B, ...]``, or None for zeros.
-        steps: for "forward" (and "reverse") each intermediate of `gatedcells.reference` by name,
-            ``[T, B, ...]``; NaN beyond a row's length, where there is no step.
-        output: ``[T, B, D*P]``, zeros beyond a row's length as torch pads.
+        steps: for "forward" (and "reverse") the intermediate values by their names in `gatedcells.reference`,
+            ``[T, B, ...]``; NaN beyond a row's length.
+        output: ``[T, B, D*H]`` (``[T, B, D*P]`` with a projection), zeros beyond a row's length as in torch.
         last: ``h_n`` (and ``c_n``), each ``[D, B, ...]``.
     """
 
@@ -56,10 +56,13 @@ class GoldenCase(NamedTuple):
 
 
 def golden_cases(cell: str | None = None) -> list[GoldenCase]:
-    """The cases of a cell, or all of them.
+    """The golden vectors of a cell.
+
+    Args:
+        cell: "GRU" or "LSTM"; None for both.
 
     Raises:
-        ValueError: no such cell.
+        ValueError: ``cell`` is anything else.
     """
     if cell not in (None, "GRU", "LSTM"):
         raise ValueError(f"cell must be 'GRU', 'LSTM' or None, got {cell!r}")
@@ -74,13 +77,16 @@ def assert_golden(
     *,
     tolerance: float = FLOAT64_TOLERANCE,
 ) -> None:
-    """Raise AssertionError unless an implementation's result is the case's.
+    """Check an implementation's result against a golden vector.
 
     Args:
         case: one of `golden_cases`.
-        output: ``[T, B, D*P]``; what lies beyond a row's length is not looked at.
+        output: shaped like ``case.output``; values beyond a row's length are ignored.
         last: ``h_n``, or ``(h_n, c_n)``.
-        tolerance: how far a number may be off; the default is for float64.
+        tolerance: the largest absolute error allowed; the default is for float64.
+
+    Raises:
+        AssertionError: a shape or a value is wrong.
     """
     states = (last,) if isinstance(last, Tensor) else tuple(last)
     if len(states) != len(case.last):

@@ -1,8 +1,8 @@
-"""Which GRU or LSTM somebody's own step function is, and where it first departs from torch's.
+"""Which convention a GRU or LSTM step function follows, and where it first differs from torch's.
 
-There is more than one GRU in the world (`gatedcells.reference.gru`), and a port goes wrong in few ways: the
-reset gate on the other side of the product, z and 1 - z swapped, a bias left out, gates in another order.
-`diagnose` computes every combination of these and compares.
+GRUs are defined in more than one way (`gatedcells.reference.gru`), and implementations usually differ in
+these points: the reset gate before or after the product, z and 1 - z swapped, a bias left out, gates in
+another order. `diagnose` compares a step function with every combination.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ROWS = 7  # of the random input that both sides are asked
 
 
 class Diagnosis(NamedTuple):
-    """What was found.
+    """The result of `diagnose`; ``print`` it for a summary.
 
     Attributes:
-        matches: in words, each convention under which the step function is right; empty if none is.
-        agrees_with_torch: whether one of them is torch's own.
+        matches: each convention that the step function agrees with, as text; empty if there is none.
+        agrees_with_torch: whether torch's convention is among them.
         error: the largest deviation from the nearest convention.
         nearest: that convention.
-        departs_at: the first intermediate at which it differs from torch's, None if it does not.
+        departs_at: the first intermediate value that differs from torch's, None if the function agrees.
     """
 
     matches: tuple[str, ...]
@@ -39,14 +39,14 @@ class Diagnosis(NamedTuple):
     departs_at: str | None
 
     def __str__(self) -> str:
-        """A few lines to read."""
+        """A one-line summary."""
         if self.agrees_with_torch:
-            return f"this is torch's own: {self.matches[0]}"
+            return f"this is torch's convention: {self.matches[0]}"
         if self.matches:
             found = " or ".join(self.matches)
-            return f"this is not torch's, but: {found}; it first departs from torch's at {self.departs_at}"
+            return f"this is not torch's convention, but: {found}; first difference: {self.departs_at}"
         return (
-            f"no convention known here gives these numbers; the nearest, off by {self.error:.2e}, is:"
+            f"no known convention gives these numbers; the nearest, off by {self.error:.2e}, is:"
             f" {self.nearest}"
         )
 
@@ -78,17 +78,21 @@ def diagnose(
     *,
     tolerance: float | None = None,
 ) -> Diagnosis:
-    """Say which convention a step function follows.
+    """Find the convention that a GRU or LSTM step function follows.
 
     Args:
-        step: ``h' = step(x, h)`` for a GRU, ``h', c' = step(x, h, c)`` for an LSTM, tensors ``[B, ...]``. It
-            has the weights below already.
-        weight_ih, weight_hh, bias_ih, bias_hh: the weights that it was given, as torch lays them out:
-            ``[3H, I]`` and so on for a GRU, ``[4H, I]`` for an LSTM. Which it is, is read off the shapes.
-        tolerance: how far numbers may be off; by default what rounding explains in the weights' dtype.
+        step: ``h' = step(x, h)`` for a GRU, ``h', c' = step(x, h, c)`` for an LSTM; ``x`` is ``[B, I]``,
+            the states are ``[B, H]``. The function contains the weights below.
+        weight_ih, weight_hh, bias_ih, bias_hh: the function's weights in torch's layout, ``[3H, I]`` and so
+            on for a GRU, ``[4H, I]`` for an LSTM; their shapes decide which of the two it is.
+        tolerance: the largest deviation that counts as agreement; None: what rounding explains in the
+            weights' dtype.
+
+    Returns:
+        a `Diagnosis`.
 
     Raises:
-        ValueError: the weights fit neither cell, or the step returns another shape than the state's.
+        ValueError: the weights fit neither cell, or ``step`` returns states of the wrong shape.
     """
     H = weight_hh.shape[-1]
     kinds = {3 * H: "GRU", 4 * H: "LSTM"}

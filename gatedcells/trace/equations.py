@@ -1,4 +1,4 @@
-"""The equations of a step with values put in, and derived again line by line."""
+"""The equations of a step: with their values as text, and recomputed line by line as a check."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LETTERS = {
 def check_plain(d: DirectionTrace, what: str) -> None:
     """Raise RuntimeError unless the cell follows its plain equations, which ``what`` is about."""
     if d.beyond:
-        raise RuntimeError(f"{what} is about the plain {d.kind}, this one has {d.beyond}")
+        raise RuntimeError(f"{what} needs a plain {d.kind}, got one with {d.beyond}")
 
 
 def check_index(name: str, index: int, size: int) -> None:
@@ -56,7 +56,7 @@ def _headline(d: DirectionTrace, t: int, unit: int, row: int) -> str:
     convention = "" if d.kind == "LSTM" or d.reset_after else ", reset gate before the product"
     forgotten = d.forgets is not None and bool(d.forgets[t, row])
     said = f"{d.kind}{convention}, t = {t}, unit {unit}, row {row}"
-    return f"{said}; the state before is forgotten" if forgotten else said
+    return f"{said}; a new sequence begins, the state before is zero" if forgotten else said
 
 
 def _number(value: Tensor | float) -> str:

@@ -1,4 +1,4 @@
-"""How a gradient fares on its way back through time, without gates and with them."""
+"""The norm of a gradient on its way back through time, in networks without and with gates."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor
 from gatedcells.trace.record import STATES, DirectionTrace
 from gatedcells.trace.recorder import Recorder
 
-# What multiplies a state on its straight way into the next one, and which state that is.
+# The gate that multiplies a state on its direct path into the next one, and which state that is.
 STRAIGHT = {"GRU": ("update", "hidden"), "LSTM": ("forget", "cell")}
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 class Flow(NamedTuple):
-    """One network's gradients, ``[T]`` each: Euclidean norms over the hidden units, mean over the rows.
+    """One network's gradient norms, ``[T]`` each: Euclidean over the hidden units, mean over the rows.
 
     Attributes:
         kind: "RNN", "GRU" or "LSTM".
-        norms: by state ("hidden", the LSTM's "cell" too): ``|dL/dh_t|`` at every t.
-        clipped: the same where the gradient of each state is cut to norm ``clip`` on its way back.
-        straight: what is left at t of the gradient at the end if it goes through ``z ⊙ h`` (the LSTM's
-            ``f ⊙ c``) alone, and through no weight; None without a gate.
-        of_weights: the norm of all weights' gradient, unclipped.
-        of_weights_clipped: the same with the states' gradients cut.
+        norms: ``|dL/dh_t|`` at each t, by state ("hidden", for the LSTM also "cell").
+        clipped: the same when the gradient of each state is clipped to norm ``clip`` on its way back.
+        straight: what reaches t of the gradient at the last step through the direct path ``z ⊙ h`` (LSTM:
+            ``f ⊙ c``) alone, bypassing all weights; None for a network without gates.
+        of_weights: the norm of the gradient of all weights, without clipping.
+        of_weights_clipped: the same with the states' gradients clipped.
     """
 
     kind: str
@@ -39,18 +39,19 @@ class Flow(NamedTuple):
 
 
 class GradientFlow(NamedTuple):
-    """What `gradient_flow` returns.
+    """The result of `gradient_flow`; ``print`` it for a table.
 
     Attributes:
-        flows: by the network's name.
-        clip: the norm to which gradients were cut.
+        flows: a `Flow` for each network, by name.
+        clip: the norm to which gradients were clipped.
     """
 
     flows: dict[str, Flow]
     clip: float
 
     def __str__(self) -> str:
-        """A table: |dL/dh_t| at the last step, half-way and the first, and what that is called."""
+        """A table: |dL/dh_t| at the last, the middle and the first step; at the first step also clipped and
+        on the direct path; and the gradient of the weights, plain and clipped."""
         T = len(next(iter(self.flows.values())).norms["hidden"])
         times = sorted({0, T // 2, T - 1}, reverse=True)
         columns = [f"t = {t}" for t in times] + ["clipped", "straight", "dL/dw", "clipped"]
@@ -67,11 +68,10 @@ class GradientFlow(NamedTuple):
         return "\n".join(lines)
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Draw the norms over time, plain, clipped, and along the straight way.
+        """Plot the norms over time: plain, clipped, and on the direct path.
 
         Args:
-            path: where to write the figure (by its ending PNG, SVG or PDF; PNG without one); None to write
-                nothing.
+            path: the file to write, PNG, SVG or PDF by its extension (PNG without one); None: no file.
 
         Returns:
             a ``matplotlib.figure.Figure``.
@@ -92,29 +92,31 @@ def gradient_flow(
     loss: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
 ) -> GradientFlow:
-    """Send one loss back through time by a plain network, a GRU and an LSTM that read the same input.
+    """Compare gradient norms over time in a plain RNN, a GRU and an LSTM that read the same input.
 
-    A gradient that goes through the plain network is multiplied by ``diag(1 − h²) U`` at every step, and so
-    it vanishes or explodes; Bengio et al. 1994; Pascanu et al. 2013, arXiv:1211.5063. The GRU adds a way
-    around, ``h' = (1 − z) ⊙ n + z ⊙ h``, on which it is multiplied by z alone (the LSTM: f).
+    In a plain RNN the gradient is multiplied by ``diag(1 − h²) U`` at every step, and so it vanishes or
+    explodes (Bengio et al. 1994; Pascanu et al. 2013, arXiv:1211.5063). A GRU, ``h' = (1 − z) ⊙ n + z ⊙ h``,
+    adds a direct path on which the gradient is multiplied by z alone (LSTM: by f).
 
     Args:
         input: ``[T, B, I]``.
-        networks: `gatedcells.GRU` or `LSTM` layers by name, whose last layer is looked at, forward in time
-            (weights of torch's load as they are). None: the three kinds, of one layer, drawn as torch draws.
-        hidden_size: H of the drawn ones.
-        gain: what the drawn recurrent weights are multiplied by; a large one makes the plain network explode.
-        gate_bias: what is added to the drawn biases of the update gate (the LSTM's forget gate): a large one
-            opens the straight way.
-        clip: the norm to which each state's gradient is cut, a row at a time, for ``clipped``; ``inf`` cuts
-            nothing.
-        loss: from the outputs ``[T, B, H]`` to a number; None: the last output along a fixed direction of
-            length 1, so that every norm begins at 1.
-        seed: of the drawn weights and of that direction.
+        networks: `gatedcells.GRU` or `gatedcells.LSTM` layers by name; the forward direction of their last
+            layer is examined. None: an RNN, a GRU and an LSTM of one layer with random weights.
+        hidden_size: H of the random networks.
+        gain: factor on the random recurrent weights; a large one makes the RNN's gradient explode.
+        gate_bias: added to the random biases of the update gate (LSTM: forget gate); a large one opens the
+            direct path.
+        clip: the norm to which each row's gradient of each state is clipped for ``clipped``; ``inf``: none.
+        loss: a function from the outputs ``[T, B, H]`` to a number. None: the last output's component along
+            a fixed random direction of length 1, so every norm is 1 at the last step.
+        seed: of the random weights and of that direction.
+
+    Returns:
+        a `GradientFlow`.
 
     Raises:
-        ValueError: the input is not ``[T, B, I]``, or clip is not positive.
-        TypeError: a network cannot be traced.
+        ValueError: ``input`` is not ``[T, B, I]`` with T and B at least 1, or ``clip`` is not positive.
+        TypeError: a network is not a `gatedcells.GRU` or `gatedcells.LSTM`.
     """
     if input.dim() != 3 or 0 in input.shape[:2]:
         raise ValueError(f"input must be [T, B, I] with T and B at least 1, got {list(input.shape)}")
@@ -123,7 +125,7 @@ def gradient_flow(
     for name, network in (networks or {}).items():
         if not hasattr(network, "trace") or getattr(network, "mode", None) not in STRAIGHT:
             torchs = isinstance(network, torch.nn.RNNBase) and not hasattr(network, "trace")
-            hint = "; the state_dict of torch's loads into ours as it is" if torchs else ""
+            hint = ": load its state_dict into one" if torchs else ""
             raise TypeError(f"{name} must be a gatedcells.GRU or LSTM, got {type(network).__name__}{hint}")
     runs = _drawn(input, hidden_size, gain, gate_bias, seed) if networks is None else _theirs(input, networks)
     flows: dict[str, Flow] = {}

@@ -1,4 +1,4 @@
-"""Figures: the gates as heat maps over time, and gradients on their way back."""
+"""Figures: gates and states as heat maps over time, and gradient norms over time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def heat_maps(trace: Trace, path: str | Path | None, row: int) -> Any:
             axis.set_ylabel(f"{name}\nunit", fontsize=9)
             axis.yaxis.get_major_locator().set_params(integer=True)
             figure.colorbar(image, ax=axis, pad=0.01)
-        direction = " (against time)" if d.reverse else ""
+        direction = " (reverse)" if d.reverse else ""
         axes[0, column].set_title(f"layer {layer}{direction}", fontsize=10)
         axes[-1, column].set_xlabel("t")
         axes[-1, column].xaxis.get_major_locator().set_params(integer=True)
@@ -97,9 +97,9 @@ def gradient_flow(flow: GradientFlow, path: str | Path | None) -> Any:
             )  # fmt: skip
     cut.axhline(flow.clip, color="#222222", linewidth=0.8)
     for axis, title in (
-        (plain, "as it flows"),
-        (cut, f"cut to norm {flow.clip:g} at every state"),
-        (straight, "the straight way (thin: all ways together)"),
+        (plain, "unclipped"),
+        (cut, f"clipped to norm {flow.clip:g} at every state"),
+        (straight, "direct path (thin: all paths)"),
     ):
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("steps before the last")

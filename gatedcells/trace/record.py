@@ -1,6 +1,6 @@
-"""What a layer's forward pass computed, kept by name; `Trace` is what ``layer.trace(x)`` returns.
+"""`Trace`, the result of ``layer.trace(x)``: the intermediate values of a forward pass, by name.
 
-The numbers come from `gatedcells.reference`, and so do their names.
+The values are computed by `gatedcells.reference`, which also defines their names.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ STATES = {"RNN": ("hidden",), "GRU": ("hidden",), "LSTM": ("hidden", "cell")}
 
 
 class DirectionTrace:
-    """One direction of one layer: ``d["update"]`` is an intermediate by its name, ``[T, B, H]``.
+    """One direction of one layer; ``d["update"]`` is the intermediate value of that name, ``[T, B, H]``.
 
     Attributes:
         kind: "GRU" or "LSTM" ("RNN" inside `gatedcells.gradient_flow`).
         reset_after: the GRU's convention, see `gatedcells.reference.gru`.
-        reverse: whether it runs against the order of time.
-        x: ``[T, B, I]``, what this layer reads.
+        reverse: whether this direction runs from the last step to the first.
+        x: the layer's input, ``[T, B, I]``.
         initial: ``h_0`` (and ``c_0``), each ``[B, H]`` (``h_0``: ``[B, P]`` with a projection).
-        weights: weight_ih, weight_hh and, where there are any, bias_ih, bias_hh, weight_hr.
+        weights: weight_ih, weight_hh and, if the layer has them, bias_ih, bias_hh, weight_hr.
         lengths: ``[B]``, each row's number of steps, or None if all have T.
-        forgets: ``[T, B]`` bool, the rows that find a state of zeros at step t, or None.
-        names: the intermediates' names, in the order of computing.
-        beyond: what the cell does beyond its plain equations, in words; empty if nothing.
+        forgets: bool ``[T, B]``, True where a row's state is replaced by zeros before step t; or None.
+        names: the intermediate values' names, in the order of computation.
+        beyond: the variants of the cell that are used, as text; empty for the plain cell.
 
-    The rows B are in the order of the input, of a packed one in the order in which it was packed.
+    The rows B are in the order of the input; for a PackedSequence, in the order in which it was packed.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class DirectionTrace:
         return len(self._steps)
 
     def __getitem__(self, name: str) -> Tensor:
-        """An intermediate, ``[T, B, H]``; the state that a step found is ``found_hidden`` (``found_cell``).
+        """An intermediate value, ``[T, B, H]``; ``found_hidden`` and ``found_cell`` are those before a step.
 
         Raises:
-            KeyError: there is no such intermediate; the message names those that there are.
+            KeyError: there is no such name; the message lists the names.
         """
         for number, state in enumerate(STATES[self.kind]):
             if name == f"found_{state}":
@@ -85,36 +85,42 @@ class DirectionTrace:
         return self._in_order(torch.stack(self.values(name)))
 
     def values(self, name: str) -> list[Tensor]:
-        """An intermediate as it was computed, step by step: T tensors ``[B, H]`` that hooks may be put on (of
-        a packed input the rows by length).
+        """An intermediate value as T tensors ``[B, H]``, one per step, on which hooks can be registered.
+
+        With a PackedSequence their rows are sorted by length.
 
         Raises:
-            KeyError: as above.
+            KeyError: there is no such name; the message lists the names.
         """
         if name not in self.names:
-            raise KeyError(f"no intermediate called {name!r}; there are {', '.join(self.names)}")
+            raise KeyError(f"no intermediate value {name!r}; the names are {', '.join(self.names)}")
         return [getattr(step, name) for step in self._steps]
 
     def gradient(self, name: str) -> Tensor:
-        """dL/d(intermediate), ``[T, B, H]``, after a backward pass; zeros where L does not depend on it.
+        """The loss's gradient with respect to an intermediate value, ``[T, B, H]``, after a backward pass.
+
+        It is zero where the loss does not depend on the value.
 
         Raises:
-            RuntimeError: the trace was not made with ``retain_grad=True``, or nothing went backward yet; or
-                "cell" of an LSTM beyond the plain one whose rows have lengths.
+            KeyError: there is no such name; the message lists the names.
+            RuntimeError: the trace was not made with ``retain_grad=True``; there was no backward pass yet; or
+                ``name`` is "cell" of an LSTM variant whose rows have lengths.
         """
         values = self.values(name)
         if not any(value.retains_grad for value in values):
             raise RuntimeError(
-                "this trace keeps no gradients: make it with retain_grad=True, where gradients are enabled"
-                " and something requires them"
+                "this trace has no gradients: make it with retain_grad=True, with gradients enabled and an"
+                " input or parameter that requires them"
             )
         if all(value.grad is None for value in values):
-            raise RuntimeError("there are no gradients yet: call backward() on something that this computed")
+            raise RuntimeError(
+                "there are no gradients yet: call backward() on a loss that uses the trace's output"
+            )
         gradients = [torch.zeros_like(v) if v.grad is None else v.grad for v in values]
         if name == "cell" and self.lengths is not None:
             if self.beyond:
                 raise RuntimeError(
-                    f"with lengths the gradient at 'cell' is known of the plain LSTM alone, not with"
+                    f"with lengths, the gradient of 'cell' is available for the plain LSTM only, got"
                     f" {self.beyond}"
                 )
             # what goes on to the next step was chosen by length; tanh read the number before that choice
@@ -129,7 +135,7 @@ class DirectionTrace:
         return stacked if self._rows is None else stacked.index_select(1, self._rows)
 
     def takes_part(self) -> Tensor:
-        """``[T, B]`` bool: which rows have a step t."""
+        """Bool ``[T, B]``: whether step t lies within the row's length."""
         return self._part(self.lengths)
 
     def _part(self, lengths: Tensor | None) -> Tensor:
@@ -140,12 +146,12 @@ class DirectionTrace:
 
 
 class Trace:
-    """A forward pass with everything that it computed; ``trace[layer, direction]`` is a `DirectionTrace`.
+    """The intermediate values of a forward pass; ``trace[layer, direction]`` is a `DirectionTrace`.
 
     Attributes:
-        output, last: as ``layer(x, hx)`` returns them, ``last`` a tensor or for the LSTM a pair.
-        layers: how many layers.
-        directions: 1 or 2.
+        output, last: as ``layer(x, hx)`` returns them; ``last`` is a tensor, for the LSTM a pair.
+        layers: the number of layers.
+        directions: the number of directions, 1 or 2.
     """
 
     def __init__(self, output: Any, last: Any, recorded: list[DirectionTrace], directions: int) -> None:
@@ -156,7 +162,7 @@ class Trace:
         self._recorded = recorded
 
     def __getitem__(self, where: int | tuple[int, int]) -> DirectionTrace:
-        """``trace[layer]`` or ``trace[layer, direction]``.
+        """``trace[layer]`` (the forward direction) or ``trace[layer, direction]``.
 
         Raises:
             IndexError: there is no such layer or direction.
@@ -168,29 +174,32 @@ class Trace:
         return self._recorded[layer * self.directions + direction]
 
     def explain(self, t: int, layer: int = 0, unit: int = 0, *, direction: int = 0, row: int = 0) -> str:
-        """One unit's step in words: each equation with its values put in, and what the gates do.
+        """Describe one step of one unit: each equation with its values substituted, and what the gates do.
 
         Args:
-            t: the time, 0 the first; negative from the end.
-            layer, direction: which layer, which direction.
+            t: the step, from 0; negative from the end.
+            layer, direction: the layer and its direction (1: reverse).
             unit: the hidden unit.
             row: the row of the batch.
 
+        Returns:
+            several lines of text.
+
         Raises:
             IndexError: there is no such step, layer, direction, unit or row.
-            RuntimeError: the cell does something beyond its plain equations.
+            RuntimeError: the cell is a variant, not the plain GRU or LSTM.
         """
         return equations.explain(self[layer, direction], t, unit, row)
 
     def check(self) -> dict[str, float]:
-        """Derive every line of every step again from the line before, in float64.
+        """Recompute each intermediate value in float64 from the recorded values that it depends on.
 
         Returns:
-            for each line the largest deviation, all layers, directions, steps, rows and units together.
+            for each name, the largest deviation over all layers, directions, steps, rows and units.
 
         Raises:
-            AssertionError: one deviates by more than rounding explains.
-            RuntimeError: the cell does something beyond its plain equations.
+            AssertionError: a deviation is larger than rounding explains.
+            RuntimeError: the cell is a variant, not the plain GRU or LSTM.
         """
         worst: dict[str, float] = {}
         for recorded in self._recorded:
@@ -199,16 +208,15 @@ class Trace:
         return worst
 
     def plot(self, path: str | Path | None = None, *, row: int = 0) -> Any:
-        """Draw each gate and state as a heat map, time to the right and hidden units downward, a column for
-        each layer and direction.
+        """Plot each gate and state as a heat map of time (to the right) and hidden units (downward), with one
+        column for each layer and direction.
 
         Args:
-            path: where to write the figure (by its ending PNG, SVG or PDF; PNG without one); None to write
-                nothing.
-            row: which row of the batch.
+            path: the file to write, PNG, SVG or PDF by its extension (PNG without one); None: no file.
+            row: the row of the batch.
 
         Returns:
-            a ``matplotlib.figure.Figure``, which notebooks show.
+            a ``matplotlib.figure.Figure``, which notebooks display.
 
         Raises:
             IndexError: there is no such row.
@@ -218,11 +226,11 @@ class Trace:
         return plots.heat_maps(self, path, row)
 
     def to_json(self) -> str:
-        """Everything as JSON: by layer and direction the input, initial states, weights and each
-        intermediate as nested lists ``[T][B][H]`` (null beyond a row's length, where there is no step).
+        """The trace as JSON: for each layer and direction the input, initial states, weights and intermediate
+        values, these as nested lists ``[T][B][H]`` (null beyond a row's length).
 
-        JSON has no number for what is not finite: the strings "NaN", "Infinity" and "-Infinity" stand for it,
-        which Python's ``float`` and JavaScript's ``Number`` read.
+        JSON has no numbers that are not finite; they are written as the strings "NaN", "Infinity" and
+        "-Infinity", which Python's ``float`` and JavaScript's ``Number`` read.
         """
         layers = [
             [_as_lists(self[layer, direction]) for direction in range(self.directions)]
@@ -231,30 +239,30 @@ class Trace:
         return json.dumps({"layers": layers}, allow_nan=False)
 
     def to_html(self, path: str | Path | None = None, *, title: str = "Step by step") -> str:
-        """One self-contained page: gates over time, the cell with numbers on its wires, the equations with
-        values, sliders that compute everything again, the other kinds of cell on the same input.
+        """Make a self-contained interactive page that works offline.
 
-        The page computes the trace again in JavaScript, from the weights, and shows how far it is from these
-        numbers. It loads nothing from anywhere.
+        It shows the gates over time, a diagram of the cell and its equations with the values of a step, the
+        gradient, and other kinds of cell on the same input; sliders change an input, state or weight. The
+        page recomputes the trace in JavaScript from the weights and shows the largest deviation.
 
         Args:
-            path: where to write it; None to write nothing.
-            title: its heading.
+            path: the file to write; None: no file.
+            title: the page's heading.
 
         Returns:
-            the page's text.
+            the page's HTML.
 
         Raises:
             IndexError: the batch is empty.
             OSError: the file cannot be written.
-            RuntimeError: the cell does something beyond its plain equations.
+            RuntimeError: the cell is a variant, not the plain GRU or LSTM.
         """
         from gatedcells.trace import page
 
         return page.write(self, path, title)
 
     def _repr_html_(self) -> str:
-        """In a notebook: the page."""
+        """The page, for notebooks."""
         from gatedcells.trace import page
 
         return page.in_a_notebook(self)

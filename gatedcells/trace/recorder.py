@@ -1,4 +1,4 @@
-"""Running a layer by the reference and keeping what it computes."""
+"""Running a layer on the reference backend and recording its intermediate values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gatedcells.validation import check_sequence
 
 
 class Recorder:
-    """Runs one direction of one layer after the other by the reference, and keeps what it computes."""
+    """Runs a layer's directions one after the other on the reference backend, and records them."""
 
     def __init__(self, kind: str, names: Sequence[str], *, reset_after: bool, retain_grad: bool) -> None:
         self.kind = kind

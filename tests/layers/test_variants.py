@@ -357,7 +357,7 @@ def test_a_trace_has_the_values_and_refuses_the_plain_equations():
     assert torch.equal(trace.output, layer(x)[0])
     assert torch.equal(trace[0]["forget"], layer(x, return_gates=True)[2]["forget"][0])
     for refused in (trace.check, lambda: trace.explain(0), trace.to_html):
-        with pytest.raises(RuntimeError, match="is about the plain LSTM, this one has layer_norm, peephole"):
+        with pytest.raises(RuntimeError, match="needs a plain LSTM, got one with layer_norm, peephole"):
             refused()
     assert "layer_norm, peephole" in trace._repr_html_()
 

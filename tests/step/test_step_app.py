@@ -55,7 +55,7 @@ def test_keys_walk_through_time_units_and_lines():
             pointed += re.findall(r"> (\S+)\[0\]", text(app)) or [None]
         assert pointed == ["r", "z", "n", "h'", None]
         await pilot.press("l")
-        assert text(app, "said") == "there is one layer"
+        assert text(app, "said") == "there is only one layer"
 
     driven(drive)
 
@@ -67,18 +67,18 @@ def test_layers_directions_and_rows_take_turns():
 
     async def drive(app, pilot):
         await pilot.press("l", "d", "n")
-        assert "layer 1 (l), against time (d), row 1 (n)" in text(app)
+        assert "layer 1 (l), reverse (d), row 1 (n)" in text(app)
         expected = float(app.session.trace[1, 1]["cell"][0, 1, 0])
         assert f"{expected:.4f}" in text(app)
         await pilot.press("l", "d", "n")
-        assert "layer 0 (l), with time (d), row 0 (n)" in text(app)
+        assert "layer 0 (l), forward (d), row 0 (n)" in text(app)
 
     driven(drive, scene)
 
 
 def test_the_convention_the_gradients_and_the_check():
     async def drive(app, pilot):
-        assert "max |ours - nn.GRU| = " in text(app, "foot")
+        assert "max |gatedcells - nn.GRU| = " in text(app, "foot")
         await pilot.press("c")
         assert "reset gate before the product" in text(app)
         assert "nn.GRU has no reset gate before the product" in text(app, "foot")
@@ -88,13 +88,15 @@ def test_the_convention_the_gradients_and_the_check():
         await pilot.press("b")
         assert "backward" not in text(app)
         await pilot.press("v")
-        assert text(app, "said").startswith("every line of every step follows from the lines before, to ")
+        assert text(app, "said").startswith(
+            "all values of all steps recomputed in float64: largest deviation "
+        )
 
     driven(drive)
 
     async def lstm(app, pilot):
         await pilot.press("c")
-        assert text(app, "said") == "an LSTM has no reset gate"
+        assert text(app, "said") == "the convention needs a GRU, got an LSTM, which has no reset gate"
 
     driven(lstm, scenes.counter())
 
@@ -110,7 +112,7 @@ def test_a_number_is_changed_and_changed_back():
         assert text(app, "said").startswith("there is no y; there are x, weight_ih")
         await pilot.press("escape", "0")
         assert text(app) == first
-        assert text(app, "said") == "all changes are taken back"
+        assert text(app, "said") == "all changes are undone"
 
     driven(drive)
 
@@ -261,17 +263,17 @@ def terminal():
 
 def test_in_a_terminal_it_walks_edits_asks_resizes_and_quits(terminal):
     now = terminal("latch")
-    now.read("max |ours - nn.GRU|")
+    now.read("max |gatedcells - nn.GRU|")
     now.press("\x1b[C")  # right
     now.read("value +1.0, write")
     now.press("e")
-    now.read("enter: change it")
+    now.read("enter: apply")
     now.press("x 0 = -0.25\r")
     now.read("changed: x[0] = -0.25 at t = 1")
     now.press("a")
-    now.read("is near enough")
+    now.read("to within 0.01")
     now.press("0.5\r")
-    now.read("you said 0.5")
+    now.read("your answer was 0.5")
     now.resize(20, 60)
     os.killpg(now.process.pid, signal.SIGWINCH)
     now.press("\x1b[C")
@@ -284,7 +286,7 @@ def test_in_a_terminal_it_walks_edits_asks_resizes_and_quits(terminal):
 def test_a_terminal_without_unicode_gets_ascii_bars(terminal):
     plain = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     now = terminal("latch", **plain)
-    now.read("max |ours - nn.GRU|")
+    now.read("max |gatedcells - nn.GRU|")
     now.press("\x1b[C")
     now.read("value +1.0, write")
     assert not set("▁▂▃▄▅▆▇█") & set(now.shown())
@@ -295,7 +297,7 @@ def test_a_terminal_without_unicode_gets_ascii_bars(terminal):
 
 def test_interrupted_it_gives_the_terminal_back(terminal):
     now = terminal("counter")
-    now.read("max |ours - nn.LSTM|")
+    now.read("max |gatedcells - nn.LSTM|")
     now.press("\x11")  # ctrl+q
     assert now.end() == 0
     assert "Traceback" not in now.shown()

@@ -77,7 +77,7 @@ def test_text_says_what_json_says():
     for name, values in found["values"].items():
         assert any(line.startswith(f"{name} ") and f"{values[2]:.4f}" in line for line in text.splitlines())
     assert "t = 3 of 0 to 11, unit 2 of 0 to 3" in text
-    assert "max |ours - nn.GRU| = " in text
+    assert "max |gatedcells - nn.GRU| = " in text
     assert "backward, L = h[2] after the last step" in text
     assert run("random", "--t", 3) == run("random", "--t", 3, "--plain"), "no terminal, no program"
 
@@ -106,7 +106,7 @@ def test_the_other_convention_is_a_toggle_away():
     assert session.difference == difference
     session.toggle()
     assert torch.equal(session.trace.output, before)
-    with pytest.raises(StepError, match="an LSTM has no reset gate"):
+    with pytest.raises(StepError, match="the convention needs a GRU, got an LSTM, which has no reset gate"):
         Session(scenes.counter()).toggle()
 
 
@@ -235,7 +235,7 @@ def test_what_cannot_be_done_is_said_in_a_line(tmp_path):
         ("latch", "--t", 8): "--t must lie in -8..7, got 8",
         ("latch", "--unit", 1): "--unit must lie in 0..0, got 1",
         ("latch", "--direction", 1): "--direction must lie in 0..0",
-        ("latch", *gru): "choose one of a preset, --weights and --run",
+        ("latch", *gru): "choose only one of a preset, --weights and --run",
         ("latch", "--cell", "lstm"): "--cell goes with the preset random and with --run",
         ("--input", "x.csv"): "--input goes with --weights",
         ("latch", "--hour", "2018"): "--hour goes with --run",

@@ -22,7 +22,7 @@ def test_torchs_own_cells_are_torchs():
     found = gatedcells.diagnose(CELL, *WEIGHTS)
     assert found.agrees_with_torch
     assert found.departs_at is None
-    assert str(found).startswith("this is torch's own: gates in the order reset, update, candidate")
+    assert str(found).startswith("this is torch's convention: gates in the order reset, update, candidate")
     cell = nn.LSTMCell(5, 4, bias=False)
     found = gatedcells.diagnose(lambda x, h, c: cell(x, (h, c)), cell.weight_ih, cell.weight_hh)
     assert found.agrees_with_torch
@@ -93,7 +93,7 @@ def test_an_lstm_in_the_order_of_onnx_is_recognised():
 def test_something_else_is_not_taken_for_a_gru():
     found = gatedcells.diagnose(lambda x, h: torch.tanh(h), *WEIGHTS)
     assert found.matches == ()
-    assert str(found).startswith("no convention known here gives these numbers; the nearest, off by")
+    assert str(found).startswith("no known convention gives these numbers; the nearest, off by")
 
 
 def test_what_cannot_be_asked_is_refused():

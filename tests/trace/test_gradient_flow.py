@@ -89,7 +89,9 @@ def test_an_open_gate_carries_a_gradient_that_the_plain_network_loses(x):
 
 
 def test_what_cannot_be_traced_is_refused(x):
-    with pytest.raises(TypeError, match=r"theirs must be a gatedcells.GRU or LSTM, got GRU; the state_dict"):
+    with pytest.raises(
+        TypeError, match=r"theirs must be a gatedcells.GRU or LSTM, got GRU: load its state_dict"
+    ):
         gatedcells.gradient_flow(x, {"theirs": nn.GRU(4, 5)})
     for mine in (gatedcells.Recurrent(OnesOwn, 4, 5), nn.Linear(4, 5)):
         said = rf"mine must be a gatedcells.GRU or LSTM, got {type(mine).__name__}$"

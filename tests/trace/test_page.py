@@ -139,7 +139,7 @@ def test_what_sliders_change_is_computed_as_python_computes_it(case, browser, tm
         open_numbers(page)
         for _ in range(20):
             page.keyboard.press("0")
-            assert page.locator("#changed").inner_text() == "nothing is changed"
+            assert page.locator("#changed").inner_text() == "no changes"
             changes = {"x": [], "h": [], "w": []}
             t, unit, i = draw.randrange(6), draw.randrange(4), draw.randrange(3)
             for _ in range(t):

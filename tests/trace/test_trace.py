@@ -210,10 +210,11 @@ def test_a_row_that_has_ended_is_said_to_have():
     layer = gatedcells.GRU(3, 4)
     trace = layer.trace(pack_padded_sequence(torch.randn(4, 2, 3), [4, 2]))
     assert trace.explain(3, row=1).startswith("row 1 has 2 steps: at t = 3 nothing is computed")
-    assert "forgotten" not in trace.explain(1)
+    assert "a new sequence begins" not in trace.explain(1)
     resets = torch.zeros(4, 2, dtype=torch.bool)
     resets[1, 0] = True
-    assert "the state before is forgotten" in layer.trace(torch.randn(4, 2, 3), resets=resets).explain(1)
+    said = layer.trace(torch.randn(4, 2, 3), resets=resets).explain(1)
+    assert "a new sequence begins, the state before is zero" in said
 
 
 def test_an_empty_batch_has_no_row_to_show():
@@ -221,12 +222,12 @@ def test_an_empty_batch_has_no_row_to_show():
     for show in (trace.to_html, trace.plot, lambda: trace.explain(0)):
         with pytest.raises(IndexError, match="there is no row 0: the trace is of an empty batch"):
             show()
-    assert trace._repr_html_() == "<p>There is no page for an empty batch.</p>"
+    assert trace._repr_html_() == "<p>The batch is empty: there is nothing to show.</p>"
 
 
 def test_what_is_not_there_is_named():
     trace = gatedcells.GRU(3, 4).trace(torch.randn(5, 2, 3))
-    with pytest.raises(KeyError, match="no intermediate called 'forget'; there are x_reset, x_update"):
+    with pytest.raises(KeyError, match="no intermediate value 'forget'; the names are x_reset, x_update"):
         trace[0]["forget"]
     with pytest.raises(
         IndexError, match=r"no layer 1, direction 0: there are 1 layer\(s\) in 1 direction\(s\)"
@@ -279,7 +280,7 @@ def test_what_is_not_finite_follows_where_the_equations_say_so_and_is_json(kind,
 def test_a_trace_without_gradients_says_what_they_need():
     with torch.no_grad():
         trace = gatedcells.GRU(3, 4).trace(torch.randn(5, 2, 3), retain_grad=True)
-    with pytest.raises(RuntimeError, match="retain_grad=True, where gradients are enabled"):
+    with pytest.raises(RuntimeError, match="retain_grad=True, with gradients enabled"):
         trace[0].gradient("hidden")
 
 
@@ -299,7 +300,7 @@ def test_the_gradient_at_a_variants_cell_is_refused_where_rows_have_lengths(opti
     layer, x = gatedcells.LSTM(3, 4, **options), torch.randn(5, 2, 3)
     trace = layer.trace(x, lengths=torch.tensor([5, 3]), retain_grad=True)
     trace.output.sum().backward()
-    with pytest.raises(RuntimeError, match="'cell' is known of the plain LSTM alone, not with"):
+    with pytest.raises(RuntimeError, match="'cell' is available for the plain LSTM only, got "):
         trace[0].gradient("cell")
     assert trace[0].gradient("hidden").abs().sum() > 0
 

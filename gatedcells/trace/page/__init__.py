@@ -1,4 +1,4 @@
-"""A trace as one page that needs no network: what was computed, and its equations once more in JavaScript."""
+"""A trace as a self-contained page: the recorded values, and the equations implemented in JavaScript."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LARGEST_IN_A_NOTEBOOK = 5_000_000  # bytes; beyond it a notebook would be slow 
 
 def page(trace: Trace, title: str) -> str:
     """The page's text; see `Trace.to_html`."""
-    check_plain(trace[0], "the page")
+    check_plain(trace[0], "to_html")
     check_index("row", 0, trace[0].x.shape[1])
     content = json.loads(trace.to_json()) | {"dtype": str(trace[0].x.dtype).removeprefix("torch.")}
     written = json.dumps(content, allow_nan=False, separators=(",", ":"))
@@ -45,14 +45,14 @@ def write(trace: Trace, path: str | Path | None, title: str) -> str:
 def in_a_notebook(trace: Trace) -> str:
     """See `Trace._repr_html_`."""
     if trace[0].beyond:
-        return f"<p>There is no page for a cell with {html.escape(trace[0].beyond)}.</p>"
+        return f"<p>The page shows the plain GRU and LSTM only, not {html.escape(trace[0].beyond)}.</p>"
     if trace[0].x.shape[1] == 0:
-        return "<p>There is no page for an empty batch.</p>"
+        return "<p>The batch is empty: there is nothing to show.</p>"
     text = page(trace, "Step by step")
     if len(text) > _LARGEST_IN_A_NOTEBOOK:
         return (
-            f"<p>A trace of {len(text) / 1e6:.0f} MB, too much for a notebook:"
-            ' <code>trace.to_html("trace.html")</code> writes it as a page.</p>'
+            f"<p>The page has {len(text) / 1e6:.0f} MB, too large for a notebook:"
+            ' write it to a file with <code>trace.to_html("trace.html")</code>.</p>'
         )
     return (
         '<iframe style="width:100%;height:900px;border:0" title="Step by step"'

@@ -173,7 +173,7 @@ function drawControls() {
   $("r").max = ROWS - 1;
   $("t-now").textContent = `${S.t} of 0 to ${TIMES - 1}`;
   options($("l"), LAYERS.map((_, l) => String(l)), S.l);
-  options($("d"), LAYERS[S.l].map((part) => (part.reverse ? "against time" : "with time")), S.d);
+  options($("d"), LAYERS[S.l].map((part) => (part.reverse ? "reverse" : "forward")), S.d);
   $("convention").hidden = !IS_GRU;
   $("convention").setAttribute("aria-pressed", String(S.flipped));
   $("convention").textContent = `Reset gate ${LAYERS[0][0].reset_after ? "before" : "after"} the product (c)`;

@@ -22,11 +22,11 @@ const PANEL = {
     }
     const own = LAYERS[0][0].kind;
     const how = {
-      GRU: "The LSTM forgets by z, writes by 1 − z and shows everything; it has no reset gate, and its hidden state goes through tanh once more. The plain RNN has the candidate alone.",
-      LSTM: "The GRU updates by the forget gate, and its reset gate stands open; it has no input or output gate. The plain RNN has the candidate alone.",
+      GRU: "The LSTM's forget gate is z, its input gate 1 − z, and its output gate is open; it has no reset gate, and its hidden state passes through another tanh. The plain RNN has only the candidate.",
+      LSTM: "The GRU's update gate is the forget gate, and its reset gate is open; it has no input or output gate. The plain RNN has only the candidate.",
     }[own];
-    $("panel-kinds").innerHTML = `<h2>The same input and the same weights, as near as each kind allows</h2><p>${how}</p>` +
-      (rows.length > 1 ? "" : "<p>With a projection no other kind has room for these weights.</p>") +
+    $("panel-kinds").innerHTML = `<h2>The same input and weights in other cells, as far as they have the same gates</h2><p>${how}</p>` +
+      (rows.length > 1 ? "" : "<p>The other cells cannot hold these weights, because of the projection.</p>") +
       chart(rows, S.t, { name: `h[${u}]` }) + rowsAt(values);
   },
   convention() {
@@ -36,10 +36,10 @@ const PANEL = {
     let most = 0;
     a.forEach((s, t) => s && s.hidden.forEach((v, u) => (most = Math.max(most, Math.abs(v - b[t].hidden[u])))));
     const [p, q] = [a[S.t], b[S.t]];
-    $("panel-convention").innerHTML = "<h2>One pair of weights, two networks</h2>" +
-      "<p>After the product: n = tanh(W x + b + r ⊙ (U h + b)), as torch.nn.GRU and cuDNN have it. Before: n = tanh(W x + b + U (r ⊙ h) + b), as in the paper's later version.</p>" +
+    $("panel-convention").innerHTML = "<h2>The same weights with the reset gate after or before the product</h2>" +
+      "<p>After: n = tanh(W x + b + r ⊙ (U h + b)), as in torch.nn.GRU and cuDNN (arXiv:1406.1078v1). Before: n = tanh(W x + b + U (r ⊙ h) + b) (arXiv:1406.1078v3).</p>" +
       chart([{ label: "after", values: series(a, S.u), dash: "", tone: "one" }, { label: "before", values: series(b, S.u), dash: "7 3", tone: "two" }], S.t, { name: `h[${S.u}]` }) +
-      `<p>Largest difference of a hidden state of this layer: <data id="difference" value="${most}">${most.toExponential(2)}</data></p>` +
+      `<p>Largest difference between hidden states of this layer: <data id="difference" value="${most}">${most.toExponential(2)}</data></p>` +
       (p ? rowsAt([[`n[${S.u}] after`, "candidate-after", p.candidate[S.u]], [`n[${S.u}] before`, "candidate-before", q.candidate[S.u]],
         [`h'[${S.u}] after`, "hidden-after", p.hidden[S.u]], [`h'[${S.u}] before`, "hidden-before", q.hidden[S.u]]]) : "");
   },
@@ -49,10 +49,10 @@ const PANEL = {
     const norm = (v) => Math.sqrt(v.reduce((sum, one) => sum + one * one, 0));
     const state = part.kind === "GRU" ? "hidden" : "cell", letter = part.kind === "GRU" ? "h" : "c", gate = part.kind === "GRU" ? "z" : "f";
     const total = by && by.map((d) => d && norm(d[state])), straight = by && by.map((d) => d && norm(d.straight));
-    $("panel-gradient").innerHTML = `<h2>What reaches ${letter}<sub>t</sub> of a loss at the end</h2>` +
-      `<p>The loss is h[${unit}] after the last step. On the straight way a gradient is multiplied by ${gate} alone and passes no weight; where ${gate} is near 1 it arrives whole. A plain RNN has no such way.</p>` +
-      (by ? chart([{ label: "all ways", values: total, dash: "", tone: "one" }, { label: `through ${gate} alone`, values: straight, dash: "7 3", tone: "two" }], S.t, { log: true, name: `|dL/d${letter}|` }) : "") +
-      (by && by[S.t] ? rowsAt([["all ways", "gradient", total[S.t]], [`through ${gate} alone`, "straight", straight[S.t]],
+    $("panel-gradient").innerHTML = `<h2>The gradient of a loss at the last step with respect to ${letter}<sub>t</sub></h2>` +
+      `<p>The loss is h[${unit}] after the last step. On the direct path the gradient is multiplied by ${gate} only, bypassing all weights; where ${gate} is near 1 it is preserved. A plain RNN has no such path.</p>` +
+      (by ? chart([{ label: "all paths", values: total, dash: "", tone: "one" }, { label: `through ${gate} alone`, values: straight, dash: "7 3", tone: "two" }], S.t, { log: true, name: `|dL/d${letter}|` }) : "") +
+      (by && by[S.t] ? rowsAt([["all paths", "gradient", total[S.t]], [`through ${gate} alone`, "straight", straight[S.t]],
         [`dL/dh[${unit}]`, "d_hidden", by[S.t].hidden[unit]]], (v) => v.toExponential(2)) : "");
   },
 };
@@ -98,7 +98,7 @@ function drawChanges() {
   }
   const leaves = (tree) => (typeof tree === "number" ? 1 : Object.values(tree).reduce((sum, one) => sum + leaves(one), 0));
   const count = leaves(S.changes);
-  $("changed").textContent = count ? `${count} changed` : "nothing is changed";
+  $("changed").textContent = count ? `${count} changed` : "no changes";
 }
 
 // --- the comparison with Python ---------------------------------------------------------------------------
@@ -123,6 +123,6 @@ function agreement() {
 
 function drawAgreement() {
   const { most, count } = agreement();
-  $("agreement").innerHTML = `This page has computed all ${count} numbers again from the weights, in float64: max |JavaScript − Python| = ` +
-    `<data id="deviation" value="${most}">${most.toExponential(1)}</data> (Python computed in ${DATA.dtype === "float64" ? "float64" : "less, as its tensors' dtype says"}).`;
+  $("agreement").innerHTML = `This page has recomputed all ${count} values from the weights, in float64: max |JavaScript − Python| = ` +
+    `<data id="deviation" value="${most}">${most.toExponential(1)}</data> (Python computed in ${DATA.dtype}).`;
 }

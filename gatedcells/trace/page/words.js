@@ -47,7 +47,7 @@ function equations(part, s, u) {
 }
 
 function sentence(part, s, u, forgotten) {
-  const start = forgotten ? "The state before is forgotten here. " : "";
+  const start = forgotten ? "A new sequence begins, the state before is zero. " : "";
   if (part.kind === "GRU") {
     const z = s.update[u], r = s.reset[u];
     return `${start}z = ${z.toFixed(2)}: keeps ${percent(z)} of h = ${short(s.found_hidden[u])} and takes ${percent(1 - z)} of` +
