@@ -1,4 +1,4 @@
-"""Forecasting: hourly load by a command, one's own series by `Forecaster`."""
+"""Forecasting: hourly load with a command, your own series with `Forecaster`."""
 
 from gatedcells.forecast.errors import ForecastError as ForecastError
 from gatedcells.forecast.forecaster import Forecaster as Forecaster

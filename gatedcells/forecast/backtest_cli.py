@@ -1,4 +1,4 @@
-"""``gatedcells forecast backtest``: how the forecasts would have been at several dates."""
+"""``gatedcells forecast backtest``: scores of forecasts made at several past dates."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ _MOST_HOURS = 24 * 365 * 200
 
 @click.command(context_settings={"max_content_width": 110})
 @DATA
-@click.option("--folds", type=click.IntRange(1), default=4, show_default=True, help="Number of dates.")
+@click.option("--folds", type=click.IntRange(1), default=4, show_default=True, help="Number of cutoff dates.")
 @click.option(
     "--span", type=click.IntRange(1), default=24 * 90, show_default=True,
     help="Hours forecast after each date, which is also the distance between dates.",
@@ -31,7 +31,7 @@ _MOST_HOURS = 24 * 365 * 200
 @click.option(
     "--steps",
     type=click.IntRange(1),
-    help="Optimizer steps. [700, with few hours fewer and of smaller batches]",
+    help="Optimizer steps. [700; fewer for few hours of data]",
 )
 @HIDDEN_SIZE
 @HOLIDAYS
@@ -58,8 +58,10 @@ _MOST_HOURS = 24 * 365 * 200
     help="Folder of the backtest; the same command resumes one that was stopped.",
 )  # fmt: skip
 def backtest(**options: Any) -> None:
-    """Train on what was known at a date, forecast what followed, move the date on. All files share the dates,
-    so that no network has seen an hour that another region is tested on."""
+    """Train on the hours before a cutoff date, forecast the hours after it, and repeat at later dates.
+
+    All regions share the dates, so no network has been trained on an hour that any region is tested on.
+    """
     guarded(_backtest, options)
 
 

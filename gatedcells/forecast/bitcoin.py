@@ -192,17 +192,17 @@ def verdict(name: str, scores: PriceScores, training_high: float, test_high: flo
     """What the comparison with "tomorrow = today" says, in a sentence or two."""
     if scores.mase < 1:
         said = (
-            f"The {name} errs {100 * (1 - scores.mase):.0f}% less than 'tomorrow = today' on these days;"
-            " with one short test part and one seed that may be luck."
+            f"The {name}'s error is {100 * (1 - scores.mase):.0f}% smaller than that of 'tomorrow = today';"
+            " with one short test part and one seed this may be chance."
         )
     else:
         times = f"{scores.mase:.1f} times"
-        said = f"'Tomorrow = today', which knows nothing, is better: the {name} errs {times} as much."
+        said = f"The naive 'tomorrow = today' is better: the {name}'s error is {times} as large."
     if scores.mae_to_day_before < scores.mae / 2:
         before, itself = f"{scores.mae_to_day_before:,.0f}", f"{scores.mae:,.0f}"
         said += (
-            f" Its forecasts are far nearer to the price of the day before ({before}) than to that of the day"
-            f" itself ({itself}): the curve in the plot looks right because it follows a day late."
+            f" Its forecasts are much closer to the price of the day before (mean distance {before}) than to"
+            f" that of the day itself ({itself}): its curve in the plot follows the price one day late."
         )
     if test_high > training_high:
         said += (

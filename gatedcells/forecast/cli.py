@@ -21,7 +21,7 @@ from gatedcells.forecast.runs import RECIPES, RunFolder
     "--data", "data", type=click.Path(path_type=Path), metavar="DIR",
     help="Folder of CSV files 'Datetime,<REGION>_MW' (bitcoin: a CSV file with Date and Close)."
     " Default: $GATEDCELLS_DATA/pjm, else the user cache, else a download of the 12 public PJM files,"
-    " else a simulation that says so.",
+    " else simulated data, with a warning.",
 )  # fmt: skip
 @click.option(
     "--recipe",
@@ -55,9 +55,13 @@ from gatedcells.forecast.runs import RECIPES, RunFolder
 )
 @click.option(
     "--batch-size", type=click.IntRange(1),
-    help="Chunks or windows per optimizer step. [fast: 96, best: 56, with few hours fewer; article: 1024]",
+    help="Chunks or windows per optimizer step. [fast: 96, best: 56; fewer for few hours of data; article:"
+    " 1024]",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), help="fast, best: optimizer steps. [700, 3800, or fewer]")
+@click.option(
+    "--steps", type=click.IntRange(1),
+    help="fast, best: optimizer steps. [700, 3800; fewer for few hours of data]",
+)  # fmt: skip
 @click.option(
     "--holidays", metavar="COUNTRY", help="fast, best: country whose holidays are inputs, or none. [US]"
 )
@@ -88,13 +92,13 @@ from gatedcells.forecast.runs import RECIPES, RunFolder
 )  # fmt: skip
 @click.option(
     "--on-gap", type=click.Choice(list(ON_GAP)), default="fill", show_default=True,
-    help="Hours that a file lacks. fill: read a value made from the hours before, neither train on nor score"
-    " them. drop: nor on any hour that looks back on one. raise: refuse the file.",
+    help="Missing hours. fill: from the hours before, and neither train on nor score them. drop: also leave"
+    " out every hour whose inputs include one. raise: refuse the file.",
 )  # fmt: skip
 @click.option(
     "--on-outlier", type=click.Choice(list(ON_OUTLIER)),
-    help="Single hours over 10% off. repair: fill them in the training part, test as recorded. keep:"
-    " leave them. raise: refuse the file. [repair; --article: keep]",
+    help="Single hours that are off by over 10%. repair: fill them in the training part; the test part stays"
+    " as recorded. keep: leave them. raise: refuse the file. [repair; --article: keep]",
 )  # fmt: skip
 @SEED
 @THREADS
@@ -117,19 +121,19 @@ from gatedcells.forecast.runs import RECIPES, RunFolder
 )  # fmt: skip
 @click.pass_context
 def forecast(context: click.Context, **options: Any) -> None:
-    """Forecast the next hour of electric load: train a GRU and an LSTM, score both on the last tenth of
-    each region beside honest baselines, print one table, write plots and a run folder.
+    """Forecast the next hour of electric load: train a GRU and an LSTM, score them and simple baselines on
+    the last tenth of each region, print a table, and write plots, a report and a run folder.
 
     \b
     gatedcells forecast                        train and score both cells (about two minutes)
-    gatedcells forecast --resume RUN           go on with an interrupted run
+    gatedcells forecast --resume RUN           resume an interrupted run
     gatedcells forecast predict RUN --data F   forecast the hours after the end of a CSV file
     gatedcells forecast backtest --out DIR     train and score at several dates
-    gatedcells forecast report RUN             the report of a run as one HTML file
+    gatedcells forecast report RUN             write the report of a run, one HTML file
     gatedcells forecast day-ahead --out DIR    the next 24 hours at once, with intervals
     gatedcells forecast fit FILE --out DIR     your own series; then: forecast apply DIR
-    gatedcells forecast --recipe article --fraction 0.02 --epochs 1    the article's recipe, a taste
-    gatedcells forecast --recipe bitcoin --data bitcoin_price.csv      the next day's close, beside today's
+    gatedcells forecast --recipe article --fraction 0.02 --epochs 1    the article's recipe, shortened
+    gatedcells forecast --recipe bitcoin --data bitcoin_price.csv      the next day's closing price
     """
     if context.invoked_subcommand is not None:
         _refuse_before(context, forecast.commands[context.invoked_subcommand])
@@ -161,7 +165,7 @@ def forecast(context: click.Context, **options: Any) -> None:
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write the forecast as CSV."
 )
 def predict(**options: Any) -> None:
-    """Forecast the hours after the end of a CSV file with a trained RUN."""
+    """Forecast the hours after the end of a CSV file, with a trained RUN."""
     guarded(_predict, options)
 
 

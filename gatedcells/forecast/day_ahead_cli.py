@@ -17,12 +17,15 @@ from gatedcells.forecast.options import CELL, DATA, HIDDEN_SIZE, HOLIDAYS, SEED,
     "--every", type=click.Choice(["1", "2", "3", "4", "6", "8", "12", "24"]), default="24", show_default=True,
     help="Forecast from each local hour divisible by this number; 24: from midnight only.",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), help="Optimizer steps. [2000, with few hours fewer]")
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps. [2000; fewer for few hours of data]")
 @HIDDEN_SIZE
 @click.option(
-    "--lookback", type=click.IntRange(2, 24 * 28), default=96, show_default=True, help="Hours read."
+    "--lookback", type=click.IntRange(2, 24 * 28), default=96, show_default=True,
+    help="Hours read before a forecast.",
+)  # fmt: skip
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="Chunks per step. [32; fewer for few hours of data]"
 )
-@click.option("--batch-size", type=click.IntRange(1), help="Chunks per step. [32, with few hours fewer]")
 @HOLIDAYS
 @click.option(
     "--lightgbm", "trees", type=click.IntRange(1), metavar="TREES",
@@ -41,8 +44,11 @@ from gatedcells.forecast.options import CELL, DATA, HIDDEN_SIZE, HOLIDAYS, SEED,
     help="Folder of the run; the same command resumes one that was stopped.",
 )  # fmt: skip
 def day_ahead(**options: Any) -> None:
-    """Forecast the next 24 hours of every region at once, with intervals, from every midnight of the test
-    part; scored by hours ahead beside last week, yesterday and, if asked, boosted trees."""
+    """Forecast the next 24 hours of every region at once, with prediction intervals.
+
+    The forecasts start at every midnight of the test part. They are scored for each hour ahead, next to the
+    same hour of the last week, of the day before and, on request, LightGBM.
+    """
     guarded(_day_ahead, options)
 
 

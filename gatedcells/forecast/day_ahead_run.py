@@ -226,7 +226,7 @@ def _show(found: dict[str, Any], name: str, regions: Sequence[str], source: Sour
     trained = (
         f"{found['steps']} steps of {found['batch_size']} chunks in {found['train_seconds'][name]:.0f} s"
     )
-    trained += "" if found["season"] else "\nThe season is no input, with less than a year to train on."
+    trained += "" if found["season"] else "\nThe season is not an input (less than a year of training data)."
     console.print(
         f"{name}: {trained}\n{found['places']:,} places, each forecasting all hours ahead at once",
         soft_wrap=True,

@@ -84,10 +84,10 @@ def told(usual: FastRecipe, recipe: FastRecipe) -> str:
     if (recipe.steps, recipe.batch_size) != (usual.steps, usual.batch_size):
         parts.append(
             f"{recipe.steps} steps of {recipe.batch_size} chunks instead of {usual.steps} of"
-            f" {usual.batch_size}, which would learn so few hours by heart (--steps asks for a number)"
+            f" {usual.batch_size}, which would overfit so few hours (--steps sets another number)"
         )
     if recipe.season != usual.season:
-        parts.append("the season is no input, as no region has a year to train on")
+        parts.append("the season is not an input, because no region has a year of training data")
     text = "; ".join(parts)
     return text[:1].upper() + text[1:] + "."
 

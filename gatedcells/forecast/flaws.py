@@ -12,11 +12,11 @@ SPIKE = 0.10  # a single hour this far off the median of the five hours around i
 REMEDIES = {
     "backward_steps": "rows earlier than the row above: sorted",
     "repeated_rows": "rows given twice with one value: read once",
-    "autumn_pairs": "stamps with two hours, as clocks go back: both kept, in their order",
-    "spring_gaps": "stamps that clocks skip in spring: nothing is missing",
-    "autumn_gaps": "such stamps with neither hour in the file: two hours missing each",
+    "autumn_pairs": "timestamps with two hours, when clocks are set back: both kept, in their order",
+    "spring_gaps": "timestamps skipped when clocks are set forward: no hour is missing",
+    "autumn_gaps": "timestamps with two hours, neither of them in the file: both hours missing",
     "missing_hours": "hours without a row: filled from the past, not trained on, not scored",
-    "not_positive": "loads of zero, below or blank: as missing",
+    "not_positive": "loads that are zero, negative or blank: treated as missing",
     "spikes": "hours over 10% off the median of five: repaired before the test part",
 }
 

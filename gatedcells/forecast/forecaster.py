@@ -41,50 +41,50 @@ from gatedcells.forecast.training import Interrupted
 
 
 class NotFitted(ForecastError):
-    """A forecaster was asked for what only a fitted one has."""
+    """The forecaster is not fitted yet."""
 
 
 class Forecaster:
-    """A GRU or LSTM that forecasts many series, many steps ahead, with intervals.
+    """A GRU or LSTM that forecasts many series, several steps ahead, with prediction intervals.
 
     Args:
         cell: ``"gru"`` or ``"lstm"``.
-        horizon: steps that are forecast at once.
-        lookback: steps that the recurrent layer reads before a forecast (beyond them it sees the seasons
-            before, each on its own); None for twice the shorter season, or four horizons if that is more,
-            336 at most.
-        hidden_size: units of the recurrent layer; learning_rate: of the training.
-        steps, batch_size: of the training; None for 1000 and 16. If both are None, few values take smaller
-            batches and fewer steps, so as to pass over them eight times (``model_.recipe`` says how many).
-        quantiles: that the network forecasts, in rising order, 0.5 among them: the median is the point
-            forecast.
-        level: intervals to give, in %; each between two of the quantiles.
-        known: columns that are known in advance, as a weather forecast or a price list.
-        past: columns that are known up to now.
-        static: columns that say something of a series, numbers or categories (not of wide frames).
-        holidays: country whose public holidays are inputs, as ``"US"``; None for none.
-        freq: frequency of the stamps as pandas writes it, from seconds to days; None to infer it.
-        tz: time zone of stamps without one, and of the calendar (a stamp's own where it has one; else UTC).
-        stamp: whether a stamp is the ``"beginning"`` or the ``"ending"`` of its step.
-        scaling: ``"standard"``: each series less its median, in units of its interquartile range; ``"log"``:
-            so in logarithms; ``"auto"``: in logarithms where every value is positive.
-        on_gap, on_duplicate, on_outlier: see `FramePolicy`; what was found is in ``report_``, and a warning
+        horizon: number of steps that are forecast at once.
+        lookback: number of steps that the recurrent layer reads before a forecast (values one season earlier
+            are further inputs); None: twice the shorter season or four horizons, whichever is more, but at
+            most 336.
+        hidden_size: hidden units of the recurrent layer; learning_rate: of the training.
+        steps, batch_size: of the training; None: 1000 and 16. If both are None, a small data set is trained
+            on with smaller batches and fewer steps, about eight passes over it (see ``model_.recipe``).
+        quantiles: the quantiles that the network forecasts, in increasing order and with 0.5: the median is
+            the point forecast.
+        level: prediction intervals to output, in %; their bounds must be among the quantiles.
+        known: columns whose future values are known, such as a weather forecast or a price list.
+        past: columns that are known for past steps only.
+        static: columns of attributes of a series, numbers or categories (not in wide frames).
+        holidays: country whose public holidays are inputs, such as ``"US"``; None: no holidays.
+        freq: frequency of the timestamps in pandas' notation, from seconds to days; None: inferred.
+        tz: time zone of timestamps without one, and of the calendar; None: the timestamps' own, or UTC.
+        stamp: whether a timestamp marks the ``"beginning"`` or the ``"ending"`` of its step.
+        scaling: ``"standard"``: subtract each series' median and divide by its interquartile range;
+            ``"log"``: the same for logarithms; ``"auto"``: ``"log"`` if all values are positive.
+        on_gap, on_duplicate, on_outlier: see `FramePolicy`. ``report_`` holds what was found, and a warning
             says in one line what was changed.
-        calibration: share of every series, at its end, that the network is not trained on and its intervals
-            are calibrated with; 0 for intervals as the network gives them.
-        identity: whether the network tells series apart; without, it forecasts also series it was not fitted
-            on.
-        seed: of everything random; threads: of torch, None for its own choice. Same seed, threads and
-            machine: the same forecasts. device: ``"cpu"`` or ``"cuda"``, to train on.
-        id_col, time_col, target_col: names of the columns. A frame without ``id_col`` is one series, its
-            ``target_col``; without that too, where it is the default, it is wide: each column that is neither
-            the time nor a covariate is a series.
-        verbose: whether reading and training show a bar.
+        calibration: share at the end of each series on which the network is not trained but its intervals
+            are calibrated; 0: intervals without calibration.
+        identity: whether the network reads which series it forecasts; without, it can also forecast series
+            that it was not fitted on.
+        seed: of all random numbers; threads: of torch, None: torch's default. The same seed, threads and
+            machine give the same forecasts. device: ``"cpu"`` or ``"cuda"``, for training.
+        id_col, time_col, target_col: names of columns. A frame without ``id_col`` is one series,
+            ``target_col``. Without that too (if it has its default name), the frame is wide: every column
+            that is neither the time nor a covariate is a series.
+        verbose: whether reading and training show a progress bar.
 
     Attributes:
         report_: `FrameReport` of the frame it was fitted on.
-        model_: `PanelModel`.
-        train_seconds_, loss_: of the training.
+        model_: the fitted `PanelModel`.
+        train_seconds_, loss_: duration and final loss of the training.
     """
 
     def __init__(
@@ -109,14 +109,14 @@ class Forecaster:
         self.id_col, self.time_col, self.target_col, self.verbose = id_col, time_col, target_col, verbose
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """All parameters by name; ``deep`` is scikit-learn's and changes nothing here."""
+        """All parameters by name; ``deep`` exists for scikit-learn and has no effect."""
         return {name: getattr(self, name) for name in _DEFAULTS}
 
     def set_params(self, **changed: Any) -> "Forecaster":
-        """Change parameters; they take effect with the next `fit`.
+        """Change parameters, with effect from the next `fit`.
 
         Raises:
-            ForecastError: no such parameter.
+            ForecastError: there is no such parameter.
         """
         for name in changed:
             if name not in _DEFAULTS:
@@ -133,14 +133,14 @@ class Forecaster:
         """Train on a frame, or on the CSV or Parquet file of a path, or on a folder of Parquet files.
 
         Args:
-            frame: pandas or polars, long or wide. Of a folder one file at a time is in memory; each has whole
-                series.
-            checkpoint: a file to keep the training in; where it exists already, that training goes on, and
-                one of other series or settings is refused. It goes when all is finished.
+            frame: a pandas or polars frame, long or wide, or a path. A folder's files are read one at a time;
+                each must contain whole series.
+            checkpoint: a file in which to save the training. If it exists, its training is resumed (that of
+                other series or settings is refused). It is deleted when the training is finished.
 
         Raises:
             ForecastError: parameters or a frame that cannot be used; the message says what was expected.
-            KeyboardInterrupt: Ctrl-C; the step under way is finished, and written to ``checkpoint``.
+            KeyboardInterrupt: Ctrl-C; the current step is finished and saved to ``checkpoint`` first.
         """
         self.fit_kept(frame, checkpoint)
         if checkpoint is not None and share().first:
@@ -148,7 +148,7 @@ class Forecaster:
         return self
 
     def fit_kept(self, frame: Any, checkpoint: str | Path | None) -> None:
-        """As `fit`, but ``checkpoint`` stays: for who has yet to save what was fitted."""
+        """As `fit`, but without deleting ``checkpoint``, for callers that save the forecaster first."""
         path = None if checkpoint is None else Path(checkpoint)
         if isinstance(frame, (str, Path)) and Path(frame).is_dir():
             policy, names = self.checked()
@@ -163,8 +163,8 @@ class Forecaster:
         self, panel: Panel, style: Style, report: FrameReport, checkpoint: Path | None = None,
         console: Console | None = None, *, usual: tuple[int, int] = USUAL,
     ) -> None:  # fmt: skip
-        """Train on a panel that is laid out already; ``console`` shows the bar instead of one of its own,
-        ``usual`` are steps and batch size where the parameters name none, and ``checkpoint`` stays."""
+        """Train on a panel. ``console`` shows the progress bar; ``usual`` are the default steps and batch
+        size; ``checkpoint`` is not deleted."""
         self._fit_store(InMemory(panel), panel.grid, checkpoint, console, usual)
         self._take(self.checked()[1], style, report)
 
@@ -193,21 +193,21 @@ class Forecaster:
         warn_of_levels(too_few(windows, fitted.model.fit), windows)
 
     def predict(self, h: int | None = None, *, frame: Any = None, future: Any = None) -> Any:
-        """Forecast the steps after the end of every series.
+        """Forecast the steps after the end of each series.
 
         Args:
-            h: how many; the horizon by default.
-            frame: series to go on from, with the columns of the frame fitted on; by default that one.
-            future: the columns ``known`` for the steps to come: a frame of `make_future_dataframe`, filled
-                in.
+            h: the number of steps; None: the horizon.
+            frame: the series to forecast, with the columns of the frame fitted on; None: that frame.
+            future: values of the ``known`` columns for the future steps: a frame from
+                `make_future_dataframe`, filled in.
 
         Returns:
-            a frame of the kind given with the series, the stamp, the median (``GRU``), ``GRU-lo-80``,
-            ``GRU-hi-80`` and so on, and ``GRU-ql0.3`` for a quantile that bounds none of the levels.
+            a frame of the kind given with the series, the timestamp, the median (``GRU``), ``GRU-lo-80``,
+            ``GRU-hi-80`` and so on, and ``GRU-ql0.3`` for a quantile that is not a bound of a level.
 
         Raises:
             NotFitted: not fitted yet.
-            ForecastError: ``h`` is more than the horizon, or ``future`` lacks steps.
+            ForecastError: ``h`` is larger than the horizon, or ``future`` lacks steps.
         """
         model = self._fitted()
         h = steps_ahead(h, model.recipe.horizon)
@@ -222,18 +222,18 @@ class Forecaster:
         return forecast_frame(model, self._names, panel, style, every, panel.sizes, found[:, :h])
 
     def update(self, frame: Any) -> "Forecaster":
-        """Go on to values that have come since: `predict` goes on from their end, and the intervals of every
-        series become wider or narrower by how many of them lay outside. The network stays as it is.
+        """Append new values: `predict` then forecasts the steps after them, and each series' intervals become
+        wider or narrower by how many of the values lay outside. The network is not trained again.
 
         Args:
-            frame: with the columns of the frame fitted on: the new rows alone, or those before them as well.
-                Steps between the values known and the first new one are a hole. Of a stamp that autumn shows
-                twice, a row that begins right behind what is known is taken for the second.
+            frame: with the columns of the frame fitted on: the new rows, with or without the earlier ones.
+                Steps missing between the known and the new values are a gap. Of a local timestamp that occurs
+                twice in autumn, a row directly after the known values is taken as the second.
 
         Raises:
             NotFitted: not fitted yet.
-            ForecastError: a frame that cannot be used, one that begins long after the values known, or after
-                a hole unless ``on_gap="fill"``.
+            ForecastError: the frame cannot be used, begins long after the known values, or begins after a gap
+                and ``on_gap`` is not ``"fill"``.
         """
         model, policy = self._fitted(), FramePolicy(self.on_gap, self.on_duplicate)
         with threads_set(self.threads):
@@ -241,10 +241,10 @@ class Forecaster:
         return self
 
     def make_future_dataframe(self, h: int | None = None, *, frame: Any = None) -> Any:
-        """The series and stamps that `predict` would forecast, to fill in what is known of them.
+        """A frame with the series and timestamps that `predict` will forecast, to fill in with ``known``.
 
         Args:
-            h, frame: as of `predict`.
+            h, frame: as for `predict`.
         """
         h = steps_ahead(h, self._fitted().recipe.horizon)
         panel, style = self._panel_to_forecast(frame)
@@ -256,18 +256,18 @@ class Forecaster:
         self, frame: Any, n_windows: int = 1, step_size: int | None = None, *, h: int | None = None,
         refit: bool = False,
     ) -> Any:  # fmt: skip
-        """Forecast from several places before the end of every series, each knowing only what is before it.
+        """Forecast from several cutoffs before the end of each series, using only the values up to it.
 
-        The forecaster itself stays as it is: a copy is trained on what lies before the first place, or with
-        ``refit`` before each. ``scaling="auto"`` is decided on all values of the frame.
+        The forecaster itself is not changed: a copy is trained on the values up to the first cutoff, with
+        ``refit`` up to each. ``scaling="auto"`` is decided on all values of the frame.
 
         Args:
-            frame: series; the last window ends where each of them ends.
-            n_windows: how many places; step_size: steps from one to the next, by default ``h``.
-            h: steps that are forecast from each, by default the horizon.
+            frame: the series; the last window ends at the end of each.
+            n_windows: number of cutoffs; step_size: number of steps between them, by default ``h``.
+            h: number of steps to forecast from each, by default the horizon.
 
         Returns:
-            as `predict`, with ``cutoff``, the last stamp known, and the values that came.
+            as `predict`, with ``cutoff``, the last known timestamp, and the actual values.
 
         Raises:
             ForecastError: a series is too short for so many windows.
@@ -278,11 +278,11 @@ class Forecaster:
         return cross_validated(self, frame, whole("n_windows", n_windows), step_size, h, refit)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the fitted forecaster as safetensors and JSON, and the values it goes on from.
+        """Write the fitted forecaster, and the last values of its series, as safetensors and JSON.
 
         Raises:
             NotFitted: not fitted yet.
-            ForecastError: the folder holds something else, or cannot be written.
+            ForecastError: the folder contains something else, or cannot be written.
         """
         content = forecaster_files.Saved(
             self.get_params(), self._fitted(), self._context, self._names, self._style, self.report_,
@@ -293,10 +293,10 @@ class Forecaster:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Forecaster":
-        """Read what `save` wrote; nothing in it is executed.
+        """Read a forecaster that `save` wrote; nothing in it is executed.
 
         Raises:
-            ForecastError: it is something else, or its files do not fit together.
+            ForecastError: the folder contains something else, or its files do not belong together.
         """
         with settled():
             content = forecaster_files.read(Path(folder), _DEFAULTS)
@@ -307,7 +307,7 @@ class Forecaster:
         return made
 
     def checked(self) -> tuple[FramePolicy, Names]:
-        """Policies and names, after everything that can be told without a frame."""
+        """Policies and names, after all checks that need no frame."""
         return forecaster_parameters.checked(self.get_params())
 
     def _fitted(self) -> PanelModel:

@@ -30,7 +30,10 @@ DATA = click.option("--data", type=click.Path(path_type=Path), metavar="DIR", he
 CELL = click.option(
     "--cell", type=click.Choice(CELLS), default="gru", show_default=True, help="Which network."
 )
-HIDDEN_SIZE = click.option("--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True)
-HOLIDAYS = click.option(
-    "--holidays", metavar="COUNTRY", default="US", show_default=True, help="Inputs, or none."
+HIDDEN_SIZE = click.option(
+    "--hidden-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Hidden units."
 )
+HOLIDAYS = click.option(
+    "--holidays", metavar="COUNTRY", default="US", show_default=True,
+    help="Country whose holidays are inputs, or none.",
+)  # fmt: skip

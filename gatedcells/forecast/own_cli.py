@@ -1,4 +1,4 @@
-"""``gatedcells forecast fit`` and ``apply``: the `Forecaster` on a file of one's own."""
+"""``gatedcells forecast fit`` and ``apply``: the `Forecaster` on your own file."""
 
 import warnings
 from collections.abc import Generator
@@ -29,41 +29,45 @@ _SHOWN = 30  # rows of a forecast
 @click.option("--time-col", default="ds", show_default=True, help="Column with the timestamps.")
 @click.option(
     "--target-col", default="y", show_default=True,
-    help="Column to forecast; without an id column it is the one series, and without either every column is"
-    " one.",
+    help="Column to forecast. A file without an id column has one series, this column; without either, every"
+    " column is a series.",
 )  # fmt: skip
-@click.option("--known", multiple=True, metavar="COLUMN", help="Covariate known in advance; may be repeated.")
-@click.option("--past", multiple=True, metavar="COLUMN", help="Covariate known up to now; may be repeated.")
+@click.option(
+    "--known", multiple=True, metavar="COLUMN", help="Covariate known for future steps; may be repeated."
+)
+@click.option(
+    "--past", multiple=True, metavar="COLUMN", help="Covariate known for past steps only; may be repeated."
+)
 @click.option("--static", multiple=True, metavar="COLUMN", help="Attribute of a series; may be repeated.")
 @click.option("--horizon", type=click.IntRange(1, 10_000), default=24, show_default=True, help="Steps ahead.")
 @CELL
 @click.option(
-    "--lookback", type=click.IntRange(2, 100_000), help="Steps read before a forecast. [by the season]"
+    "--lookback", type=click.IntRange(2, 100_000), help="Steps read before a forecast. [from the season]"
 )
 @HIDDEN_SIZE
 @click.option(
     "--steps",
     type=click.IntRange(1),
-    help="Optimizer steps. [1000, with few values fewer and of smaller batches]",
+    help="Optimizer steps. [1000; fewer for a small data set]",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1, 100_000), help="Chunks per step. [16, with few values fewer]"
+    "--batch-size", type=click.IntRange(1, 100_000), help="Chunks per step. [16; fewer for a small data set]"
 )
 @click.option(
     "--scaling", type=click.Choice(["auto", "log", "standard"]), default="auto", show_default=True,
-    help="Scaling of the values; auto takes logarithms where all are positive.",
+    help="Scaling of the values; auto: log if all values are positive, else standard.",
 )  # fmt: skip
 @click.option(
     "--level", type=float, multiple=True, default=(80, 95), show_default=True, metavar="PERCENT",
-    help="Prediction intervals to give, of those between the quantiles (80, 95); may be repeated.",
+    help="Prediction interval to output, 80 or 95; may be repeated.",
 )  # fmt: skip
 @click.option(
     "--calibration", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True,
-    help="Share of the data, at its end, that calibrates the intervals.",
+    help="Share at the end of each series on which the intervals are calibrated; it is not trained on.",
 )  # fmt: skip
 @click.option(
     "--identity/--no-identity", default=True, show_default=True,
-    help="Whether the network tells the series apart; without, it also forecasts unseen series.",
+    help="Whether the network reads which series it forecasts; without, it can also forecast unseen series.",
 )  # fmt: skip
 @click.option("--freq", help="Frequency, e.g. 15min, h or D. [inferred]")
 @click.option("--tz", help="Time zone of timestamps without one. [UTC]")
@@ -72,23 +76,31 @@ _SHOWN = 30  # rows of a forecast
     help="Whether a timestamp marks the end of its step or the beginning.",
 )  # fmt: skip
 @click.option("--holidays", metavar="COUNTRY", help="Country whose holidays are inputs. [none]")
-@click.option("--on-gap", type=click.Choice(["fill", "raise", "drop"]), default="fill", show_default=True)
 @click.option(
-    "--on-duplicate", type=click.Choice(["raise", "first", "last"]), default="raise", show_default=True
-)
+    "--on-gap", type=click.Choice(["fill", "raise", "drop"]), default="fill", show_default=True,
+    help="Missing steps within a series. fill: from past values, and neither train on nor score them. raise:"
+    " refuse the file. drop: leave out the series.",
+)  # fmt: skip
 @click.option(
-    "--on-outlier", type=click.Choice(["keep", "repair", "raise"]), default="keep", show_default=True
-)
+    "--on-duplicate", type=click.Choice(["raise", "first", "last"]), default="raise", show_default=True,
+    help="Rows of one series and timestamp with different values. raise: refuse the file. first, last: keep"
+    " that row.",
+)  # fmt: skip
+@click.option(
+    "--on-outlier", type=click.Choice(["keep", "repair", "raise"]), default="keep", show_default=True,
+    help="Single values far from their neighbours. keep: leave them. repair: treat them as missing in"
+    " training. raise: refuse the file.",
+)  # fmt: skip
 @SEED
 @THREADS
 @click.option(
     "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="Training device."
 )
 def fit(file: Path, out: Path, overwrite: bool, **options: Any) -> None:
-    """Train on the series of a CSV or Parquet FILE: a row for each series and stamp, or a column for each
-    series.
+    """Train a forecaster on the series of a CSV or Parquet FILE, and save it.
 
-    Stopped by Ctrl-C, the same command goes on where it was.
+    FILE has one row per series and timestamp, or one column per series. After Ctrl-C, the same command
+    resumes the training.
     """
     guarded(_fit, file, out, overwrite, options)
 
@@ -97,19 +109,22 @@ def fit(file: Path, out: Path, overwrite: bool, **options: Any) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--data", type=click.Path(path_type=Path), metavar="FILE",
-    help="Series to continue. [those that it was trained on]",
+    help="Series to forecast. [those that it was trained on]",
 )  # fmt: skip
 @click.option(
-    "--future", type=click.Path(path_type=Path), metavar="FILE", help="Known covariates of the steps to come."
+    "--future", type=click.Path(path_type=Path), metavar="FILE", help="Known covariates of the future steps."
 )
 @click.option(
     "--update", is_flag=True,
-    help="FILE is what has come since: keep it in FOLDER, with intervals as wide as it teaches.",
+    help="The file of --data holds new values: add them to the forecaster in FOLDER, and adapt the width of"
+    " its intervals to them, without training again.",
 )  # fmt: skip
 @click.option("--h", type=click.IntRange(1), help="Steps ahead. [the horizon]")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write it, CSV or Parquet.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write it, as CSV or Parquet."
+)
 def apply(folder: Path, **options: Any) -> None:
-    """Forecast the steps that follow, with the forecaster that `forecast fit` saved in FOLDER."""
+    """Forecast the next steps with the forecaster that `forecast fit` saved in FOLDER."""
     guarded(_apply, folder, options)
 
 

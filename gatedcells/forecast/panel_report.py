@@ -1,4 +1,4 @@
-"""What was found in a frame, and what was made of it."""
+"""Flaws found in a frame, and what was done about them."""
 
 import warnings
 from dataclasses import asdict, dataclass, replace
@@ -25,14 +25,14 @@ _CHANGED = ("conflicting", "edge_blanks", "absent", "blank", "blank_covariates",
 
 
 class FrameWarning(UserWarning):
-    """Something in a frame was not as it should be, and the policies asked for dealt with it."""
+    """A frame had flaws, which were handled as the policies say."""
 
 
 class ShortFrame(FrameWarning):
-    """A frame to go on from is shorter than forecasts look back.
+    """A frame to forecast from is shorter than what a forecast reads.
 
     Attributes:
-        behind: whether it goes on with the values that are known.
+        behind: whether it continues the known values.
     """
 
     behind = False
@@ -47,9 +47,9 @@ class FramePolicy:
             scored), ``"raise"``, or ``"drop"`` the series.
         on_duplicate: two rows of one series and stamp with different values: ``"raise"``, or keep the
             ``"first"`` or the ``"last"``.
-        on_outlier: single values over ten times as far off the median of the five around them as that series'
-            values are on average: ``"keep"`` them, ``"repair"`` them in the part trained on (as if missing),
-            or ``"raise"``.
+        on_outlier: single values whose distance to the median of the five around them is over ten times the
+            series' average: ``"keep"`` them, ``"repair"`` them (treat them as missing) in the part trained
+            on, or ``"raise"``.
     """
 
     on_gap: str = "fill"

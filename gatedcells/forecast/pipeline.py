@@ -93,8 +93,8 @@ def execute(run: RunFolder, config: Config, source: Source, console: Console) ->
     )
     if config.as_published:
         console.print(
-            "As the article did: scales are fitted on all rows, the test part included"
-            + (", and spikes are left in." if config.policy.on_outlier == "keep" else "."),
+            "As in the article, scales are fitted on all rows, including the test part"
+            + (", and spikes are kept." if config.policy.on_outlier == "keep" else "."),
             style="yellow",
         )
     for cell in config.cells:
@@ -112,7 +112,7 @@ def execute(run: RunFolder, config: Config, source: Source, console: Console) ->
     known = {result.name for result in results}
     for result in before:
         if result.name not in known:
-            console.print(f"{result.name}: as scored before, it is no setting of the run", style="dim")
+            console.print(f"{result.name}: as scored before, it is not a setting of the run", style="dim")
             results.append(result)
     _write(run, config, source, regions, results)
     page.write(run.path / page.NAME, findings_of(run, config, source, regions, results))

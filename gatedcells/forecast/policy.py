@@ -10,7 +10,7 @@ from gatedcells.forecast.flaws import REMEDIES, SPIKE, spike_mask
 
 ON_GAP = {
     "fill": "filled from the past, not trained on, not scored",
-    "drop": "nor is any hour trained on or scored that looks back on them",
+    "drop": "hours whose inputs include one are left out as well",
     "raise": "refused",
 }
 ON_OUTLIER = {

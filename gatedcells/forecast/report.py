@@ -88,7 +88,7 @@ def score_table(results: Sequence[Result], title: str, pjm: bool) -> Group:
     )
     without = undefined_in(results)
     if without:
-        notes += f"\nWhat is not defined in a region counts in no mean: {', '.join(without)}."
+        notes += f"\nMeans leave out regions in which a score is not defined: {', '.join(without)}."
     if pjm:
         notes += "\n* on a GPU, CPU time of the process."
     return Group(table, Text(notes, style="dim"))

@@ -12,13 +12,13 @@ from gatedcells.forecast.runs import RunFolder
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR", help="The data of the run. [where they were]"
+    "--data", type=click.Path(path_type=Path), metavar="DIR", help="The run's data. [where the run read them]"
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="The page. [report.html in the run folder]"
 )
 def report(**options: Any) -> None:
-    """Write the report of a trained RUN once more: one HTML file that needs no network."""
+    """Write the report of a trained RUN: one HTML file that works offline."""
     guarded(_report, options)
 
 

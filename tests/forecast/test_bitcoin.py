@@ -214,11 +214,11 @@ def test_scores_are_against_the_day_before():
 
 def test_the_verdict_is_drawn_from_the_scores():
     worse = verdict("GRU", PriceScores(50, 60, 2, 2.5, 20), 1000, 3000)
-    assert "'Tomorrow = today', which knows nothing, is better: the GRU errs 2.5 times as much." in worse
-    assert "follows a day late" in worse
+    assert "The naive 'tomorrow = today' is better: the GRU's error is 2.5 times as large." in worse
+    assert "follows the price one day late" in worse
     assert "The test days reach 3,000, the training part no more than 1,000" in worse
     better = verdict("LSTM", PriceScores(15, 20, 2, 0.9, 14), 1000, 900)
-    assert better.startswith("The LSTM errs 10% less than 'tomorrow = today'")
+    assert better.startswith("The LSTM's error is 10% smaller than that of 'tomorrow = today'")
     assert "late" not in better
     assert "never seen" not in better
 

@@ -125,7 +125,7 @@ def test_a_region_without_a_load_in_its_test_part_counts_in_no_mean_and_has_no_i
         write_file(data, name, stamps, load)
     with pytest.warns(UndefinedScore):
         text = gatedcells("--data", data, "--out", run, "--cell", "gru", *SMALL)
-    assert "What is not defined in a region counts in no mean: OFF." in text
+    assert "Means leave out regions in which a score is not defined: OFF." in text
     models = json.loads((run / "metrics.json").read_text())["models"]
     for model in models.values():
         assert model["mean"] == model["by_region"]["AEP"]
@@ -134,8 +134,8 @@ def test_a_region_without_a_load_in_its_test_part_counts_in_no_mean_and_has_no_i
     assert "undefined" not in width
     assert mean[1] == f"{models['GRU']['mean']['smape']:.3f}"
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "Of the networks GRU is best" in page
-    assert "counts in no mean: OFF." in page
+    assert "The best network is GRU, with" in page
+    assert "Means leave out regions in which a score is not defined: OFF." in page
     said = " ".join(gatedcells("predict", run, "--data", data / "OFF_hourly.csv", "--hours", 2).split())
     assert "nan" not in said
     assert "First hour: error not known. Later hours build on the ones before" in said

@@ -115,9 +115,9 @@ def test_a_run_on_few_hours_says_what_it_does_less_of_and_goes_on_from_its_folde
     options = ("--cell", "gru", "--hidden-size", 4, "--threads", 1)
     done = gatedcells("forecast", "--data", small_folder, "--out", out, *options)
     assert done.exit_code == 0, done.output
-    said = "150 steps of 16 chunks instead of 700 of 96, which would learn so few hours by heart"
+    said = "150 steps of 16 chunks instead of 700 of 96, which would overfit so few hours"
     assert said in done.output
-    assert "no region has a year to train on" in done.output
+    assert "no region has a year of training data" in done.output
     recipe = json.loads((out / "config.json").read_text())["recipe"]
     assert (recipe["steps"], recipe["batch_size"], recipe["season"]) == (150, 16, False)
     done = gatedcells("forecast", "predict", out, "--data", small_folder / "AEP_hourly.csv")
@@ -129,7 +129,7 @@ def test_steps_that_are_asked_for_are_made(small_folder, tmp_path):
     options = ("--cell", "gru", "--hidden-size", 4, "--steps", 5, "--threads", 1)
     done = gatedcells("forecast", "--data", small_folder, "--out", out, *options)
     assert done.exit_code == 0, done.output
-    assert "by heart" not in done.output
+    assert "overfit" not in done.output
     recipe = json.loads((out / "config.json").read_text())["recipe"]
     assert (recipe["steps"], recipe["batch_size"]) == (5, FastRecipe().batch_size)
 

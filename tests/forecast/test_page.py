@@ -62,7 +62,7 @@ def cells(page, caption):
 def test_the_tables_hold_the_runs_numbers(run, browser):
     models = json.loads((run / "metrics.json").read_text())["models"]
     with opened(browser, run / "report.html") as page:
-        mean = cells(page, "Mean of the regions, each counting the same")
+        mean = cells(page, "Unweighted mean over the regions")
         assert set(mean) - {"forecaster"} == set(models)
         for name, model in models.items():
             own = model["mean"]
@@ -83,11 +83,11 @@ def test_the_tables_hold_the_runs_numbers(run, browser):
         found = cells(page, "Counts by file")
         counts = dict(zip(found["region"], found[HOSTILE], strict=True))
         assert [counts[one] for one in ("missing", "zero, below, blank", "spikes")] == ["1", "1", "1"]
-        changed = cells(page, f"{HOSTILE}: hours read as made from those before")
+        changed = cells(page, f"{HOSTILE}: hours replaced by values from the hours before")
         assert [cell[0] for cell in changed.values()][2:] == ["is blank", "has no row"]
         versions = cells(page, "Versions")
         assert re.fullmatch(r"[0-9a-f]{12}(\+changes)?|not known .*", versions["commit"][0])
-        asked = cells(page, "What the run was asked to do")
+        asked = cells(page, "Settings of the run")
         assert asked["on gap"] == ["fill"]
         assert asked["hidden size"] == ["6"]
         assert asked["LightGBM's trees"] == ["3"]
@@ -264,7 +264,7 @@ def test_a_run_with_less_than_a_day_to_test_has_a_report_and_says_what_has_no_sc
         result = gatedcells("forecast", *small, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "There are too few hours for a day." in text
+    assert "The test part has too few hours for a mean day." in text
     assert ">nan<" not in text
     own = json.loads((tmp_path / "run" / "metrics.json").read_text())["models"]["GRU"]["intervals"]["AEP"]
     assert own == {"coverage": [None, None], "width": [None, None], "pinball": None}
@@ -280,7 +280,7 @@ def test_a_forecaster_without_any_error_is_said_to_be_that(tmp_path):
     )
     assert result.exit_code == 0, result.output
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "The best without a network is same hour last week, 0.000%." in text
+    assert "The best forecaster without a network is same hour last week, 0.000%." in text
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])

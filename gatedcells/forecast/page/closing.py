@@ -24,11 +24,11 @@ _CHANGED = 100  # hours that are listed for a region
 _UNITS = 8  # in the table
 _DRAWN = 4  # of them in the chart
 _MEANINGS = {
-    "reset": "how much of its state a unit lets the new candidate see: at 0 that is made of the input alone",
-    "update": "how much of its state a unit keeps: at 1 it stays as it was, at 0 it becomes the candidate",
-    "input": "how much of the candidate a unit adds to its cell state: at 0 nothing is written",
-    "forget": "how much of its cell state a unit keeps: at 1 all of it, at 0 none",
-    "output": "how much of its cell state a unit shows to the next step and to the forecast",
+    "reset": "how much of the state enters the candidate; at 0 the candidate depends on the input alone",
+    "update": "how much of its state a unit keeps; at 1 it is unchanged, at 0 it becomes the candidate",
+    "input": "how much of the candidate a unit adds to its cell state; at 0 nothing",
+    "forget": "how much of its cell state a unit keeps; at 1 all of it, at 0 nothing",
+    "output": "how much of its cell state a unit passes on to the next step and to the forecast",
 }
 
 _FLAWS = {
@@ -68,14 +68,14 @@ def flaws(findings: Findings) -> Element:
             in_file = f"has {had:,g} MW" if np.isfinite(had) else written(series, int(at))
             listed.append([f"{stamps[at]:%Y-%m-%d %H:%M}", in_file, f"{region.load_mw[at]:,.1f}"])
         if listed:
-            said = f"{region.name}: hours read as made from those before"
+            said = f"{region.name}: hours replaced by values from the hours before"
             said += f", the first {_CHANGED} of {len(changed):,}" if len(changed) > _CHANGED else ""
-            lists.append(table(said, ["hour, as the file stamps it", "the file", "read as, MW"], listed))
+            lists.append(table(said, ["timestamp in the file", "the file", "replaced by, MW"], listed))
     heads = ["region", "file", "rows", "from", "to", *_FLAWS.values(), "hours changed", "left out"]
     remedies = policy.remedies()
     done = [element("li", f"{totals[name]:,} {remedies[name]}") for name in _FLAWS if totals[name]]
     return section(
-        "flaws", "What was found in the files and what was made of it",
+        "flaws", "Flaws found in the files, and how they were treated",
         element("p", f"Policy: {policy.in_words()}."), element("ul", *done),
         table("Counts by file", heads, rows), folded("Hours that were changed", *lists) if lists else None,
     )  # fmt: skip
@@ -83,9 +83,9 @@ def flaws(findings: Findings) -> Element:
 
 def gates(findings: Findings) -> Element:
     """What the gates do over a typical day."""
-    heading, days = "What the gates do over a day", findings.days
+    heading, days = "The gates over a day", findings.days
     if not days:
-        return section("gates", heading, element("p", "There are too few hours for a day."))
+        return section("gates", heading, element("p", "The test part has too few hours for a mean day."))
     regions = list(dict.fromkeys(day.region for day in days))
     cells = list(dict.fromkeys(day.cell for day in days))
     panels: list[Element] = []
@@ -96,11 +96,11 @@ def gates(findings: Findings) -> Element:
                 panel(*(one for day in own for one in _day(day, len(own))), region=number, network=k)
             )
     members = getattr(findings.config.recipe, "members", 1)
-    which = f" Of the {members} networks the first is shown." if members > 1 else ""
+    which = f" Only the first of the {members} networks is shown." if members > 1 else ""
     said = (
-        "A gate is a number from 0 to 1 that every hidden unit computes at every step. Here it is the mean"
-        " over the last days of the test part, by local hour. A unit whose gate moves over the day treats the"
-        f" hours differently: it has learnt something of the daily habit.{which}"
+        "A gate is a number from 0 to 1 that every hidden unit computes at every step. Shown are means over"
+        " the last days of the test part, by local hour. A unit whose gate changes over the day treats the"
+        f" hours differently: it has learnt part of the daily pattern.{which}"
     )
     named = dict.fromkeys(gate for day in days for gate in day.by_hour)
     meanings = [element("li", element("b", f"{gate} gate: "), _MEANINGS[gate]) for gate in named]
@@ -119,13 +119,13 @@ def settings(findings: Findings) -> Element:
     asked |= {"seed": config.seed, "threads": config.threads, "LightGBM's trees": config.trees or "none"}
     asked |= {"on gap": config.policy.on_gap, "on outlier": config.policy.on_outlier}
     asked |= {"data": config.data["place"], "kind of data": findings.kind}
-    asked |= {"time zone of stamps": config.data["tz"], "a stamp is an hour's": config.data["stamp"]}
+    asked |= {"time zone of timestamps": config.data["tz"], "a timestamp is an hour's": config.data["stamp"]}
     rows = [[name.replace("_", " "), _said(value)] for name, value in asked.items()]
     versions = {"commit": "not recorded"} | config.versions
     sums = [[name, digest] for name, digest in config.data["sha256"].items()]
     return section(
         "settings", "Settings and versions",
-        table("What the run was asked to do", ["setting", "value"], rows, words=True),
+        table("Settings of the run", ["setting", "value"], rows, words=True),
         table("Versions", ["of", "version"], list(versions.items()), words=True),
         folded("Files", table("SHA-256", ["file", "SHA-256"], sums, words=True)) if sums else None,
     )  # fmt: skip
@@ -147,7 +147,7 @@ def _day(day: TypicalDay, layers: int) -> list[Element]:
             chart(f"{said}, {name}", "gate", lines, ticks),
             legend(lines),
         )
-        for said, lines in (("Mean of all units, by hour", means), ("The units that move most", units))
+        for said, lines in (("Mean of all units, by hour", means), ("The units that change most", units))
     ]
     rows: list[list[Content]] = []
     for unit, gate, reach in moving:
@@ -166,7 +166,7 @@ def _day(day: TypicalDay, layers: int) -> list[Element]:
     return [
         element("h3", f"{name}: mean over {day.hours} hours"),
         element("div", *figures, class_="charts"),
-        table(f"Units that move most, {name}", ["unit", "gate", "lowest", "highest", "apart"], rows),
+        table(f"Units that change most, {name}", ["unit", "gate", "lowest", "highest", "difference"], rows),
         folded("The means as a table", table(f"Gates by hour, {name}", ["hour", *day.by_hour], by_hour)),
     ]
 

@@ -60,14 +60,14 @@ def in_short(findings: Findings) -> Element:
     said.append(
         element(
             "p",
-            f"{regions}, {train:,} hours to train on, {test:,} to test on: each of these is forecast from the"
-            " hours before it. The test part is the last tenth of each region; what is shown here is of the"
-            " test part.",
+            f"{regions}, {train:,} training hours and {test:,} test hours, each of which is forecast from the"
+            " hours before it. The test part is the last tenth of each region; all results on this page are"
+            " for the test part.",
         )
     )
     if config.as_published:
         said.append(
-            element("p", "As the article did: scales are fitted on all rows, the test part included.")
+            element("p", "As in the article, scales are fitted on all rows, including the test part.")
         )
     return section("short", f"Run {findings.name}", *said, _verdict(findings.results))
 
@@ -86,7 +86,7 @@ def scores(findings: Findings) -> Element:
         for result in results
     ]
     heads = ["forecaster", *_MEASURES, "seconds to fit", "parameters"]
-    mean = table("Mean of the regions, each counting the same", heads, rows, marked=[_best(results)])
+    mean = table("Unweighted mean over the regions", heads, rows, marked=[_best(results)])
     without = ", ".join(undefined_in(results))
     panels: list[Element] = []
     for number, (measure, (name, digits)) in enumerate(_MEASURES.items()):
@@ -103,7 +103,7 @@ def scores(findings: Findings) -> Element:
             "sMAPE: 100/n Σ |F−A| / ((|F|+|A|)/2), F forecast, A actual. MASE: the mean absolute"
             " error over that of “same hour yesterday” in the training part. Hours without a recorded load"
             " are not scored."
-            + (f" What is not defined in a region counts in no mean: {without}." if without else ""),
+            + (f" Means leave out regions in which a score is not defined: {without}." if without else ""),
             class_="hint",
         ),
         mean, choice(chooser("Measure", "measure", list(_MEASURES))), *panels,
@@ -146,7 +146,7 @@ def errors(findings: Findings) -> Element:
         )  # fmt: skip
     names = ["mean of all regions", *(findings.regions[n].name for n in regions)]
     return section(
-        "errors", "When the errors are made",
+        "errors", "Errors by time",
         element("p", "Local time, by the start of the hour.", class_="hint"), _left_out(findings),
         choice(chooser("Region", "region", names)), *panels,
     )  # fmt: skip
@@ -168,8 +168,8 @@ def against_actual(findings: Findings) -> Element:
         "intervals", "Forecasts and intervals against the actual load",
         element(
             "p",
-            "The last two weeks of the test part. An interval is calibrated on the errors of the hours before"
-            " it; rings are hours outside of the widest one.",
+            "The last two weeks of the test part. Intervals are calibrated on the errors of the hours before;"
+            " rings mark hours outside the widest interval.",
             class_="hint",
         ),
         _left_out(findings), choice(*choosers), *panels,
@@ -214,7 +214,7 @@ def misses(findings: Findings) -> Element:
         )  # fmt: skip
     heads = [
         "region",
-        "hour, as the file stamps it",
+        "timestamp in the file",
         "actual, MW",
         "forecast, MW",
         "error, %",
@@ -247,15 +247,15 @@ def _stretch(region: Region, result: Result, number: int) -> list[Element]:
     name = f"{region.name}, {result.name}"
     said = (
         f"{name}: {stamps[0]:%Y-%m-%d %H:%M} to {stamps[-1]:%Y-%m-%d %H:%M}, {int(outside.sum())} of"
-        f" {size} hours outside of the {bands[0].name}"
+        f" {size} hours outside the {bands[0].name}"
     )
-    error = Line("actual less forecast", actual.values - forecast.values, 7)
+    error = Line("actual minus forecast", actual.values - forecast.values, 7)
     around = [Band(b.name, b.lower - forecast.values, b.upper - forecast.values, b.kind) for b in bands]
     return [
         _wide(said, chart(said, "MW", [actual, forecast], days, bands=bands, dots=outside, size=_WIDE),
               legend([actual, forecast, *bands], "outside")),
         _wide(f"{name}: the error in its interval", chart(
-            f"{name}: actual less forecast, with the interval about the forecast", "MW, actual less forecast",
+            f"{name}: actual minus forecast, with its interval", "MW, actual minus forecast",
             [error], days, bands=around, dots=outside, size=_WIDE), legend([error, *around], "outside")),
     ]  # fmt: skip
 
@@ -272,13 +272,13 @@ def _verdict(results: Sequence[Result]) -> Element:
     if any(np.isnan(r.mean.smape) for r in results):
         return element("p", "Some scores are not defined on these data.")
     best, other = (min(of, key=lambda r: r.mean.smape) for of in (networks, others))
-    text = f"Of the networks {best.name} is best: sMAPE {best.mean.smape:.3f}% over the regions. The best"
-    text += f" without a network is {other.name}, {other.mean.smape:.3f}%"
+    text = f"The best network is {best.name}, with a mean sMAPE of {best.mean.smape:.3f}%. The best"
+    text += f" forecaster without a network is {other.name}, {other.mean.smape:.3f}%"
     if other.mean.smape == 0:
         return element("p", f"{text}.")
     share = best.mean.smape / other.mean.smape - 1
     return element(
-        "p", f"{text}: the network errs {100 * abs(share):.0f}% {'less' if share < 0 else 'more'}."
+        "p", f"{text}: the network's is {100 * abs(share):.0f}% {'lower' if share < 0 else 'higher'}."
     )
 
 
