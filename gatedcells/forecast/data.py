@@ -49,7 +49,7 @@ class Clock:
         try:
             pd.Timestamp(0, tz=self.tz)
         except (KeyError, IndexError, ValueError, OSError) as error:
-            raise ForecastError(f"no time zone is called {self.tz!r} (try {EASTERN!r} or 'UTC')") from error
+            raise ForecastError(f"there is no time zone {self.tz!r} (try {EASTERN!r} or 'UTC')") from error
 
     def localize(self, wall: pd.DatetimeIndex, summer: npt.NDArray[np.bool_]) -> pd.DatetimeIndex:
         """Local stamps as moments; of a time that comes twice in autumn ``summer`` says which is the first

@@ -120,7 +120,9 @@ class Forecaster:
         """
         for name in changed:
             if name not in _DEFAULTS:
-                raise ForecastError(f"no parameter is called {name!r}; there are {', '.join(_DEFAULTS)}")
+                raise ForecastError(
+                    f"there is no parameter {name!r}; the parameters are {', '.join(_DEFAULTS)}"
+                )
         vars(self).update(changed)
         return self
 

@@ -35,7 +35,7 @@ def read_frame_file(
         ForecastError: it is missing, no such file, or has two columns of one name.
     """
     if path.is_dir():
-        raise ForecastError(f"{path}: is a folder; fit alone reads folders, a file at a time")
+        raise ForecastError(f"{path}: is a folder; only fit reads folders, one file at a time")
     if not path.is_file():
         raise ForecastError(f"{path}: no such file")
     try:

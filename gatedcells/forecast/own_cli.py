@@ -143,7 +143,7 @@ def _fit(file: Path, out: Path, overwrite: bool, options: dict[str, Any]) -> Non
     forecaster = Forecaster(**options, verbose=console.is_terminal)
     if not overwrite and not replaces_its_like(out, forecaster, file):
         raise ForecastError(
-            f"{out}: holds a forecaster with other settings or data, or that was told of values since; choose"
+            f"{out}: holds a forecaster with other settings or data, or that was updated with new values; choose"
             " another folder, or replace it with --overwrite"
         )
     with stoppable():
@@ -173,7 +173,7 @@ def _apply(folder: Path, options: dict[str, Any]) -> None:
     parquet = out is not None and out.suffix.lower() in (".parquet", ".pq")
     frame = options["data"]
     if options["update"] and frame is None:
-        raise ForecastError("--update keeps what has come since: give it as --data FILE")
+        raise ForecastError("--update adds new values to the forecaster: give them as --data FILE")
     before = read_json(folder / JSON, MADE)
     forecaster = Forecaster.load(folder)
     known, h, most = forecaster._names.known, options["h"], forecaster.model_.recipe.horizon
@@ -193,7 +193,7 @@ def _apply(folder: Path, options: dict[str, Any]) -> None:
         found = forecaster.predict(options["h"], frame=frame, future=options["future"])
     if options["update"]:
         if read_json(folder / JSON) != before:
-            raise ForecastError(f"{folder}: another command has written to it meanwhile; give this one again")
+            raise ForecastError(f"{folder}: another command has written to it meanwhile; run this one again")
         forecaster.save(folder)
     if out is not None:
         with written_beside(out) as beside:

@@ -82,8 +82,8 @@ def check(series: LoadSeries, policy: Policy) -> None:
         at = int(found[0])
         raise ForecastError(
             f"{series.source}: the hour stamped {_stamp(series, at)} {written(series, at)}"
-            f"{_more(len(found), 'hole')}; expected a positive load in every hour, as --on-gap raise asks"
-            " (fill and drop go on)"
+            f"{_more(len(found), 'hole')}; expected a positive load in every hour, as --on-gap raise"
+            " requires (fill and drop accept it)"
         )
     if policy.on_outlier == "raise" and len(found := outliers(series)):
         at = int(found[0])
@@ -91,7 +91,7 @@ def check(series: LoadSeries, policy: Policy) -> None:
         raise ForecastError(
             f"{series.source}: the hour stamped {_stamp(series, at)} has {series.load_mw[at]:g} MW, the"
             f" median of the five around it is {np.nanmedian(around):g}{_more(len(found), 'such hour')};"
-            f" expected no hour over {SPIKE:.0%} off, as --on-outlier raise asks (repair and keep go on)"
+            f" expected no hour over {SPIKE:.0%} off, as --on-outlier raise requires (repair and keep accept it)"
         )
 
 

@@ -92,7 +92,7 @@ def predict_file(
     if missing and config.policy.on_gap == "drop":
         raise ForecastError(
             f"{path}: {missing} of the {forecaster.hours_needed} hours that the network looks back at are"
-            " missing; expected all of them, as the run's --on-gap drop asks"
+            " missing; expected all of them, as the run's --on-gap drop requires"
         )
     load_mw = fill_from_the_past(series.load_mw, recorded, series.source)
     forecast_mw = forecaster.forecast_next(series, load_mw, hours)

@@ -25,13 +25,13 @@ class CellOptions(NamedTuple):
         layer_norm: normalise ``W x``, ``U h`` and the LSTM's cell state (Ba et al. 2016, arXiv:1607.06450).
         peephole: the LSTM's gates also read the cell state (Gers & Schmidhuber 2000).
         zoneout: probability of keeping a state's old value, in ``eval()`` the expectation; for the LSTM a
-            pair ``(hidden, cell)`` (Krueger et al. 2017, arXiv:1606.01305).
+            pair ``(hidden, cell)`` (Krueger et al. 2016, arXiv:1606.01305).
         recurrent_dropout: dropout of the candidate, a new mask each step (Semeniuta et al. 2016,
             arXiv:1603.05118).
         state_dropout: dropout of the state that ``U`` multiplies, the same mask at all steps (Gal &
             Ghahramani 2016, arXiv:1512.05287).
         input_dropout: dropout of each layer's input, the same mask at all steps (the same paper).
-        dropconnect: dropout of the elements of weight_hh, a new mask each call (Merity et al. 2018,
+        dropconnect: dropout of the elements of weight_hh, a new mask each call (Merity et al. 2017,
             arXiv:1708.02182).
     """
 

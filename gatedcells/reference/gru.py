@@ -1,6 +1,6 @@
-"""The gated recurrent unit, written once.
+"""The equations of the gated recurrent unit (GRU).
 
-Two conventions are in use. They differ in where the reset gate acts:
+Two conventions are in use, which differ in where the reset gate acts:
 
 ``reset_after=True`` (default): *after* the matrix product, on its result. Cho et al. 2014,
     arXiv:1406.1078v1; cuDNN, ``torch.nn.GRU``, Keras ``reset_after=True``, ONNX
@@ -13,16 +13,16 @@ Two conventions are in use. They differ in where the reset gate acts:
 
 ``reset_after=False``: *before* the matrix product, on the state. Cho et al. 2014,
     arXiv:1406.1078v3; Chung et al. 2014, arXiv:1412.3555; Keras ``reset_after=False``, ONNX
-    ``linear_before_reset=0``. The same, but for the candidate::
+    ``linear_before_reset=0``. Only the candidate differs::
 
         n  = tanh(W_n x + b_in + U_n (r ⊙ h) + b_hn)
 
-Weights trained under one convention mean something else under the other. What a cell may do beyond these
-lines (layer normalisation, zoneout, ...) is in `gatedcells.reference.variants`.
+The two are different functions of the same weights. Variants of the cell (layer normalisation, zoneout, ...)
+are in `gatedcells.reference.variants`.
 
-The gates lie in the weights in torch's order: reset, update, candidate. The letters of the shapes
-are in `gatedcells.states`. Everything here is plain torch, differentiable as often as one likes and
-exact in float64: the oracle that every kernel is tested against.
+The rows of the weights have torch's gate order: reset, update, candidate. The letters of the shapes are
+explained in `gatedcells.states`. Everything here is plain torch and differentiable any number of times; every
+kernel is tested against it in float64.
 """
 
 from collections.abc import Iterator

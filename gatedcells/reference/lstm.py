@@ -1,4 +1,4 @@
-"""The long short-term memory, written once.
+"""The equations of the long short-term memory (LSTM).
 
 Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, without peepholes; the
 projection of Sak et al. 2014, arXiv:1402.1128. The same as cuDNN and ``torch.nn.LSTM``::
@@ -11,11 +11,11 @@ projection of Sak et al. 2014, arXiv:1402.1128. The same as cuDNN and ``torch.nn
     m  = o ⊙ tanh(c')
     h' = m,  or  V m  with a projection V = weight_hr
 
-What a cell may do beyond these lines (peepholes, zoneout, ...) is in `gatedcells.reference.variants`.
+Variants of the cell (peepholes, zoneout, ...) are in `gatedcells.reference.variants`.
 
-The gates lie in the weights in torch's order: input, forget, candidate, output. The letters of the
-shapes are in `gatedcells.states`. Plain torch, differentiable as often as one likes and exact in
-float64: the oracle that every kernel is tested against.
+The rows of the weights have torch's gate order: input, forget, candidate, output. The letters of the shapes
+are explained in `gatedcells.states`. Everything here is plain torch and differentiable any number of times;
+every kernel is tested against it in float64.
 """
 
 from collections.abc import Iterator

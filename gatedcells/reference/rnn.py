@@ -1,10 +1,10 @@
-"""The plain recurrent network, without a gate: what the GRU and the LSTM are compared with.
+"""The plain recurrent network without gates, for comparison with the GRU and the LSTM.
 
 Elman 1990, in torch's form (``torch.nn.RNN``)::
 
     h' = tanh(W x + b_i + U h + b_h)
 
-Plain torch, differentiable as often as one likes. The letters of the shapes are in `gatedcells.states`.
+The letters of the shapes are explained in `gatedcells.states`.
 """
 
 from collections.abc import Iterator

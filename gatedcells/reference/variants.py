@@ -1,4 +1,4 @@
-"""What a cell may do beyond its plain equations: the parts that `gru.step` and `lstm.step` read from here.
+"""Variants of the cells: the parts that `gru.step` and `lstm.step` add to the plain equations.
 
 Layer normalisation (Ba et al. 2016, arXiv:1607.06450, equations 20 to 22 and 29 to 31), with the biases in
 the place of the paper's shifts, so that ``norm(a) = gain ⊙ (a − mean a) / √(var a + 1e-5)``::
@@ -7,13 +7,14 @@ the place of the paper's shifts, so that ``norm(a) = gain ⊙ (a − mean a) / �
     LSTM   [x_i x_f x_g x_o] = norm(W x) + b_i,  and so for U h and b_h
            h' = o ⊙ tanh(norm(c') + shift)
 
-Peepholes (Gers & Schmidhuber 2000, Gers et al. 2002), each a weight a unit::
+Peepholes (Gers & Schmidhuber 2000, Gers et al. 2002), with one weight per gate and unit::
 
     i = σ(... + p_i ⊙ c)    f = σ(... + p_f ⊙ c)    o = σ(... + p_o ⊙ c')
 
-State dropout (Gal & Ghahramani 2016, arXiv:1512.05287): one mask a sequence on the state that the matrix
-product reads, ``U (m ⊙ h)``. Recurrent dropout (Semeniuta et al. 2016, arXiv:1603.05118): a mask each step on
-what is written, ``h' = (1 − z) ⊙ m n + z ⊙ h`` and ``c' = f ⊙ c + i ⊙ m g``. Masks hold 0 or 1/(1 − p).
+State dropout (Gal & Ghahramani 2016, arXiv:1512.05287): the same mask at all steps, on the state that the
+matrix product reads, ``U (m ⊙ h)``. Recurrent dropout (Semeniuta et al. 2016, arXiv:1603.05118): a new mask
+at each step, on the candidate, ``h' = (1 − z) ⊙ m n + z ⊙ h`` and ``c' = f ⊙ c + i ⊙ m g``. Masks hold 0 or
+1/(1 − p).
 
 Zoneout (Krueger et al. 2016, arXiv:1606.01305): a unit keeps its state with probability p,
 ``s' = k ⊙ s + (1 − k) ⊙ s'``, k drawn as 0 or 1 in training and p itself otherwise. The LSTM's h' is computed
@@ -38,7 +39,7 @@ Edit = Callable[[str, Tensor, int], Tensor]
 
 
 class Variant(NamedTuple):
-    """What one direction of one layer does beyond the plain equations; a field that is None does nothing.
+    """A variant of one direction of one layer; a field that is None changes nothing.
 
     Attributes:
         gain_ih, gain_hh: of layer normalisation, ``[G*H]``.
@@ -46,8 +47,8 @@ class Variant(NamedTuple):
         peephole: ``[3, H]``: input, forget, output.
         read: mask on the state as the matrix product reads it, ``[B, H]`` or ``[B, P]``.
         written: mask on the candidate, ``[T, B, H]``.
-        kept: for each state the share of it that stays, ``[T, B, H]`` bool, or a number.
-        edit: sees every gate and may replace its values.
+        kept: for each state the share of it that is kept, bool ``[T, B, H]``, or a number.
+        edit: a function that is called with every gate and may replace its values.
     """
 
     gain_ih: Tensor | None = None

@@ -173,7 +173,7 @@ def test_the_articles_recipe_runs_and_says_what_as_published_means(small_folder)
         (["--steps", "0"], "0 is not in the range x>=1"),
         (["--fraction", "0", "--recipe", "article"], "is not in the range"),
         (["--recipe", "quick"], "'quick' is not one of 'fast', 'best', 'article'"),
-        (["--tz", "Mars/Olympus", "--data", "good"], "no time zone is called 'Mars/Olympus'"),
+        (["--tz", "Mars/Olympus", "--data", "good"], "there is no time zone 'Mars/Olympus'"),
         (["--holidays", "MARS", "--data", "good"], "holidays of 'MARS' are not known"),
         (["--resume", "nowhere"], "config.json: no such file; expected a run folder"),
         (["--resume", "nowhere", "--seed", "3"], "a resumed run has its own settings; leave out --seed"),

@@ -95,7 +95,9 @@ def test_parameters_follow_the_conventions_of_scikit_learn():
     assert one.set_params(horizon=7) is one
     assert repr(one) == "Forecaster(horizon=7, quantiles=[0.1, 0.5, 0.9], level=[80])"
     assert not [name for name in vars(one) if name.endswith("_")]
-    with pytest.raises(ForecastError, match="no parameter is called 'epochs'; there are cell, horizon"):
+    with pytest.raises(
+        ForecastError, match="there is no parameter 'epochs'; the parameters are cell, horizon"
+    ):
         one.set_params(epochs=3)
     Forecaster(cell="rnn", horizon=-1)  # the constructor only stores
     base = pytest.importorskip("sklearn.base", reason="scikit-learn is not installed")

@@ -338,7 +338,7 @@ def test_a_frame_that_cannot_be_used_is_refused_in_its_own_words(name):
     [
         ({"freq": "month"}, "freq must be a frequency such as '15min'"),
         ({"freq": "MS"}, "freq must be"),
-        ({"freq": "15min", "tz": "Mars"}, "no time zone is called 'Mars'"),
+        ({"freq": "15min", "tz": "Mars"}, "there is no time zone 'Mars'"),
         ({"on_gap": "ignore"}, "on_gap must be one of fill, raise, drop, got 'ignore'"),
         ({"on_outlier": "clip"}, "on_outlier must be one of keep, repair, raise"),
     ],

@@ -124,7 +124,7 @@ def test_what_is_wrong_names_the_file(tmp_path, frame):
     off.loc[3, "ds"] += pd.Timedelta(minutes=7)
     with pytest.raises(ForecastError, match="part-1.parquet: row 3 of the frame: .* not one of the stamps"):
         small().fit(written(tmp_path / "off", first, off))
-    with pytest.raises(ForecastError, match="is a folder; fit alone reads folders"):
+    with pytest.raises(ForecastError, match="is a folder; only fit reads folders"):
         small().cross_validation(tmp_path / "off")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
