@@ -143,8 +143,8 @@ def _fit(file: Path, out: Path, overwrite: bool, options: dict[str, Any]) -> Non
     forecaster = Forecaster(**options, verbose=console.is_terminal)
     if not overwrite and not replaces_its_like(out, forecaster, file):
         raise ForecastError(
-            f"{out}: holds a forecaster with other settings or data, or that was updated with new values; choose"
-            " another folder, or replace it with --overwrite"
+            f"{out}: holds a forecaster with other settings or data, or that was updated with new values;"
+            " choose another folder, or replace it with --overwrite"
         )
     with stoppable():
         with _said_in_a_line():

@@ -91,7 +91,8 @@ def check(series: LoadSeries, policy: Policy) -> None:
         raise ForecastError(
             f"{series.source}: the hour stamped {_stamp(series, at)} has {series.load_mw[at]:g} MW, the"
             f" median of the five around it is {np.nanmedian(around):g}{_more(len(found), 'such hour')};"
-            f" expected no hour over {SPIKE:.0%} off, as --on-outlier raise requires (repair and keep accept it)"
+            f" expected no hour over {SPIKE:.0%} off, as --on-outlier raise requires (repair and"
+            " keep accept it)"
         )
 
 

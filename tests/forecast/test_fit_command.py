@@ -14,9 +14,7 @@ from gatedcells.forecast import Forecaster, training
 from tests.support.own_series import made_up
 
 OPTIONS = ["--horizon", 2, "--lookback", 4, "--hidden-size", 2, "--steps", 2, "--threads", 1]
-REFUSED = (
-    "holds a forecaster with other settings or data, or that was updated with new values; choose another"
-)
+REFUSED = "holds a forecaster with other settings or data, or that was updated with new values; choose"
 
 
 def gatedcells(*words):
