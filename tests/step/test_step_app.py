@@ -82,7 +82,7 @@ def test_the_convention_the_gradients_and_the_check():
         await pilot.press("c")
         assert "reset gate before the product" in text(app)
         assert "nn.GRU has no reset gate before the product" in text(app, "foot")
-        assert text(app, "said").startswith("the outputs differ by up to")
+        assert text(app, "said").startswith("the outputs differ from the other convention's by up to ")
         await pilot.press("c", "b")
         assert "backward, L = h[0] after the last step" in text(app)
         await pilot.press("b")

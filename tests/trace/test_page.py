@@ -263,7 +263,7 @@ def test_an_address_leads_to_a_moment(browser, tmp_path):
         open_numbers(page)
         close(numbers(page)["hidden"], expected[4].hidden[0])
         page.evaluate("location.hash = '#t=2&l=0&d=0&u=2&r=0'")
-        page.wait_for_function("document.getElementById('changed').textContent === 'nothing is changed'")
+        page.wait_for_function("document.getElementById('changed').textContent === 'no changes'")
         close(numbers(page)["hidden"], trace[0]["hidden"][2, 0])
 
 
