@@ -71,7 +71,8 @@ class Recurrent(SequenceCall, nn.Module):
         return_states (keyword): also return ``steps``; not with a PackedSequence.
 
     Outputs: ``output, h_n``, and ``steps`` if requested
-        output: the first state of the last layer ``[T, B, D*H]``, laid out like the input; packed if it was.
+        output: the first state of the last layer ``[T, B, D*H]`` (H: its width, see `gatedcells.Cell`), laid
+            out like the input; packed if it was.
         h_n: the last states, shaped like hx.
         steps: a dict with every state of every step, ``[L*D, T, B, ...]`` (``[L*D, B, T, ...]`` with
             batch_first): "hidden", then "state_1", ...
