@@ -60,7 +60,7 @@ _MOST_HOURS = 24 * 365 * 200
 def backtest(**options: Any) -> None:
     """Train on the hours before a cutoff date, forecast the hours after it, and repeat at later dates.
 
-    All regions share the dates, so no network has been trained on an hour that any region is tested on.
+    All regions share the dates, so no network is tested on hours that it was trained on in another region.
     """
     guarded(_backtest, options)
 
