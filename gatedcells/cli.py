@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from gatedcells import __version__
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for, so that one need not wait for the
@@ -35,6 +37,6 @@ class LazyGroup(click.Group):
         "doctor": "gatedcells.doctor:doctor",
     },
 )
-@click.version_option(package_name="gatedcells", prog_name="gatedcells")
+@click.version_option(__version__, prog_name="gatedcells")
 def main() -> None:
     """Gated recurrent cells written from their equations, and an hourly load forecaster built on them."""

@@ -120,7 +120,9 @@ def _has_naive_error(region: Region) -> bool:
 
 def _hours(series: LoadSeries, moment: pd.Timestamp) -> int:
     """The position of the hour of a series' grid in which a moment lies."""
-    return math.floor((moment - series.first_hour) / pd.Timedelta(hours=1))
+    # not in the nanoseconds of pandas before 3, whose differences end at 292 years
+    apart = moment.as_unit("us") - series.first_hour.as_unit("us")
+    return math.floor(apart.total_seconds() / 3600)
 
 
 def _cut(series: LoadSeries, origin: pd.Timestamp, plan: Plan) -> LoadSeries:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gatedcells.forecast.console import guarded, plain_console, stoppable
-from gatedcells.forecast.data import Clock, check_years
+from gatedcells.forecast.data import Clock, check_written_year, check_years
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.options import CELL, DATA, HIDDEN_SIZE, HOLIDAYS, SEED, STAMP, THREADS, TZ
 from gatedcells.forecast.policy import ON_GAP, ON_OUTLIER, Policy
@@ -113,6 +113,7 @@ def _moment(stamp: str | None) -> Any:
         return None
     moments = pd.to_datetime([stamp], format="ISO8601", errors="coerce", utc=True)
     if not stamp[:1].isdigit() or moments.isna().any():
+        check_written_year(stamp, "--end", "backtest")
         raise ForecastError(f"--end must be like '2018-07-01 12:00', got {stamp!r}")
     check_years(moments, "--end", lambda _: "backtest")
     return moments[0]

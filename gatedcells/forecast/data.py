@@ -239,6 +239,7 @@ def parse_stamps(cells: Any, column: str, where: Callable[[int], str]) -> pd.Dat
     wrong = parsed.isna().to_numpy() | (with_offset != with_offset.any())
     if wrong.any():
         row = int(np.argmax(wrong))
+        check_written_year(cells.iloc[row], column, where(row))
         raise ForecastError(
             f"{where(row)}: {column} is {shown(cells.iloc[row])}; expected a time such as"
             " 2018-08-03 00:00:00" + (" with a UTC offset, as in other rows" if with_offset.any() else "")
@@ -257,10 +258,28 @@ def check_years(stamps: pd.DatetimeIndex, column: str, where: Callable[[int], st
     far = (stamps.year < _FIRST_YEAR) | (stamps.year > _LAST_YEAR)
     if far.any():
         row = int(np.argmax(far))
-        raise ForecastError(
-            f"{where(row)}: {column} is {shown(stamps[row])}; expected a year from"
-            f" {_FIRST_YEAR} to {_LAST_YEAR}"
-        )
+        raise _far_year(stamps[row], column, where(row))
+
+
+def check_written_year(cell: object, column: str, where: str) -> None:
+    """The same for text that gave no stamp: before pandas 3, which counts in nanoseconds, a year beyond 1677
+    to 2262 gives none.
+
+    Raises:
+        ForecastError: it is a time of such a year.
+    """
+    try:
+        pd.to_datetime(str(cell), format="ISO8601", utc=True)
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise _far_year(cell, column, where) from error
+    except ValueError:
+        return  # no time at all, which the caller says
+
+
+def _far_year(stamp: object, column: str, where: str) -> ForecastError:
+    return ForecastError(
+        f"{where}: {column} is {shown(stamp)}; expected a year from {_FIRST_YEAR} to {_LAST_YEAR}"
+    )
 
 
 def _localize(path: Path, begins: pd.DatetimeIndex, cells: Any, clock: Clock) -> pd.DatetimeIndex:

@@ -6,6 +6,7 @@ same batch, up to the order of sums. The first process alone writes and prints.
 
 import importlib
 import os
+from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -38,6 +39,10 @@ class Share(NamedTuple):
 
 
 ALONE = Share()
+
+# What was exchanged last. Up to torch 2.7 a thread of the engine that is the last to hold a tensor wants the
+# interpreter to free it, and keeps locked meanwhile what the end of the group waits for: neither ever ends.
+_exchanged: deque[Tensor] = deque(maxlen=8)
 
 
 def share() -> Share:
@@ -92,7 +97,7 @@ def as_first_says(value: bool) -> bool:
     """What the first process says, to all."""
     if share().of == 1:
         return value
-    said = torch.tensor([float(value)])
+    said = _held(torch.tensor([float(value)]))
     dist.broadcast(said, 0)
     return bool(said.item())
 
@@ -101,7 +106,7 @@ def total(*values: float) -> list[float]:
     """Sums over all processes."""
     if share().of == 1:
         return list(values)
-    summed = torch.tensor(values, dtype=torch.float64)
+    summed = _held(torch.tensor(values, dtype=torch.float64))
     dist.all_reduce(summed)
     return summed.tolist()
 
@@ -115,7 +120,7 @@ def same_everywhere(value: int, what: str) -> None:
     here = share()
     if here.of == 1:
         return
-    everyone = torch.zeros(here.of, dtype=torch.int64)
+    everyone = _held(torch.zeros(here.of, dtype=torch.int64))
     everyone[here.rank] = value
     dist.all_reduce(everyone)
     if len(set(everyone.tolist())) > 1:
@@ -135,3 +140,8 @@ def is_gone(error: RuntimeError) -> bool:
         return False
     said = str(error).lower()
     return any(word in said for word in ("gloo", "nccl", "connection", "timed out"))
+
+
+def _held(tensor: Tensor) -> Tensor:
+    _exchanged.append(tensor)
+    return tensor

@@ -30,10 +30,12 @@ def progress_bar(console: Console, training: bool = False) -> Progress:
     if training:
         columns += [TextColumn("epoch {task.fields[epoch]:.2f}  loss {task.fields[loss]:.5f}")]
     columns += [TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn()]
-    # at most ten redraws a second, none where nobody watches
+    watched = console.is_terminal
+    # at most ten redraws a second, none where nobody watches: there rich before 14.3 leaves a blank line
     return Progress(
-        *columns, console=console, refresh_per_second=10, transient=True, disable=not console.is_terminal
-    )
+        *columns, console=console if watched else Console(quiet=True), refresh_per_second=10, transient=True,
+        disable=not watched,
+    )  # fmt: skip
 
 
 @contextmanager
