@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
+from gatedcells_kernels.triton import library
 from tests.support.triton_device import without_interpreter as without_interpreter
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +32,8 @@ def test_an_example_prints_what_the_page_says(page, code, printed, request):
         pytest.skip("Keras and JAX are tested from Python 3.11 on")
     if page not in INTERPRETED:
         request.getfixturevalue("without_interpreter")
+    elif (why_not := library.why_not() or "").startswith("needs Triton"):
+        pytest.skip(why_not)  # torch 2.6 to 2.9 bring an older one
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         exec(compile(code, "example", "exec"), {"__name__": "example"})

@@ -30,7 +30,8 @@ def settled() -> Generator[None]:
     """Within the block torch is as in a new process, whatever the program around has made of it: networks and
     tensors are of float32 on the CPU where nothing else is named, and there are gradients. What is drawn
     within does not change what the program draws afterwards."""
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    dtype = torch.get_default_dtype()
+    device = torch.empty(0).device  # torch 2.6 cannot say its default device where one was set and unset
     torch.set_default_dtype(torch.float32)
     try:
         with (

@@ -184,11 +184,20 @@ def utc_hour(hours: int, phase_s: int = 0) -> pd.Timestamp:
 
 
 def _numbers(path: Path, cells: Any, column: str) -> FloatArray:
-    numbers = np.asarray(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
+    numbers = nearest_numbers(cells)
     wrong = np.isnan(numbers) & cells.notna().to_numpy() | (np.abs(numbers) > _MOST_MW)
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ForecastError(f"{place(path, row)}: {column} is {cells.iloc[row]!r}; expected a number")
+    return numbers
+
+
+def nearest_numbers(cells: Any) -> FloatArray:
+    """Text, a pandas series, as the nearest float64; NaN where a cell is no number."""
+    numbers = np.array(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
+    if pd.__version__.startswith("2."):  # which is off by some last bits
+        finite = np.isfinite(numbers)
+        numbers[finite] = cells[finite].astype(np.float64)
     return numbers
 
 

@@ -8,7 +8,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
-from gatedcells.forecast.data import FloatArray, IntArray, shown
+from gatedcells.forecast.data import FloatArray, IntArray, nearest_numbers, shown
 from gatedcells.forecast.errors import ForecastError
 
 Where = Callable[[int], str]  # what a message calls a row, from 0
@@ -25,7 +25,7 @@ def numbers_of(column: Any, name: str, where: Where) -> FloatArray:
         wrong = np.isinf(values)
     else:
         cells = pd.Series(column.to_list(), dtype=object)
-        values = np.array(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
+        values = nearest_numbers(cells)
         blank = cells.isna() | cells.astype(str).str.strip().eq("")
         wrong = np.isnan(values) & ~blank.to_numpy() | np.isinf(values)
     if wrong.any():

@@ -323,8 +323,9 @@ def test_a_backend_of_the_environment_that_cannot_train_is_said_in_a_line(
     monkeypatch.setenv("GATEDCELLS_BACKEND", name)
     result = gatedcells("forecast", "--data", small_folder, "--out", "run", "--cell", "gru", *SMALL)
     assert result.exit_code == 2, result.exception
-    assert result.stderr.startswith("gatedcells forecast: GATEDCELLS_BACKEND")
-    assert said in result.stderr
+    line = result.output[result.output.index("gatedcells forecast: ") :]
+    assert line.startswith("gatedcells forecast: GATEDCELLS_BACKEND")
+    assert said in line
     assert Path("run").exists() == (name == "triton")  # what is no backend is known before there is a folder
 
 
