@@ -34,7 +34,10 @@ def not_utf8(path: Path, error: UnicodeDecodeError) -> ForecastError:
     return ForecastError(f"{path}: not UTF-8 text (byte 0x{byte:02x} at {error.start}){is_what}")
 
 
+PANDAS_2 = pd.__version__.startswith("2.")  # whose numbers of text are off by some last bits
 CSV: dict[str, Any] = {"encoding": "utf-8-sig", "skipinitialspace": True}  # how pandas reads our files
+if PANDAS_2:
+    CSV["float_precision"] = "round_trip"
 
 
 def header_of(path: Path) -> list[str]:

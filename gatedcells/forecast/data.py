@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gatedcells.forecast.csv_text import line_of, place
+from gatedcells.forecast.csv_text import PANDAS_2, line_of, place
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.flaws import Flaws, find_flaws
 from gatedcells.forecast.load_table import LONGEST, columns_of, read_table, region_of
@@ -195,7 +195,7 @@ def _numbers(path: Path, cells: Any, column: str) -> FloatArray:
 def nearest_numbers(cells: Any) -> FloatArray:
     """Text, a pandas series, as the nearest float64; NaN where a cell is no number."""
     numbers = np.array(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
-    if pd.__version__.startswith("2."):  # which is off by some last bits
+    if PANDAS_2:
         finite = np.isfinite(numbers)
         numbers[finite] = cells[finite].astype(np.float64)
     return numbers
