@@ -28,6 +28,7 @@ OPTIONS = ["--cell", "gru", "--threads", "1", "--steps", "60", "--hidden-size", 
 # One import for all the runs: each is a child of this process, killed after a random time, or left alone.
 DRIVER = """
 import os, random, signal, sys, time
+import matplotlib.pyplot, torch._dynamo  # which a run itself imports late
 import gatedcells.forecast.training as training
 from pathlib import Path
 from gatedcells.cli import main
@@ -72,7 +73,7 @@ while kills < 20:
             assert path.name.startswith("."), path
             path.unlink()
     pid = child(["--resume", str(killed)] if begun else ["--data", data, "--out", str(killed), *options])
-    time.sleep(draw.uniform(0, lasts if kills % 5 == 0 else lasts / 4))
+    time.sleep(draw.uniform(0, lasts if kills % 5 == 4 else lasts / 4))
     done, status = os.waitpid(pid, os.WNOHANG)
     if done == 0:
         os.kill(pid, signal.SIGKILL)
