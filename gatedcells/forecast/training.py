@@ -115,7 +115,7 @@ def train(
     """
     place = distributed.device(device)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        torch.manual_seed(seed)
+        _seed(place, seed)
         forecaster = task.forecaster()
         network = forecaster.network.to(place)
         task.to(place)
@@ -137,7 +137,7 @@ def train(
                 _save(checkpoint, task, network, optimizer, progress, seed)
                 raise Interrupted
             generator.manual_seed(_step_seed(seed, step))
-            torch.manual_seed(_step_seed(seed, step))  # dropout draws from torch's own generator
+            _seed(place, _step_seed(seed, step))  # dropout draws from torch's own generator
             try:
                 loss, stop = _one_step(task, together, optimizer, step, generator, share, should_stop)
             except RuntimeError as error:
@@ -213,6 +213,15 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
 
 def _step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % 2**63
+
+
+def _seed(place: torch.device, seed: int) -> None:
+    """Not torch.manual_seed: it seeds the devices that are not trained on too, and where there are none keeps
+    the caller's stack as text for each, which takes longer than a step of a small network."""
+    torch.default_generator.manual_seed(seed)
+    if place.type == "cuda":
+        with torch.cuda.device(place):
+            torch.cuda.manual_seed(seed)
 
 
 def _save(
