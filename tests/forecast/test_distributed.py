@@ -74,10 +74,11 @@ def test_the_shares_of_a_batch_make_up_its_loss_and_gradients(kind, of, small_re
 
 
 CURVE = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from gatedcells.forecast.data import read_folder
-from gatedcells.forecast.distributed import joined
+from gatedcells.forecast.distributed import joined, same_everywhere
+from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.fast import FastTask
 from gatedcells.forecast.fast_recipe import FastRecipe
 from gatedcells.forecast.training import train
@@ -91,19 +92,33 @@ with joined() as share:
     if share.first:
         weights = {name: p.tolist() for name, p in forecaster.network.state_dict().items()}
         Path(sys.argv[2]).write_text(json.dumps([curve, weights]))
+    try:
+        same_everywhere(5 * share.rank, 'the step to go on from')
+    except ForecastError as error:
+        if share.first:
+            print(error)
+if Path('/proc/self/task').exists() and share.first:
+    names = [Path(f'/proc/self/task/{t}/comm').read_text() for t in os.listdir('/proc/self/task')]
+    print('left:', [name.strip() for name in names if 'gloo' in name])
 """
 
 
-def test_two_processes_have_the_loss_curve_of_one(small_folder, tmp_path, monkeypatch):
-    (tmp_path / "curve.py").write_text(CURVE)
-    found = []
+@pytest.fixture(scope="module")
+def curves(small_folder, tmp_path_factory):
+    """What one process, and what two say of their training: the curve, the weights, and what they print."""
+    folder, found = tmp_path_factory.mktemp("curves"), {}
+    (folder / "curve.py").write_text(CURVE)
     for processes in (1, 2):
         done = torchrun(
-            small_folder, f"{processes}.json", processes=processes, cwd=tmp_path, script=("curve.py",)
+            small_folder, f"{processes}.json", processes=processes, cwd=folder, script=("curve.py",)
         )
         assert done.returncode == 0, done.stderr
-        found.append(json.loads((tmp_path / f"{processes}.json").read_text()))
-    (one, weights), (two, others) = found
+        found[processes] = *json.loads((folder / f"{processes}.json").read_text()), done.stdout
+    return found
+
+
+def test_two_processes_have_the_loss_curve_of_one(curves):
+    (one, weights, _), (two, others, _) = curves[1], curves[2]
     assert len(one) == 40
     assert one[-1] < 0.7 * one[0]
     assert two == pytest.approx(one, rel=1e-3)
@@ -160,17 +175,8 @@ def test_when_one_is_killed_the_job_ends_and_goes_on_from_its_last_step(small_fo
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have no names to read here")
-def test_no_thread_of_the_engine_is_left_to_disturb_the_end_of_a_process(small_folder, tmp_path):
-    names = (
-        "import os\n"
-        "names = [Path(f'/proc/self/task/{t}/comm').read_text() for t in os.listdir('/proc/self/task')]\n"
-        "if share.first:\n"
-        "    print('left:', [name.strip() for name in names if 'gloo' in name])\n"
-    )
-    (tmp_path / "curve.py").write_text(CURVE + names)
-    done = torchrun(small_folder, "x.json", cwd=tmp_path, script=("curve.py",))
-    assert done.returncode == 0, done.stderr
-    assert "left: []" in done.stdout
+def test_no_thread_of_the_engine_is_left_to_disturb_the_end_of_a_process(curves):
+    assert "left: []" in curves[2][2]
 
 
 @pytest.mark.parametrize(
@@ -185,22 +191,7 @@ def test_no_thread_of_the_engine_is_the_last_to_hold_what_was_exchanged(exchange
     assert seen[0]() is not None  # else a process may never end, as with torch 2.6
 
 
-def test_processes_that_see_different_folders_are_told_so(small_folder, tmp_path):
-    script = (
-        "import os, sys\n"
-        "from pathlib import Path\n"
-        "from gatedcells.forecast.distributed import joined, same_everywhere\n"
-        "from gatedcells.forecast.errors import ForecastError\n"
-        "with joined() as share:\n"
-        "    try:\n"
-        "        same_everywhere(5 * share.rank, 'the step to go on from')\n"
-        "    except ForecastError as error:\n"
-        "        if share.first:\n"
-        "            print(error)\n"
-    )
-    (tmp_path / "different.py").write_text(script)
-    done = torchrun(cwd=tmp_path, script=("different.py",))
-    assert done.returncode == 0, done.stderr
-    assert (
-        "processes disagree on the step to go on from: [0, 5]; all of them must see the same" in done.stdout
-    )
+def test_processes_that_see_different_folders_are_told_so(curves):
+    printed = "processes disagree on the step to go on from: [0, 5]; all of them must see the same"
+    assert printed in curves[2][2]
+    assert printed not in curves[1][2]
