@@ -45,13 +45,13 @@ def open_numbers(page):
     page.locator("h1").click()  # the keys speak to the page, not to the summary
 
 
-def numbers(page):
+READ = "id => [...document.querySelectorAll(`#${id} data`)].map(d => [d.dataset.name, Number(d.value)])"
+
+
+def numbers(page, read=None):
     """Every number of the table of the step that is shown: {name: [H]}."""
-    read = page.evaluate(
-        "[...document.querySelectorAll('#numbers data')].map(d => [d.dataset.name, Number(d.value)])"
-    )
     found = {}
-    for name, value in read:
+    for name, value in page.evaluate(READ, "numbers") if read is None else read:
         found.setdefault(name, []).append(value)
     return found
 
@@ -74,15 +74,12 @@ def test_stepping_through_shows_the_traces_numbers(name, browser, tmp_path):
                 for row in range(x.shape[1]):
                     for t in range(len(d)):
                         if part[t, row]:
-                            shown = numbers(page)
+                            table, in_words = page.evaluate(f"['numbers', 'equations'].map({READ})")
+                            shown = numbers(page, table)
                             assert set(d.names) < set(shown)
                             for one, values in shown.items():
                                 close(values, d[one][t, row])
                                 seen += len(values)
-                            in_words = page.evaluate(
-                                "[...document.querySelectorAll('#equations data')].map("
-                                "d => [d.dataset.name, Number(d.value)])"
-                            )
                             for one, value in in_words:
                                 if not one.endswith(("_product", "_bias")):
                                     close([value], d[one][t, row, :1])
@@ -95,6 +92,16 @@ def test_stepping_through_shows_the_traces_numbers(name, browser, tmp_path):
             page.keyboard.press("l")
         assert seen > 200
         assert float(page.locator("#deviation").get_attribute("value")) <= 1e-12
+
+
+SET = """wanted => wanted.map(([id, value]) => {
+  const one = document.getElementById(id);
+  const chosen = option => option.value === `${value}` || option.label === value;
+  if (one.options) one.selectedIndex = [...one.options].findIndex(chosen);
+  else one.value = value;
+  for (const kind of ["input", "change"]) one.dispatchEvent(new Event(kind, { bubbles: true }));
+  return [id, one.value];
+})"""
 
 
 def recomputed(layer, x, changes):
@@ -131,10 +138,6 @@ def test_what_sliders_change_is_computed_as_python_computes_it(case, browser, tm
     trace, layer, x = made(**case)
     trace.to_html(tmp_path / "page.html")
     draw = random.Random(0)
-    slide = (
-        "([id, v]) => { const slider = document.getElementById(id); slider.value = v;"
-        " slider.dispatchEvent(new Event('input')); }"
-    )
     with opened(browser, tmp_path / "page.html") as page:
         open_numbers(page)
         for _ in range(20):
@@ -144,19 +147,17 @@ def test_what_sliders_change_is_computed_as_python_computes_it(case, browser, tm
             t, unit, i = draw.randrange(6), draw.randrange(4), draw.randrange(3)
             for _ in range(t):
                 page.keyboard.press("ArrowRight")
-            page.locator("#x-i").select_option(str(i))
-            page.locator("#h-i").select_option(str(unit))
             name = draw.choice(["weight_ih", "weight_hh", "bias_ih", "bias_hh"])
             shape = getattr(layer, f"{name}_l0").shape
             k, c = draw.randrange(shape[0]), draw.randrange(shape[1]) if len(shape) > 1 else 0
-            page.locator("#w-name").select_option(label=name)
-            page.locator("#w-k").fill(str(k))
-            page.locator("#w-c").fill(str(c))
+            wanted = [["x-i", i], ["h-i", unit], ["w-name", name], ["w-k", k], ["w-c", c]]
+            slid = {}
             for kind, where in (("x", (t, i)), ("h", (t, unit)), ("w", (name, k, c))):
                 if draw.random() < 0.7:
-                    page.evaluate(slide, [f"{kind}-range", draw.uniform(-2.9, 2.9)])
-                    value = float(page.locator(f"#{kind}-range").input_value())
-                    changes[kind].append((*where, value))
+                    wanted.append([f"{kind}-range", draw.uniform(-2.9, 2.9)])
+                    slid[kind] = where
+            values = dict(page.evaluate(SET, wanted))
+            changes |= {kind: [(*where, float(values[f"{kind}-range"]))] for kind, where in slid.items()}
             page.locator("h1").click()
             expected = recomputed(layer, x, changes)
             for at in (t, 5):
