@@ -1,6 +1,7 @@
 """Few data take fewer passes, and a season that was not seen is no input; what is asked for is done."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -190,6 +191,14 @@ def test_trees_read_the_season_where_the_network_beside_them_does(small_folder, 
     assert one != another
 
 
+@pytest.fixture(scope="module")
+def finished(small_folder, tmp_path_factory):
+    """A backtest of one date; to be copied."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    backtest(small_folder, out, "--steps", 2)
+    return out
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -200,9 +209,8 @@ def test_trees_read_the_season_where_the_network_beside_them_does(small_folder, 
         {"origin": 3},
     ],
 )  # fmt: skip
-def test_a_fold_that_cannot_be_is_refused_in_a_line(small_folder, tmp_path, change):
-    out = tmp_path / "out"
-    backtest(small_folder, out, "--steps", 2)
+def test_a_fold_that_cannot_be_is_refused_in_a_line(small_folder, finished, tmp_path, change):
+    out = shutil.copytree(finished, tmp_path / "out")
     path = out / "fold-0.json"
     fold = json.loads(path.read_text()) | change
     path.write_text(json.dumps(fold))
