@@ -143,15 +143,28 @@ def test_a_gradient_is_computed_for_each_input_on_its_own(wanted):
     assert_same(actual, exact)
 
 
+def registered(lengths, backend):
+    """Lengths, resets and the backend's name, as an operator takes them."""
+    resets = None if lengths is None else torch.rand(3, 2) < 0.5
+    return None if lengths is None else torch.tensor(lengths), resets, "cpu" if backend == "auto" else backend
+
+
 @pytest.mark.parametrize("keep", [0, 1, 2])
 @pytest.mark.parametrize("lengths", [None, [3, 1]])
 def test_operators_are_registered_as_torch_wants_them(keep, lengths, backend):
-    backend = "cpu" if backend == "auto" else backend
-    lengths = None if lengths is None else torch.tensor(lengths)
-    resets = None if lengths is None else torch.rand(3, 2) < 0.5
+    *given, backend = registered(lengths, backend)
     ops = torch.ops.gatedcells
     tensors = gru_tensors(3, 2, 2, 4)
-    torch.library.opcheck(ops.gru_sequence.default, (*tensors, lengths, resets, False, True, keep, backend))
+    torch.library.opcheck(ops.gru_sequence.default, (*tensors, *given, False, True, keep, backend))
+    tensors = lstm_tensors(3, 2, 2, 4, P=2)
+    torch.library.opcheck(ops.lstm_sequence.default, (*tensors, *given, True, keep, backend))
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 1]])
+def test_operators_of_the_backward_pass_are_registered_as_torch_wants_them(lengths, backend):
+    lengths, resets, backend = registered(lengths, backend)
+    ops = torch.ops.gatedcells
+    tensors = gru_tensors(3, 2, 2, 4)
     with torch.no_grad():
         _, hidden, _, weight_hh, _, _ = tensors
         states, last, tape = ops.gru_sequence(*tensors, lengths, resets, False, True, 1, backend)
@@ -162,9 +175,7 @@ def test_operators_are_registered_as_torch_wants_them(keep, lengths, backend):
             ops.gru_sequence_recompute.default,
             (states, last, *tensors, lengths, resets, states, False, True, [True, False] * 3, backend),
         )
-    tensors = lstm_tensors(3, 2, 2, 4, P=2)
-    torch.library.opcheck(ops.lstm_sequence.default, (*tensors, lengths, resets, True, keep, backend))
-    with torch.no_grad():
+        tensors = lstm_tensors(3, 2, 2, 4, P=2)
         _, hidden, cell, _, weight_hh, _, _, weight_hr = tensors
         states, last, last_cell, tape = ops.lstm_sequence(*tensors, lengths, resets, True, 1, backend)
         d_outputs = (states, last, last_cell)
