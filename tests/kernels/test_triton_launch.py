@@ -281,15 +281,24 @@ def expected_shared_memory(row):
     return entry.shared_memory(entry.largest, entry.largest, form == ["projected"])
 
 
-@pytest.mark.parametrize("target", LIMITS)
-def test_every_entry_of_the_table_compiles_within_its_limits(target, tmp_path):
-    """Without a GPU: registers, spills, shared memory, tensor cores, and the meeting's memory order. (torch
-    multiplies no matrices in tf32 on AMD's devices, so there are no such entries there.)"""
-    asked = ["--target", target, "--processes", "1"]
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory):
+    """Up to how many units the entries were compiled, for every target, and what came out."""
     largest = max(entry.largest for entry in launch.TABLE)
     if were_compiled():  # all of them, with these results: some show that they still are
         largest = FEW_UNITS
-    rows = ahead(*asked, "--largest", str(largest), cache=tmp_path)
+    asked = [argument for target in LIMITS for argument in ("--target", target)]
+    processes = "1" if were_compiled() else "2"
+    cache = tmp_path_factory.mktemp("entries")
+    return largest, ahead(*asked, "--processes", processes, "--largest", str(largest), cache=cache)
+
+
+@pytest.mark.parametrize("target", LIMITS)
+def test_every_entry_of_the_table_compiles_within_its_limits(target, entries):
+    """Without a GPU: registers, spills, shared memory, tensor cores, and the meeting's memory order. (torch
+    multiplies no matrices in tf32 on AMD's devices, so there are no such entries there.)"""
+    largest, rows = entries
+    rows = [row for row in rows if row["target"] == target]
     # of a version that nobody has recorded only the limits are checked
     known = recorded(TRITON, target)
     _, shared = LIMITS[target]
@@ -313,11 +322,18 @@ def test_every_entry_of_the_table_compiles_within_its_limits(target, tmp_path):
             assert row["tensor_cores"] == "HGMMA", which
 
 
-def test_what_the_entries_leave_out_compiles_too(tmp_path):
-    """Lengths, resets, projections, the reset gate before the product, a launch a step, the gates alone."""
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory):
+    """For which targets what the entries leave out was compiled, what came out, and where Triton keeps it."""
     targets = ["sm_90"] if were_compiled() else [*LIMITS]
     asked = [argument for target in targets for argument in ("--target", target)]
-    rows = ahead("--variants", *asked, cache=tmp_path)
+    cache = tmp_path_factory.mktemp("variants")
+    return targets, ahead("--variants", *asked, cache=cache), cache
+
+
+def test_what_the_entries_leave_out_compiles_too(variants):
+    """Lengths, resets, projections, the reset gate before the product, a launch a step, the gates alone."""
+    targets, rows, _ = variants
     assert all(int(row["shared_memory"]) <= LIMITS[row["target"]][1] << 10 for row in rows)
     whole = {f"{cell} whole {way}" for cell in launch.GATES for way in ("forward", "backward")}
     whole |= {f"GRU whole {way}, reset before" for way in ("forward", "backward")}
@@ -341,7 +357,7 @@ def test_what_the_entries_leave_out_compiles_too(tmp_path):
     assert {(row["target"], row["variant"]) for row in rows} == expected
 
 
-def test_no_kernel_multiplies_rows_by_units_in_32_bits(tmp_path):
+def test_no_kernel_multiplies_rows_by_units_in_32_bits(variants):
     """As many rows as a grid takes have more numbers. Times and rows are: a tape bounds those."""
     program = (
         "from gatedcells_kernels.triton import ahead\n"
@@ -353,7 +369,7 @@ def test_no_kernel_multiplies_rows_by_units_in_32_bits(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT / "kernels",
-        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        env=environment | {"TRITON_CACHE_DIR": str(variants[2])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     variants = done.stdout.split("variant ")[1:]
