@@ -1,6 +1,7 @@
 """Backward passes that compute the gates again, some steps at a time, from the states alone.
 
-With ``recompute=True`` a forward pass keeps one number a unit and step instead of four (GRU) or five (LSTM).
+With ``recompute=True`` a forward pass keeps nothing beside its output (GRU), or one number a unit and step
+(LSTM: the cell state), instead of four or five.
 The backward pass cuts time into spans, runs each forward again with a tape, then backward, and adds up the
 weights' gradients. It reads the tape of a span while that is in cache.
 """

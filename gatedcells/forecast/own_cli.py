@@ -17,6 +17,7 @@ from gatedcells.forecast.options import CELL, HIDDEN_SIZE, SEED, THREADS
 from gatedcells.forecast.panel_report import FrameWarning, ShortFrame
 
 _SHOWN = 30  # rows of a forecast
+_NOT_WRITTEN = (".xlsx", ".xls", ".ods", ".json", ".feather", ".gz", ".bz2", ".zip", ".xz", ".zst")
 
 
 @click.command(context_settings={"max_content_width": 110})
@@ -168,9 +169,12 @@ def _apply(folder: Path, options: dict[str, Any]) -> None:
     from gatedcells.forecast.files import read_json, written_beside
     from gatedcells.forecast.forecaster import Forecaster
     from gatedcells.forecast.forecaster_files import JSON, MADE
+    from gatedcells.forecast.frame_files import PARQUET
 
     out = options["out"]
-    parquet = out is not None and out.suffix.lower() in (".parquet", ".pq")
+    suffix = out.suffix.lower() if out is not None else ""
+    if suffix in _NOT_WRITTEN:
+        raise ForecastError(f"--out {out}: expected a name in .csv or .parquet, others are not written")
     frame = options["data"]
     if options["update"] and frame is None:
         raise ForecastError("--update adds new values to the forecaster: give them as --data FILE")
@@ -197,7 +201,7 @@ def _apply(folder: Path, options: dict[str, Any]) -> None:
         forecaster.save(folder)
     if out is not None:
         with written_beside(out) as beside:
-            if not parquet:
+            if suffix not in PARQUET:
                 found.to_csv(beside, index=False)
             else:
                 try:

@@ -168,3 +168,11 @@ def test_a_folder_of_something_else_is_not_said_to_be_expected(tmp_path):
     assert "expected a folder that forecast fit made (from a run, forecast predict goes on)" in done.output
     with pytest.raises(ForecastError, match="forecaster.json: no such file; expected a folder that forecast"):
         Forecaster.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["f.xlsx", "f.csv.gz"])
+def test_a_forecast_is_not_written_as_csv_into_a_file_called_otherwise(name, tmp_path):
+    done = CliRunner().invoke(main, ["forecast", "apply", str(tmp_path), "--out", str(tmp_path / name)])
+    assert done.exit_code == 2
+    assert f"{name}: expected a name in .csv or .parquet, others are not written" in done.output
+    assert not [*tmp_path.iterdir()]
