@@ -44,6 +44,11 @@ def pytest_collection():
         gc.enable()
 
 
+def pytest_unconfigure():
+    """What is imported is freed at the end, or Triton tells of each object that is left."""
+    gc.unfreeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
     """With ``-m gpu`` a file that imports a package which is not here is skipped, and named."""

@@ -48,7 +48,8 @@ def stoppable(said: str = "Stopped. The same command goes on.") -> Generator[Non
 
 def _status(stopped: BaseException) -> int:
     """As a shell counts: 128 and the signal, 130 for Ctrl-C and 143 for SIGTERM."""
-    return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+    told = [number for number in stopped.args if isinstance(number, signal.Signals)]
+    return 128 + (told[0] if told else signal.SIGINT)
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def _ended_in_order() -> Generator[None]:
         return
 
     def interrupt(number: int, _frame: Any) -> NoReturn:
-        raise KeyboardInterrupt(number)
+        raise KeyboardInterrupt(signal.Signals(number))
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

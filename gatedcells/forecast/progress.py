@@ -55,14 +55,14 @@ def stop_on_interrupt() -> Generator[threading.Event]:
     Raises:
         gatedcells.forecast.training.Interrupted: as the block does, with the number of the signal.
     """
-    stop, asked = threading.Event(), list[int]()
+    stop, asked = threading.Event(), list[signal.Signals]()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def ask(number: int, _frame: Any) -> None:
         stop.set()
-        asked.append(number)
+        asked.append(signal.Signals(number))
         signal.signal(number, before[number])
 
     before = {int(number): signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -294,4 +294,4 @@ def test_on_the_published_prices_tomorrow_is_today(data_root, tmp_path):
     models = json.loads((tmp_path / "run" / "metrics.json").read_text())["models"]
     assert models["tomorrow = today"]["mae"] == pytest.approx(66.09, abs=0.005)
     assert models["GRU"]["mase"] > 1
-    assert "'Tomorrow = today', which knows nothing, is better" in " ".join(text.split())
+    assert "The naive 'tomorrow = today' is better" in " ".join(text.split())

@@ -159,7 +159,7 @@ def test_the_articles_recipe_runs_and_says_what_as_published_means(small_folder)
     assert "article recipe" in result.output
     result = gatedcells("forecast", "--article", "--data", small_folder, "--out", "b", *options)
     assert result.exit_code == 0, result.output
-    assert "scales are fitted on all rows, the test part included" in " ".join(result.output.split())
+    assert "scales are fitted on all rows, including the test part" in " ".join(result.output.split())
     assert json.loads(Path("b/config.json").read_text())["recipe"]["scaled_on"] == "all"
 
 

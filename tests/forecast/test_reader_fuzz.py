@@ -87,7 +87,7 @@ def test_a_number_that_is_read_is_the_number_that_was_written(number, changed, t
     content = FILE.replace(LINES[line].encode(), f"{stamp},{changed!r}".encode())
     series = read(content, tmp_path_factory.getbasetemp() / "number.csv")
     if series is None:
-        assert np.isinf(changed)
+        assert abs(changed) > 1e30
         return
     whole = read(FILE, tmp_path_factory.getbasetemp() / "whole.csv")
     different = ~((series.load_mw == whole.load_mw) | (np.isnan(series.load_mw) & np.isnan(whole.load_mw)))

@@ -63,8 +63,8 @@ def test_a_forecaster_that_is_written_over_while_it_is_read_is_the_new_one(tmp_p
     other = small(seed=1).fit(made_up())
     plain = forecaster_files.read_json
 
-    def then_written_over(path):
-        content = plain(path)
+    def then_written_over(path, *expected):
+        content = plain(path, *expected)
         monkeypatch.setattr(forecaster_files, "read_json", plain)
         other.save(tmp_path / "f")
         return content

@@ -365,7 +365,7 @@ def test_the_command_keeps_what_came(folder, whole, known, tmp_path):
         return CliRunner().invoke(main, ["forecast", "apply", str(mine), *map(str, options)])
 
     refused = apply("--update")
-    assert (refused.exit_code, "give it as --data FILE" in refused.output) == (2, True)
+    assert (refused.exit_code, "give them as --data FILE" in refused.output) == (2, True)
     done = apply("--update", "--data", tmp_path / "came.csv", "--out", tmp_path / "next.csv")
     assert done.exit_code == 0, done.output
     expected = Forecaster.load(folder).update(whole).predict()
