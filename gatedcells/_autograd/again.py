@@ -81,7 +81,7 @@ class _Training:
         self.rule = rule
         self.backend = backend
         assert weights[1] is not None
-        self._address = weights[1].data_ptr()
+        self._address, self._weight_shape = weights[1].data_ptr(), weights[1].shape
 
     def takes(
         self,
@@ -102,6 +102,7 @@ class _Training:
             (kernels.shape, like_states),
             (kernels.last_shape, like_last),
             (kernels.tape_shape, (tape,)),
+            (self._weight_shape, (weight_hh,)),
         ):
             for tensor in tensors:
                 if tensor is not None and not (

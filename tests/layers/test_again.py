@@ -383,6 +383,7 @@ SINCE_FORWARD = {
     "other numbers": lambda w: w.data.mul_(2),
     "numbers elsewhere": lambda w: setattr(w, "data", w.data.flip(0).clone()),
     "another layout": lambda w: setattr(w, "data", w.data.clone().as_strided(w.shape, (1, len(w)))),
+    "the other sign, there": lambda w: setattr(w, "data", torch._neg_view(w.data)),
 }
 
 
@@ -415,6 +416,19 @@ def test_a_weight_changed_through_data_since_a_repeated_call_is_read_as_it_is(la
         found.append(torch.autograd.grad(out.square().sum(), [*module.parameters()]))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
     assert len(backward_passes) == (change == "other numbers")
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+def test_a_weight_of_another_shape_since_a_repeated_call_is_refused(layer, backward_passes):
+    *modules, (x, hx) = remembered(layer)
+    for module in modules:
+        out = leaves(module(x, hx))[0]
+        weight = module.weight_hh_l0
+        weight.data = weight.data.view(weight.shape[::-1])  # its numbers are where they were
+        weight.data.mul_(2)
+        with pytest.raises(RuntimeError, match="weight_hh must be"):
+            out.sum().backward()
+    assert not backward_passes
 
 
 @pytest.mark.parametrize("layer", ["GRU", "LSTM"])
