@@ -13,10 +13,9 @@ from gatedcells_kernels.cpu.library import address
 from gatedcells_kernels.cpu.packing import (
     BACKWARD_PANELS,
     FORWARD_PANELS,
-    Form,
-    PackedCall,
     form_for,
     prepared,
+    prepared_call,
 )
 from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
@@ -190,20 +189,11 @@ def _forward(
     T: int, B: int, I: int, H: int, weights: tuple[Tensor | None, ...]
 ) -> Callable[[tuple[int, ...]], bool]:
     """A forward call of which threads, input, hidden, states, last and tape are given each time."""
-    native = library.load()
     w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
-    assert w_x is not None
-    assert w_h is not None
-    form = form_for(native, T, B, w_x.dtype)
-    packed = form != Form.AS_THEY_ARE
-    call = library.Prepared(
-        native, "GatedcellsGRU",
-        ("threads", "input", "hidden", "states", "last", "tape", *(FORWARD_PANELS if packed else ())),
-        T=T, B=B, I=I, H=H, reverse=False, reset_after=True, form=form, dtype=library.DTYPES[w_x.dtype],
-        w_x=w_x, w_h=w_h, w_n=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, origin_x=None,
-        origin_h=None,
+    return prepared_call(
+        "GatedcellsGRU", T, B, ("threads", "input", "hidden", "states", "last", "tape"), FORWARD_PANELS,
+        (w_x, w_h), gates=3, I=I, H=H, reset_after=True, w_n=None, bias_x=bias_x, bias_h=bias_h,
     )  # fmt: skip
-    return PackedCall(native, call, form, (w_x, w_h), gates=3) if packed else call
 
 
 def _backward(
@@ -211,17 +201,10 @@ def _backward(
 ) -> Callable[[tuple[int, ...]], bool]:
     """A backward call of which threads, initial, d_states, d_last, hidden, states, tape, d_gates and d_hidden
     are given each time."""
-    native, w_h = library.load(), weights[1]
-    assert w_h is not None
-    form = form_for(native, T, B, w_h.dtype)
-    packed = form != Form.AS_THEY_ARE
-    call = library.Prepared(
-        native, "GatedcellsGRUBackward",
-        (
-            "threads", "initial", "d_states", "d_last", "hidden", "states", "tape", "d_gates", "d_hidden",
-            *(BACKWARD_PANELS if packed else ()),
-        ),
-        T=T, B=B, H=H, reverse=False, reset_after=True, form=form, dtype=library.DTYPES[w_h.dtype], w_h=w_h,
-        w_n=None, lengths=None, resets=None, origin_h=None,
+    changing = (
+        "threads", "initial", "d_states", "d_last", "hidden", "states", "tape", "d_gates", "d_hidden",
     )  # fmt: skip
-    return PackedCall(native, call, form, (w_h,), by_rows=False) if packed else call
+    return prepared_call(
+        "GatedcellsGRUBackward", T, B, changing, BACKWARD_PANELS, weights[1:2], by_rows=False, H=H,
+        reset_after=True, w_n=None,
+    )  # fmt: skip

@@ -13,10 +13,9 @@ from gatedcells_kernels.cpu.library import address
 from gatedcells_kernels.cpu.packing import (
     BACKWARD_PANELS,
     FORWARD_PANELS,
-    Form,
-    PackedCall,
     form_for,
     prepared,
+    prepared_call,
 )
 from gatedcells_kernels.tape import LSTM_GATES, LSTM_SLOTS, Keep
 
@@ -204,23 +203,12 @@ def _forward(
 ) -> Callable[[tuple[int, ...]], bool]:
     """A forward call of which threads, input, hidden, cell, last_cell, states, last and tape are given each
     time."""
-    native = library.load()
     w_x, w_h, bias_x, bias_h = (*weights, None, None)[:4]
-    assert w_x is not None
-    assert w_h is not None
-    form = form_for(native, T, B, w_x.dtype)
-    packed = form != Form.AS_THEY_ARE
-    call = library.Prepared(
-        native, "GatedcellsLSTM",
-        (
-            "threads", "input", "hidden", "cell", "last_cell", "states", "last", "tape",
-            *(FORWARD_PANELS if packed else ()),
-        ),
-        T=T, B=B, I=I, H=H, P=H, reverse=False, form=form, dtype=library.DTYPES[w_x.dtype], w_x=w_x, w_h=w_h,
-        w_p=None, bias_x=bias_x, bias_h=bias_h, lengths=None, resets=None, cells=None, origin_x=None,
-        origin_h=None,
+    changing = ("threads", "input", "hidden", "cell", "last_cell", "states", "last", "tape")
+    return prepared_call(
+        "GatedcellsLSTM", T, B, changing, FORWARD_PANELS, (w_x, w_h), gates=4, I=I, H=H, P=H, w_p=None,
+        bias_x=bias_x, bias_h=bias_h, cells=None,
     )  # fmt: skip
-    return PackedCall(native, call, form, (w_x, w_h), gates=4) if packed else call
 
 
 def _backward(
@@ -228,17 +216,11 @@ def _backward(
 ) -> Callable[[tuple[int, ...]], bool]:
     """A backward call of which threads, initial, d_states, d_last_hidden, d_last_cell, cell, tape, d_gates,
     d_hidden and d_cell are given each time."""
-    native, w_h = library.load(), weights[1]
-    assert w_h is not None
-    form = form_for(native, T, B, w_h.dtype)
-    packed = form != Form.AS_THEY_ARE
-    call = library.Prepared(
-        native, "GatedcellsLSTMBackward",
-        (
-            "threads", "initial", "d_states", "d_last_hidden", "d_last_cell", "cell", "tape", "d_gates",
-            "d_hidden", "d_cell", *(BACKWARD_PANELS if packed else ()),
-        ),
-        T=T, B=B, H=H, P=H, reverse=False, form=form, dtype=library.DTYPES[w_h.dtype], w_h=w_h, w_p=None,
-        lengths=None, resets=None, d_projected=None, origin_h=None,
+    changing = (
+        "threads", "initial", "d_states", "d_last_hidden", "d_last_cell", "cell", "tape", "d_gates",
+        "d_hidden", "d_cell",
     )  # fmt: skip
-    return PackedCall(native, call, form, (w_h,), by_rows=False) if packed else call
+    return prepared_call(
+        "GatedcellsLSTMBackward", T, B, changing, BACKWARD_PANELS, weights[1:2], by_rows=False, H=H, P=H,
+        w_p=None, d_projected=None,
+    )  # fmt: skip

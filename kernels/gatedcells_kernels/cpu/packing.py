@@ -10,13 +10,13 @@ from __future__ import annotations
 import ctypes
 import enum
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gatedcells_kernels.cpu.library import Library, Prepared, hash_of, pack
+from gatedcells_kernels.cpu.library import DTYPES, Library, Prepared, hash_of, load, pack
 
 # The fields of a call that say where packed weights are and what they were made from.
 FORWARD_PANELS = ("w_x", "w_h", "origin_x", "origin_h")
@@ -188,3 +188,38 @@ class PackedCall:
             panels.append(made.panels)
         to_panels, to_origins = [panel.data_ptr() for panel in panels], map(ctypes.addressof, origins)
         return Panels((*to_panels, *to_origins), (*to_panels, *[0] * len(panels)), (panels, origins))
+
+
+def prepared_call(
+    call: str,
+    T: int,
+    B: int,
+    changing: tuple[str, ...],
+    panels: tuple[str, ...],
+    weights: tuple[Tensor | None, ...],
+    *,
+    gates: int = 1,
+    by_rows: bool = True,
+    **fields: Any,
+) -> Callable[[tuple[int, ...]], bool]:
+    """A call forward in time, without lengths and resets, that is given some of its fields each time.
+
+    Args:
+        call: the struct that the kernel takes.
+        T, B: steps and rows.
+        changing: the names of the fields that are given each time.
+        panels: FORWARD_PANELS or BACKWARD_PANELS.
+        weights: those that they begin with; contiguous, as they are for one step, else in panels.
+        gates, by_rows: as for `prepared`.
+        fields: all other fields of this call.
+    """
+    native = load()
+    given = tuple(weight for weight in weights if weight is not None)
+    form = form_for(native, T, B, given[0].dtype)
+    packed = form != Form.AS_THEY_ARE
+    weights_and_origins = dict(zip(panels, (*given, *[None] * len(given)), strict=True))
+    made = Prepared(
+        native, call, (*changing, *(panels if packed else ())), T=T, B=B, reverse=False, form=form,
+        dtype=DTYPES[given[0].dtype], lengths=None, resets=None, **weights_and_origins, **fields,
+    )  # fmt: skip
+    return PackedCall(native, made, form, given, gates=gates, by_rows=by_rows) if packed else made
