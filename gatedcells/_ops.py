@@ -79,6 +79,14 @@ def prepared_kernels(backend: str) -> ModuleType | None:
     return implementation(backend) if backend == "cpu" else None
 
 
+def own_products(backend: str, tensors: Sequence[Tensor | None]) -> ModuleType | None:
+    """The module of a backend that has products of its own for a backward pass on these tensors, or None: it
+    has none, or somebody looks at operators."""
+    if backend != "cpu" or sees_every_call() or not all(map(is_plain, tensors)):
+        return None
+    return implementation(backend)
+
+
 def sees_every_call() -> bool:
     """Whether somebody wants to see operators: a compiler, a mode, a transform."""
     return (

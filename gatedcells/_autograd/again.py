@@ -14,8 +14,7 @@ from torch import Tensor
 
 from gatedcells import _ops
 from gatedcells._autograd import gru, lstm
-from gatedcells._autograd.rules import kernel_cannot_differentiate
-from gatedcells.reference.time import previous_states
+from gatedcells._autograd.rules import Found, kernel_cannot_differentiate
 from gatedcells_kernels.tape import Keep
 
 
@@ -135,8 +134,8 @@ def _backward(ctx: Any, d_states: Tensor | None, *d_last: Tensor | None) -> tupl
             *[None if tensor is None else tensor.contiguous() for tensor in found],
             any(needed[1 : 1 + rule.states]),
         )
-        previous = previous_states(states, initial[0][0], reverse=False)
-        grads = rule.gradients(d_gates, *d_initial, input, previous, weights[0], tape, needed)
+        before = Found(states, initial[0][0], reverse=False)
+        grads = rule.gradients(d_gates, *d_initial, input, before, weights[0], tape, needed, training.backend)
     else:
         call = SimpleNamespace(
             saved_tensors=(tape, input, *[t[0] for t in initial], *weights, *[None] * rule.absent, states),

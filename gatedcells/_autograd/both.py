@@ -13,9 +13,14 @@ from torch import Tensor
 from gatedcells import _ops, _shapes
 from gatedcells._autograd import gru as gru_rule
 from gatedcells._autograd import lstm as lstm_rule
-from gatedcells._autograd.rules import as_function, kernel_cannot_differentiate, save, through_reference
+from gatedcells._autograd.rules import (
+    Found,
+    as_function,
+    kernel_cannot_differentiate,
+    save,
+    through_reference,
+)
 from gatedcells.reference import gru, lstm
-from gatedcells.reference.time import previous_states
 from gatedcells.validation import check_gru, check_lengths, check_lstm, check_resets
 from gatedcells_kernels.tape import Keep
 
@@ -130,10 +135,11 @@ def _gru_rule(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None)
     )
 
     def gradients(d: int) -> list[Tensor | None]:
-        previous = previous_states(states[d], hidden[d], d == 1, None if resets is None else resets[d])
+        found = Found(states[d], hidden[d], d == 1, None if resets is None else resets[d])
         return gru_rule.gradients(
-            d_gates[d], d_hidden[d], input, previous, weight_ih[d], tape[d], needed, reset_after=reset_after
-        )
+            d_gates[d], d_hidden[d], input, found, weight_ih[d], tape[d], needed, backend,
+            reset_after=reset_after,
+        )  # fmt: skip
 
     return (*_joined(gradients), *(None,) * 5)
 
@@ -170,10 +176,19 @@ def _lstm_rule(
     )  # fmt: skip
 
     def gradients(d: int) -> list[Tensor | None]:
-        previous = previous_states(states[d], hidden[d], d == 1, None if resets is None else resets[d])
+        found = Found(states[d], hidden[d], d == 1, None if resets is None else resets[d])
         projected = d_projected if weight_hr is None else d_projected[d]
         return lstm_rule.gradients(
-            d_gates[d], projected, d_hidden[d], d_cell[d], input, previous, weight_ih[d], tape[d], needed
+            d_gates[d],
+            projected,
+            d_hidden[d],
+            d_cell[d],
+            input,
+            found,
+            weight_ih[d],
+            tape[d],
+            needed,
+            backend,
         )
 
     return (*_joined(gradients), *(None,) * 4)

@@ -9,9 +9,12 @@ from torch import Tensor
 from gatedcells import _ops
 from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
+    Found,
     as_function,
     is_traced,
     kernel_cannot_differentiate,
+    own_input_gradient,
+    own_weight_gradients,
     product,
     rows,
     save,
@@ -19,7 +22,6 @@ from gatedcells._autograd.rules import (
     weight_gradient,
 )
 from gatedcells.reference import gru
-from gatedcells.reference.time import previous_states
 from gatedcells.validation import check_gru, check_rows, check_shape
 from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
@@ -45,10 +47,10 @@ def backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None) 
         grads = through_reference(run, tensors, needed, (d_states, d_last))
     elif keep == Keep.STATES:
         recompute = _ops.operator("gru_sequence_recompute", (d_states, d_last, *tensors), _recompute)
-        found = recompute(
+        every = recompute(
             d_states, d_last, *tensors, lengths, resets, states, reverse, reset_after, needed, backend
         )
-        grads = only(found, needed)
+        grads = only(every, needed)
     else:
         input, hidden, weight_ih, weight_hh, _, _ = tensors
         run_backward = _ops.operator(
@@ -58,9 +60,9 @@ def backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None, _: None) 
             d_states, d_last, hidden, weight_hh, lengths, resets, states, tape, reverse, reset_after,
             backend, needed[1],
         )  # fmt: skip
-        previous = previous_states(states, hidden, reverse, resets)
+        found = Found(states, hidden, reverse, resets)
         grads = gradients(
-            d_gates, d_hidden, input, previous, weight_ih, tape, needed, reset_after=reset_after
+            d_gates, d_hidden, input, found, weight_ih, tape, needed, backend, reset_after=reset_after
         )
     return (*grads, *(None,) * 6)
 
@@ -69,32 +71,57 @@ def gradients(
     d_gates: Tensor,
     d_hidden: Tensor,
     input: Tensor,
-    previous: Tensor,
+    found: Found,
     weight_ih: Tensor,
     tape: Tensor,
     needed: tuple[bool, ...],
+    backend: str,
     *,
     reset_after: bool,
 ) -> list[Tensor | None]:
-    """From the gates' gradients ``[T, B, 4, H]`` to those of the operator's inputs, by matrix products
-    over all steps at once."""
-    H = previous.shape[-1]
+    """From the gates' gradients ``[T, B, 4, H]``, which ``backend`` computed, to those of the operator's
+    inputs, by matrix products over all steps at once."""
+    grads: list[Tensor | None] = [None] * _DIFFERENTIABLE
+    if needed[1]:
+        grads[1] = d_hidden
+    wanted = list(needed[:_DIFFERENTIABLE])
+    if reset_after:
+        own = own_weight_gradients("GRU", backend, d_gates, input, found, wanted[2:])
+        if own is not None:
+            grads[2:], wanted[2:] = own, [False] * len(own)
+    if wanted[0]:
+        grads[0] = own_input_gradient("GRU", backend, d_gates, weight_ih)
+        wanted[0] = grads[0] is None
+    if wanted[0] or any(wanted[2:]):
+        _by_products(grads, d_gates, input, found, weight_ih, tape, wanted, reset_after)
+    return grads
+
+
+def _by_products(
+    grads: list[Tensor | None],
+    d_gates: Tensor,
+    input: Tensor,
+    found: Found,
+    weight_ih: Tensor,
+    tape: Tensor,
+    wanted: list[bool],
+    reset_after: bool,
+) -> None:
+    """Those of `gradients` that are ``wanted``, by torch's products."""
+    H = d_gates.shape[-1]
     d_rows = rows(d_gates)  # [T*B, 4H]: n (input half), r, z, n (hidden half)
     d_x, d_h = d_rows[:, : 3 * H], d_rows[:, H:]
     # d_x has the candidate first, the weights have it last: what is less is turned, the rows or (twice) those
     few = not is_traced() and len(d_rows) < max(2 * input.shape[-1], _FEW_ROWS)
     if few:
         d_x = d_x.roll(-H, 1)
-    grads: list[Tensor | None] = [None] * _DIFFERENTIABLE
-    if needed[0]:
+    if wanted[0]:
         grads[0] = product(d_x, weight_ih if few else weight_ih.roll(H, 0)).reshape(input.shape)
-    if needed[1]:
-        grads[1] = d_hidden
-    if needed[2]:
-        found = weight_gradient(d_x, rows(input))
-        grads[2] = found if few else found.roll(-H, 0)
-    if needed[3]:
-        before = rows(previous)
+    if wanted[2]:
+        total = weight_gradient(d_x, rows(input))
+        grads[2] = total if few else total.roll(-H, 0)
+    if wanted[3]:
+        before = rows(found.whole())
         if reset_after:
             grads[3] = weight_gradient(d_h, before)
         else:
@@ -106,13 +133,10 @@ def gradients(
                 ]
             )
     if few and len(d_rows) == 1:  # no sum, and one half is turned already
-        grads[4] = d_x[0] if needed[4] else None
-        grads[5] = d_h[0] if needed[5] else None
-    elif needed[4] or needed[5]:
+        grads[4:] = [d_x[0] if wanted[4] else grads[4], d_h[0] if wanted[5] else grads[5]]
+    elif wanted[4] or wanted[5]:
         total = d_rows.sum(0)
-        grads[4] = total[: 3 * H].roll(-H, 0) if needed[4] else None
-        grads[5] = total[H:] if needed[5] else None
-    return grads
+        grads[4:] = [total[: 3 * H].roll(-H, 0) if wanted[4] else None, total[H:] if wanted[5] else None]
 
 
 def _recompute(
@@ -146,18 +170,18 @@ def _recompute(
     totals = Totals((input, hidden, *weights), needed, states=1)
     d_hidden = d_last
     for span in spans(input, len(GRUTape._fields) + len(GRU_GATE_GRADS), hidden.shape[-1], reverse):
-        x, found, d, forgets = (span.of(part) for part in (input, states, d_states, resets))
+        x, after, d, forgets = (span.of(part) for part in (input, states, d_states, resets))
         assert x is not None
-        assert found is not None
+        assert after is not None
         start, some = span.before(states, hidden), span.lengths(lengths)
         _, tape = kernels.gru_forward(x, start, *weights, some, forgets, reverse, reset_after, Keep.TAPE)
         d_gates, d_hidden = kernels.gru_backward(
-            d, d_hidden, start, weight_hh, some, forgets, found, tape, reverse, reset_after
+            d, d_hidden, start, weight_hh, some, forgets, after, tape, reverse, reset_after
         )
-        previous = previous_states(found, start, reverse, forgets)
         grads = gradients(
-            d_gates, d_hidden, x, previous, weight_ih, tape, tuple(needed), reset_after=reset_after
-        )
+            d_gates, d_hidden, x, Found(after, start, reverse, forgets), weight_ih, tape, tuple(needed),
+            backend, reset_after=reset_after,
+        )  # fmt: skip
         totals.add(span, grads)
     return totals.finish()
 

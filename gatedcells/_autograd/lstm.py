@@ -9,8 +9,11 @@ from torch import Tensor
 from gatedcells import _ops
 from gatedcells._autograd.recompute import Totals, only, register_recompute, spans
 from gatedcells._autograd.rules import (
+    Found,
     as_function,
     kernel_cannot_differentiate,
+    own_input_gradient,
+    own_weight_gradients,
     product,
     rows,
     save,
@@ -18,7 +21,6 @@ from gatedcells._autograd.rules import (
     weight_gradient,
 )
 from gatedcells.reference import lstm
-from gatedcells.reference.time import previous_states
 from gatedcells.validation import check_lstm, check_rows, check_shape
 from gatedcells_kernels.tape import LSTM_GATES, Keep, LSTMTape
 
@@ -47,10 +49,10 @@ def backward(
         recompute = _ops.operator(
             "lstm_sequence_recompute", (d_states, d_last, d_last_cell, *tensors), _recompute
         )
-        found = recompute(
+        every = recompute(
             d_states, d_last, d_last_cell, *tensors, lengths, resets, states, tape, reverse, needed, backend
         )
-        grads = only(found, needed)
+        grads = only(every, needed)
     else:
         input, hidden, cell, weight_ih, weight_hh, _, _, weight_hr = tensors
         run_backward = _ops.operator(
@@ -62,8 +64,10 @@ def backward(
             d_states, d_last, d_last_cell, hidden, cell, weight_hh, weight_hr, lengths, resets,
             states, tape, reverse, backend, needed[1] or needed[2],
         )  # fmt: skip
-        previous = previous_states(states, hidden, reverse, resets)
-        grads = gradients(d_gates, d_projected, d_hidden, d_cell, input, previous, weight_ih, tape, needed)
+        found = Found(states, hidden, reverse, resets)
+        grads = gradients(
+            d_gates, d_projected, d_hidden, d_cell, input, found, weight_ih, tape, needed, backend
+        )
     return (*grads, *(None,) * 5)
 
 
@@ -73,28 +77,35 @@ def gradients(
     d_hidden: Tensor,
     d_cell: Tensor,
     input: Tensor,
-    previous: Tensor,
+    found: Found,
     weight_ih: Tensor,
     tape: Tensor,
     needed: tuple[bool, ...],
+    backend: str,
 ) -> list[Tensor | None]:
-    """From the gates' gradients ``[T, B, 4, H]`` to those of the operator's inputs, by matrix products
-    over all steps at once."""
+    """From the gates' gradients ``[T, B, 4, H]``, which ``backend`` computed, to those of the operator's
+    inputs, by matrix products over all steps at once."""
     d_rows = rows(d_gates)  # [T*B, 4H]
     grads: list[Tensor | None] = [None] * _DIFFERENTIABLE
     if needed[0]:
-        grads[0] = product(d_rows, weight_ih).reshape(input.shape)
+        grads[0] = own_input_gradient("LSTM", backend, d_gates, weight_ih)
+        if grads[0] is None:
+            grads[0] = product(d_rows, weight_ih).reshape(input.shape)
     if needed[1]:
         grads[1] = d_hidden
     if needed[2]:
         grads[2] = d_cell
-    if needed[3]:
-        grads[3] = weight_gradient(d_rows, rows(input))
-    if needed[4]:
-        grads[4] = weight_gradient(d_rows, rows(previous))
-    if needed[5] or needed[6]:
-        d_bias = d_rows.sum(0)
-        grads[5:7] = (d_bias if needed[5] else None, d_bias.clone() if needed[6] else None)
+    own = own_weight_gradients("LSTM", backend, d_gates, input, found, needed[3:7])
+    if own is not None:
+        grads[3:7] = own
+    else:
+        if needed[3]:
+            grads[3] = weight_gradient(d_rows, rows(input))
+        if needed[4]:
+            grads[4] = weight_gradient(d_rows, rows(found.whole()))
+        if needed[5] or needed[6]:
+            d_bias = d_rows.sum(0)
+            grads[5:7] = (d_bias if needed[5] else None, d_bias.clone() if needed[6] else None)
     if needed[7]:
         saved = LSTMTape(*tape.unbind(2))
         shown = saved.output * torch.tanh(saved.cell)
@@ -139,17 +150,19 @@ def _recompute(
     totals = Totals((input, hidden, cell, *weights), needed, states=2)
     d_hidden, d_cell = d_last_hidden, d_last_cell
     for span in spans(input, len(LSTMTape._fields) + len(LSTM_GATES), cell.shape[-1], reverse):
-        x, found, d, forgets = (span.of(part) for part in (input, states, d_states, resets))
+        x, after, d, forgets = (span.of(part) for part in (input, states, d_states, resets))
         assert x is not None
-        assert found is not None
+        assert after is not None
         some = span.lengths(lengths)
         start, start_cell = span.before(states, hidden), span.before(cells[:, :, 0], cell)
         _, _, tape = kernels.lstm_forward(x, start, start_cell, *weights, some, forgets, reverse, Keep.TAPE)
         d_gates, d_projected, d_hidden, d_cell = kernels.lstm_backward(
-            d, d_hidden, d_cell, start, start_cell, weight_hh, weight_hr, some, forgets, found, tape, reverse
+            d, d_hidden, d_cell, start, start_cell, weight_hh, weight_hr, some, forgets, after, tape, reverse
         )
-        previous = previous_states(found, start, reverse, forgets)
-        grads = gradients(d_gates, d_projected, d_hidden, d_cell, x, previous, weight_ih, tape, tuple(needed))
+        found = Found(after, start, reverse, forgets)
+        grads = gradients(
+            d_gates, d_projected, d_hidden, d_cell, x, found, weight_ih, tape, tuple(needed), backend
+        )
         totals.add(span, grads)
     return totals.finish()
 

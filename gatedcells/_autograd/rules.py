@@ -3,11 +3,13 @@
 import math
 import platform
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gatedcells import _ops
+from gatedcells.reference.time import previous_in_pieces, previous_states
 from gatedcells_kernels.tape import Keep
 
 # measured: benchmarks/weight_gradients.py
@@ -135,6 +137,54 @@ def _transposed_product(a: Tensor, b: Tensor) -> Tensor:
             # not addmm_, which torch's own flop counter does not count
             torch.addmm(total, some.float().T, beside.float(), out=total)
         return total.to(a.dtype)
+
+
+class Found(NamedTuple):
+    """The states that the steps of a sequence found.
+
+    Attributes:
+        states: after each step, ``[T, B, H]``.
+        initial: ``[B, H]``.
+        reverse: whether the steps were made against the order of time.
+        resets: ``[T, B]``, where zeros were found; or None.
+    """
+
+    states: Tensor
+    initial: Tensor
+    reverse: bool
+    resets: Tensor | None = None
+
+    def whole(self) -> Tensor:
+        """``[T, B, H]``."""
+        return previous_states(self.states, self.initial, self.reverse, self.resets)
+
+    def pieces(self) -> tuple[Tensor, ...]:
+        """The same in one piece or two along time, copied only where there are resets."""
+        if self.resets is not None or len(self.states) == 1:
+            return (self.whole(),)
+        return previous_in_pieces(self.states, self.initial, self.reverse)
+
+
+def own_weight_gradients(
+    cell: str, backend: str, d_gates: Tensor, input: Tensor, found: Found, needed: Sequence[bool]
+) -> Sequence[Tensor | None] | None:
+    """The gradients of both weights and both biases by kernels of the backend, or None: by torch's products.
+
+    Args:
+        cell: "GRU" or "LSTM".
+        backend: that computed ``d_gates``, ``[T, B, 4, H]``.
+        input: ``[T, B, I]``.
+        found: what the recurrent weight has multiplied.
+        needed: which of the four are wanted.
+    """
+    own = _ops.own_products(backend, (d_gates, input, found.states, found.initial, found.resets))
+    return None if own is None else own.weight_gradients(cell, d_gates, input, found.pieces(), needed)
+
+
+def own_input_gradient(cell: str, backend: str, d_gates: Tensor, weight_ih: Tensor) -> Tensor | None:
+    """The input's gradient, likewise."""
+    own = _ops.own_products(backend, (d_gates, weight_ih))
+    return None if own is None else own.input_gradient(cell, d_gates, weight_ih)
 
 
 def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:

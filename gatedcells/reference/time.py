@@ -57,9 +57,13 @@ def previous_states(states: Tensor, initial: Tensor, reverse: bool, resets: Tens
     length need no mask."""
     if resets is None and not torch.compiler.is_compiling() and len(states) == 1:
         return initial[None]
-    ordered = [states[1:], initial[None]] if reverse else [initial[None], states[:-1]]
-    previous = torch.cat(ordered)
+    previous = torch.cat(previous_in_pieces(states, initial, reverse))
     return previous if resets is None else previous.masked_fill_(resets[:, :, None], 0)
+
+
+def previous_in_pieces(states: Tensor, initial: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """Those of `previous_states` without resets, as two pieces one after the other in time: no copy."""
+    return (states[1:], initial[None]) if reverse else (initial[None], states[:-1])
 
 
 def unroll_states(

@@ -119,4 +119,30 @@ struct GatedcellsLSTMBackward {
   void* d_projected;      // [T, B, P] with a projection, else null
 };
 
+// Gradients of weights and biases from those of the gates of n rows, all rows of a sequence: sums of d^T read.
+struct GatedcellsWeightGradients {
+  int64_t threads;
+  int64_t n, I, H, P;
+  int64_t split;          // rows of `first`
+  const void* d;          // [n, 4, H]
+  const void* input;      // [n, I]
+  const void* first;      // [split, P], the states that the steps have found
+  const void* second;     // [n - split, P], the rest of them
+  void* d_w_x;            // [3H or 4H, I] or null
+  void* d_w_h;            // [3H or 4H, P] or null
+  void* d_bias_x;         // [3H or 4H] or null
+  void* d_bias_h;         // the same; null if d_bias_x is
+  int32_t gru, dtype, level;  // not of bfloat16
+};
+
+// The gradient of the input from those of the gates of n rows: d weight_ih.
+struct GatedcellsInputGradient {
+  int64_t threads;
+  int64_t n, I, H;
+  const void* d;          // [n, 4, H]
+  const void* w_x;        // weight_ih as it is: [3H or 4H, I]
+  void* d_input;          // [n, I]
+  int32_t gru, dtype, level;  // not of bfloat16
+};
+
 }  // extern "C"

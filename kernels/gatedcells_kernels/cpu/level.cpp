@@ -3,6 +3,7 @@
 
 #include "gru.h"
 #include "lstm.h"
+#include "products.h"
 
 #define GATEDCELLS_STRING_OF(x) #x
 #define GATEDCELLS_STRING(x) GATEDCELLS_STRING_OF(x)
@@ -71,6 +72,13 @@ GATEDCELLS_WALKS(gru_backward, GatedcellsGRUBackward)
 GATEDCELLS_WALKS(lstm_forward, GatedcellsLSTM)
 GATEDCELLS_WALKS(lstm_backward, GatedcellsLSTMBackward)
 
+int weight_gradients_any(const GatedcellsWeightGradients& call) {
+  return call.dtype == GATEDCELLS_FLOAT64 ? weight_gradients<double>(call) : weight_gradients<float>(call);
+}
+int input_gradient_any(const GatedcellsInputGradient& call) {
+  return call.dtype == GATEDCELLS_FLOAT64 ? input_gradient<double>(call) : input_gradient<float>(call);
+}
+
 }  // namespace GATEDCELLS_LEVEL
 
 const GatedcellsLevel GATEDCELLS_JOIN(gatedcells_, GATEDCELLS_LEVEL) = {
@@ -79,5 +87,6 @@ const GatedcellsLevel GATEDCELLS_JOIN(gatedcells_, GATEDCELLS_LEVEL) = {
     GATEDCELLS_LEVEL::hash_of,
     GATEDCELLS_LEVEL::gru_forward_any,     GATEDCELLS_LEVEL::gru_backward_any,
     GATEDCELLS_LEVEL::lstm_forward_any,    GATEDCELLS_LEVEL::lstm_backward_any,
+    GATEDCELLS_LEVEL::weight_gradients_any, GATEDCELLS_LEVEL::input_gradient_any,
     GATEDCELLS_LEVEL::activation,          GATEDCELLS_LEVEL::MULTIPLIES_PAIRS,
 };

@@ -105,6 +105,8 @@ class Library:
                 ("GatedcellsGRUBackward", "gatedcells_gru_backward"),
                 ("GatedcellsLSTM", "gatedcells_lstm_forward"),
                 ("GatedcellsLSTMBackward", "gatedcells_lstm_backward"),
+                ("GatedcellsWeightGradients", "gatedcells_weight_gradients"),
+                ("GatedcellsInputGradient", "gatedcells_input_gradient"),
             )
         }
         self.levels = [

@@ -25,7 +25,7 @@ struct Fetch {
   int64_t lines;
 };
 
-template <class N, int R, int G, int P, bool FETCH>
+template <class N, int R, int G, int P, bool FETCH, bool TURNED>
 INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const RealOf<N>* bias,
                  RealOf<N>* c, int64_t c_stride, Fetch fetch) {
   typedef RealOf<N> Real;
@@ -53,7 +53,7 @@ INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const
       return held(load_operand<N>(packed + (v / G) * panel + (k * G + v % G * together) * L));
     };
     const auto number = [&](int r) __attribute__((always_inline)) {
-      return held(splat_operand<N>(a + r * a_stride + k, whole));
+      return held(splat_operand<N>(TURNED ? a + k * a_stride + r : a + r * a_stride + k, whole));
     };
     if constexpr (R < P * G) {
       O x[R];
@@ -91,7 +91,7 @@ INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const
 
 // All rows against P panels, R rows at a time, the tiles as even as they can be (9 rows are 5 and 4). What is to
 // be fetched, from `next` on and as large as these panels, is spread over the tiles, a line or more at each step.
-template <class N, int G, int P, bool FETCH = false>
+template <class N, int G, int P, bool FETCH = false, bool TURNED = false>
 NOINLINE void rows_by_panels(int64_t rows, const N* a, int64_t a_stride, int64_t K, const N* packed,
                              const RealOf<N>* bias, RealOf<N>* c, int64_t c_stride, uintptr_t next = 0) {
   constexpr int fit = SUMS / (G * P) < 1 ? 1 : SUMS / (G * P);
@@ -102,12 +102,13 @@ NOINLINE void rows_by_panels(int64_t rows, const N* a, int64_t a_stride, int64_t
   int64_t fetched = 0;
   for (; rows > 0; --tiles) {
     if (FETCH && fetched >= lines)
-      return rows_by_panels<N, G, P>(rows, a, a_stride, K, packed, bias, c, c_stride);
+      return rows_by_panels<N, G, P, false, TURNED>(rows, a, a_stride, K, packed, bias, c, c_stride);
     const int64_t now = ceil_div(rows, tiles);
     switch (now) {
 #define GATEDCELLS_ROWS(R)                                                                             \
   case R:                                                                                              \
-    if constexpr (R <= highest) tile<N, R, G, P, FETCH>(a, a_stride, K, packed, bias, c, c_stride, fetch); \
+    if constexpr (R <= highest)                                                                            \
+      tile<N, R, G, P, FETCH, TURNED>(a, a_stride, K, packed, bias, c, c_stride, fetch);                   \
     break;
       GATEDCELLS_ROWS(1)
       GATEDCELLS_ROWS(2)
@@ -121,7 +122,7 @@ NOINLINE void rows_by_panels(int64_t rows, const N* a, int64_t a_stride, int64_t
     }
     fetch.at += static_cast<uintptr_t>(ceil_div(K, Operand<N>::numbers) * fetch.lines * CACHE_LINE);
     fetched += fetch.lines;
-    a += now * a_stride;
+    a += TURNED ? now : now * a_stride;
     c += now * c_stride;
     rows -= now;
   }

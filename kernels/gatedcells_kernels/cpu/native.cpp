@@ -103,6 +103,12 @@ GATEDCELLS_EXPORT int gatedcells_lstm_backward(const GatedcellsLSTMBackward* cal
   if (is_stale(call->level, call->origin_h)) return GATEDCELLS_STALE;
   return LEVELS[call->level]->lstm_backward(*call);
 }
+GATEDCELLS_EXPORT int gatedcells_weight_gradients(const GatedcellsWeightGradients* call) {
+  return LEVELS[call->level]->weight_gradients(*call);
+}
+GATEDCELLS_EXPORT int gatedcells_input_gradient(const GatedcellsInputGradient* call) {
+  return LEVELS[call->level]->input_gradient(*call);
+}
 GATEDCELLS_EXPORT void gatedcells_activation(int level, int which, int is_double, int64_t n, const void* x,
                                              void* y) {
   LEVELS[level]->activation(which, is_double, n, x, y);

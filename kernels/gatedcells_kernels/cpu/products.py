@@ -1,0 +1,87 @@
+"""The gradients of weights, biases and input from those of the gates: products over all rows of all steps.
+
+A sum has the same bits on any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gatedcells_kernels.cpu import library
+from gatedcells_kernels.tape import GRU_GATES, LSTM_GATES
+
+_GATES = {"GRU": len(GRU_GATES), "LSTM": len(LSTM_GATES)}
+_DTYPES = (torch.float32, torch.float64)
+_FEW_ROWS = 8  # weights are packed for fewer in vain
+
+
+def _may_be_read(like: Tensor, *tensors: Tensor) -> bool:
+    """Whether the kernels take these together: a hook may have put others in the place of what was saved."""
+    return like.dtype in _DTYPES and all(
+        tensor.dtype == like.dtype and tensor.is_cpu and tensor.numel() for tensor in (like, *tensors)
+    )
+
+
+def weight_gradients(
+    cell: str, d_gates: Tensor, input: Tensor, previous: Sequence[Tensor], needed: Sequence[bool]
+) -> Sequence[Tensor | None] | None:
+    """The gradients of weight_ih, weight_hh, bias_ih and bias_hh, or None if these kernels do not make them.
+
+    Args:
+        cell: "GRU" (its reset gate acts after the product) or "LSTM".
+        d_gates: the gates' gradients ``[T, B, 4, H]``, as `gru_backward` or `lstm_backward` returns them.
+        input: ``[T, B, I]``.
+        previous: the states that the steps have found, ``[T, B, H or P]``, in one piece or two along time.
+        needed: which of the four are wanted.
+    """
+    if not any(needed):
+        return (None,) * len(needed)
+    T, B, _, H = d_gates.shape
+    I, P = input.shape[-1], previous[0].shape[-1]
+    fits = (
+        input.shape == (T, B, I)
+        and sum(len(piece) for piece in previous) == T
+        and all(piece.shape[1:] == (B, P) for piece in previous)
+    )
+    if not (fits and _may_be_read(d_gates, input, *previous)):
+        return None
+    d_gates, input = d_gates.contiguous(), input.contiguous()
+    first, second = [*(piece.contiguous() for piece in previous), None][:2]
+    G, biases = _GATES[cell] * H, needed[2] or needed[3]
+    found = [
+        d_gates.new_empty(shape) if need else None
+        for shape, need in (((G, I), needed[0]), ((G, P), needed[1]), ((G,), biases), ((G,), biases))
+    ]
+    library.run(
+        library.load(), "GatedcellsWeightGradients",
+        n=T * B, I=I, H=H, P=P, split=len(first) * B, d=d_gates, input=input, first=first, second=second,
+        d_w_x=found[0], d_w_h=found[1], d_bias_x=found[2], d_bias_h=found[3], gru=cell == "GRU",
+        dtype=library.DTYPES[d_gates.dtype],
+    )  # fmt: skip
+    return [tensor if need else None for tensor, need in zip(found, needed, strict=True)]
+
+
+def input_gradient(cell: str, d_gates: Tensor, weight_ih: Tensor) -> Tensor | None:
+    """The gradient of the input ``[T, B, I]``, or None if these kernels do not make it.
+
+    Args:
+        cell, d_gates: as for `weight_gradients`.
+        weight_ih: ``[3H or 4H, I]``.
+    """
+    T, B, _, H = d_gates.shape
+    if T * B < _FEW_ROWS or weight_ih.dim() != 2 or len(weight_ih) != _GATES[cell] * H:
+        return None
+    if not _may_be_read(d_gates, weight_ih):
+        return None
+    d_gates, weight_ih = d_gates.contiguous(), weight_ih.detach().contiguous()
+    I = weight_ih.shape[1]
+    d_input = library.empty(d_gates, T, B, I)
+    library.run(
+        library.load(), "GatedcellsInputGradient",
+        n=T * B, I=I, H=H, d=d_gates, w_x=weight_ih, d_input=d_input, gru=cell == "GRU",
+        dtype=library.DTYPES[d_gates.dtype],
+    )  # fmt: skip
+    return d_input
