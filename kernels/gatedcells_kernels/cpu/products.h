@@ -1,8 +1,8 @@
 // Gradients of weights and biases: sums over the rows of all steps, d^T read and d^T 1.
 //
 // One side of a product is packed in vectors, panels of up to three as multiply.h reads them, and the other is read
-// number by number where it lies. Many rows are summed ROWS_SUMMED at a time, and those sums are added up in their
-// order, whatever the number of threads.
+// number by number where it lies. Many terms are summed ROWS_SUMMED at a time, and those sums are added up in their
+// order, whatever the number of threads: as exact as the products of libraries, which do the same.
 #pragma once
 #include "calls.h"
 #include "share.h"
@@ -118,26 +118,35 @@ INLINE void multiply_panel(const Some<N>& some, const N* panel, const N* numbers
   keep<N, V>(some, sums, kept, count, lanes, out);
 }
 
-// The sums down a panel, four at a time.
+// The sums down a panel, 32 rows at a time and those in four parts: short sums are more exact.
 template <class N, int V>
 NOINLINE void sum_panel(const N* panel, int64_t rows, N* sums) {
-  constexpr int64_t L = Lanes<N>::count;
-  Vector<N> parts[4][V] = {};
-  for (int64_t k = 0; k < rows; k += 4) {
+  constexpr int64_t L = Lanes<N>::count, at_once = 32;
+  Vector<N> total[V] = {};
+  for (int64_t first = 0; first < rows; first += at_once) {
+    const int64_t last = least(first + at_once, rows);
+    Vector<N> parts[4][V] = {};
+    int64_t k = first;
+    for (; k + 4 <= last; k += 4) {
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
+      for (int i = 0; i < 4; ++i) {
 #pragma GCC unroll 3
-      for (int v = 0; v < V; ++v)
-        if (k + i < rows) parts[i][v] += load<N>(panel + ((k + i) * V + v) * L);
+        for (int v = 0; v < V; ++v) parts[i][v] += load<N>(panel + ((k + i) * V + v) * L);
+      }
     }
+    for (; k < last; ++k) {
+#pragma GCC unroll 3
+      for (int v = 0; v < V; ++v) parts[0][v] += load<N>(panel + (k * V + v) * L);
+    }
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) total[v] += (parts[0][v] + parts[1][v]) + (parts[2][v] + parts[3][v]);
   }
 #pragma GCC unroll 3
-  for (int v = 0; v < V; ++v)
-    store<N>(sums + v * L, (parts[0][v] + parts[1][v]) + (parts[2][v] + parts[3][v]));
+  for (int v = 0; v < V; ++v) store<N>(sums + v * L, total[v]);
 }
 
-// Which gradients are made with d in vectors: of few rows and wide weights none, because their rows would have to
-// be turned at the end; see `across`.
+// Whether d is the side that is read number by number: else the sums of wide weights have to be turned at the end, which
+// few rows do not pay for.
 INLINE bool is_across(int64_t n, int64_t width, int64_t lanes) {
   return n <= ROWS_SUMMED && width >= PANEL_VECTORS * lanes;
 }

@@ -49,7 +49,8 @@ def weight_gradients(
     if not (fits and _may_be_read(d_gates, input, *previous)):
         return None
     d_gates, input = d_gates.contiguous(), input.contiguous()
-    first, second = [*(piece.contiguous() for piece in previous), None][:2]
+    first = previous[0].contiguous()
+    second = previous[1].contiguous() if len(previous) > 1 else None
     G, biases = _GATES[cell] * H, needed[2] or needed[3]
     found = [
         d_gates.new_empty(shape) if need else None
