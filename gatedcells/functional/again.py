@@ -50,6 +50,7 @@ class _Known(NamedTuple):
             devices, sizes, strides, and what their operators go through (autocast, transforms, tracing).
         asked: for which backend.
         zeros: initial states for a call that gives none; kernels only read them.
+        steps: T, of a step B.
     """
 
     kernel: Callable[..., tuple[Tensor, ...]]
@@ -62,6 +63,7 @@ class _Known(NamedTuple):
     states_alike: tuple[Callable[[Tensor], bool], ...]
     asked: tuple[str, str]
     zeros: tuple[Tensor, ...]
+    steps: int
 
 
 class Again:
@@ -83,6 +85,7 @@ class Again:
         input: Tensor,
         states: tuple[Tensor, ...] | None,
         weights: Mapping[str, Tensor | None],
+        batch_first: bool = False,
     ) -> tuple[Tensor, ...] | None:
         """The kernel's outputs if the call is like the remembered one, else None.
 
@@ -90,11 +93,12 @@ class Again:
             backend: what the module asks for.
             input, states: as the module was given them; None for states of zeros.
             weights: the module's parameters by name, in the order of the kernel's arguments.
+            batch_first: whether the input and the first output are ``[B, T, ...]``.
         """
         known = self._known
         if known is None:
             return None
-        kernel, differentiates, names, identities, own, addresses, alike, states_alike, asked, zeros = known
+        kernel, differentiates, names, identities, own, addresses, alike, states_alike, asked, *_ = known
         if (
             _is_grad_enabled() is not differentiates
             or _dispatch_modes()
@@ -105,15 +109,22 @@ class Again:
             or [*map(id, weights.values())] != identities
         ):
             return None
+        if batch_first:
+            if input.dim() != 3 or input.shape[1] != known.steps:  # it would be copied in vain
+                return None
+            input = input.transpose(0, 1).contiguous()
         # new numbers in a weight are no concern here; another place or another layout of them is
         if not alike(input, *own) or [*map(_address, own)] != addresses:
             return None
-        given = zeros if states is None else states
+        given = known.zeros if states is None else states
         for state_alike, state in zip(states_alike, given):  # noqa: B905 (a module has its states)
             if not state_alike(state):
                 return None
         if requested(backend) != asked:
             return None
+        if batch_first:
+            output, *last = kernel(input, *given)
+            return output.transpose(0, 1), *last
         return kernel(input, *given)
 
     def remember(
@@ -123,6 +134,7 @@ class Again:
         backend: str,
         tensors: tuple[Tensor, ...],
         parameters: Mapping[str, Tensor | None],
+        batch_first: bool = False,
     ) -> None:
         """Note a call that was checked in full and has run; one with gradients when its shape comes twice.
 
@@ -130,7 +142,7 @@ class Again:
             cell: "GRU" or "LSTM".
             form: "step" or "sequence".
             backend, tensors, parameters: as for `run`. A step's input is ``[B, I]``, its states ``[B, H]``; a
-                sequence's ``[T, B, I]`` and ``[1, B, H]``.
+                sequence's ``[T, B, I]``, whatever ``batch_first``, and ``[1, B, H]``.
         """
         self._known = None
         differentiates = _is_grad_enabled()
@@ -142,12 +154,14 @@ class Again:
         weights = tuple(parameters.values())
         # each one once, tied or not
         own = tuple({id(weight): weight for weight in weights if weight is not None}.values())
-        given = [*tensors, *own]
+        input, *states = tensors
+        if batch_first:
+            input = input.contiguous()
+        given = [input, *states, *own]
         if differentiates and torch.is_inference_mode_enabled():
             return
         if not _undisturbed() or not all(_ops.is_plain(t) and t.is_contiguous() for t in given):
             return
-        input, *states = tensors
         chosen = resolve(cell, form, (*tensors, *weights), backend).backend
         kernels: Any = _ops.prepared_kernels(chosen)
         # weights that were computed would be held here with all that they were computed from
@@ -165,7 +179,7 @@ class Again:
         zeros = tuple(torch.zeros_like(state) for state in states)
         self._known = _Known(
             kernel, differentiates, [*parameters], [*map(id, weights)], own, [*map(_address, own)],
-            _alike(input, *own), tuple(map(_alike, states)), requested(backend), zeros,
+            _alike(input, *own), tuple(map(_alike, states)), requested(backend), zeros, len(input),
         )  # fmt: skip
 
 

@@ -212,20 +212,22 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
         """The forward pass of torch's layers, states as a tuple of tensors."""
         if leaf.is_symbolic(input):
             return self._as_leaf(input, given, resets=resets, lengths=lengths, mask=mask, generator=generator)
-        repeats = resets is None and lengths is None and mask is None and self._repeats()
+        repeats = resets is None and lengths is None and mask is None and self._is_one_kernel()
         again = self._again
         if torch.is_grad_enabled():
             again, repeats = self._again_training, repeats and not self.recompute
         if repeats and isinstance(input, Tensor):
-            done = again.run(self.backend, input, given, self._parameters)
+            done = again.run(self.backend, input, given, self._parameters, self.batch_first)
             if done is not None:
                 return done[0], done[1:]
         found = self._run_sequence(input, given, Asked(resets, lengths, mask, generator))
         if not (repeats and isinstance(input, Tensor) and input.dim() == 3):
             return found
         if self._may_be_repeated():
-            state = self._initial(input, input.shape[1]) if given is None else given
-            again.remember(self.mode, "sequence", self.backend, (input, *state), self._parameters)
+            by_time = input.transpose(0, 1) if self.batch_first else input
+            state = self._initial(by_time, by_time.shape[1]) if given is None else given
+            tensors = (by_time, *state)
+            again.remember(self.mode, "sequence", self.backend, tensors, self._parameters, self.batch_first)
         return found
 
     def _as_leaf(self, input: Any, given: State | None, **keywords: Any) -> tuple[Any, State]:
@@ -262,10 +264,6 @@ class RecurrentLayer(SequenceCall, nn.RNNBase):
             and self.precision is None
             and (self.options is PLAIN_OPTIONS or self.options == PLAIN_OPTIONS)
         )
-
-    def _repeats(self) -> bool:
-        """Whether a call is one kernel on tensors that lie as it wants them."""
-        return not self.batch_first and self._is_one_kernel()
 
     def factors(self) -> str | None:
         """The precision to ask a backend for: bfloat16 numbers have none to choose."""
