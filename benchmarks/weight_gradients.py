@@ -1,7 +1,8 @@
-"""Ways to multiply out the weights' gradients: ``python -m benchmarks.weight_gradients --threads 1``.
+"""Ways to multiply out the gradients of weights and input: ``python -m benchmarks.weight_gradients``.
 
-Each row is a training step of a whole layer, its gradients accumulated as an optimizer finds them: with the
-product that `gatedcells._autograd.rules.weight_gradient` chooses, always ``d^T x``, always ``(x^T d)^T``.
+Each row is a training step of a whole layer whose input wants a gradient too, as in a stack, the gradients
+accumulated as an optimizer finds them: with the CPU kernels' own products, or with torch's, and of those with
+the one that `gatedcells._autograd.rules.weight_gradient` chooses, always ``d^T x``, always ``(x^T d)^T``.
 """
 
 from __future__ import annotations
@@ -17,11 +18,22 @@ from torch import Tensor
 import gatedcells
 from benchmarks.records import append
 from benchmarks.timing import interleaved, quantiles
+from gatedcells import _ops
 from gatedcells._autograd import gru, lstm
 from gatedcells._autograd.rules import weight_gradient
 
-SHAPES = ((16, 16, 1024, 1024), (90, 64, 512, 512), (60, 64, 50, 100), (90, 32, 5, 64), (33, 7, 13, 37))
-WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+SHAPES = (
+    (16, 16, 1024, 1024),
+    (90, 64, 512, 512),
+    (90, 256, 64, 256),
+    (90, 32, 128, 128),
+    (60, 64, 50, 100),
+    (90, 32, 5, 64),
+    (90, 1, 5, 256),
+    (33, 7, 13, 37),
+)
+WAYS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
+    "own": None,
     "chosen": weight_gradient,
     "d^T x": lambda d_gates, read: d_gates.T @ read,
     "(x^T d)^T": lambda d_gates, read: (read.T @ d_gates).T,
@@ -37,7 +49,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for op in ("GRU", "LSTM"):
         for T, B, I, H in SHAPES:
-            layer, x = getattr(gatedcells, op)(I, H), torch.randn(T, B, I)
+            layer = getattr(gatedcells, op)(I, H, backend="cpu")
+            x = torch.randn(T, B, I, requires_grad=True)
             steps = {way: _step(layer, x, product) for way, product in WAYS.items()}
             _same_gradients(layer, steps)
             for way, seconds in interleaved(steps, budget_s=6, pause=options.threads > 1).items():
@@ -47,13 +60,21 @@ def main() -> None:
     print(append("weight-gradients", rows))
 
 
-def _step(layer: Any, x: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], object]:
+def _step(layer: Any, x: Tensor, product: Callable[[Tensor, Tensor], Tensor] | None) -> Callable[[], object]:
     def run() -> None:
+        x.grad = None
         layer.zero_grad()
-        with patch.object(gru, "weight_gradient", product), patch.object(lstm, "weight_gradient", product):
-            layer(x)[0].sum().backward()
+        layer(x)[0].sum().backward()
 
-    return run
+    def run_with_torchs() -> None:
+        with (
+            patch.object(gru, "weight_gradient", product),
+            patch.object(lstm, "weight_gradient", product),
+            patch.object(_ops, "own_products", lambda *_: None),
+        ):
+            run()
+
+    return run if product is None else run_with_torchs
 
 
 def _same_gradients(layer: Any, steps: dict[str, Callable[[], object]]) -> None:

@@ -85,10 +85,11 @@ def gradients(
     if needed[1]:
         grads[1] = d_hidden
     wanted = list(needed[:_DIFFERENTIABLE])
-    if reset_after:
-        own = own_weight_gradients("GRU", backend, d_gates, input, found, wanted[2:])
-        if own is not None:
-            grads[2:], wanted[2:] = own, [False] * len(own)
+    # where the reset gate acts first, the candidate's rows of weight_hh have read something else
+    asked = [wanted[2], wanted[3] and reset_after, *wanted[4:]]
+    own = own_weight_gradients("GRU", backend, d_gates, input, found, asked)
+    if own is not None:
+        grads[2:], wanted[2:] = own, [want and not ask for want, ask in zip(wanted[2:], asked, strict=True)]
     if wanted[0]:
         grads[0] = own_input_gradient("GRU", backend, d_gates, weight_ih)
         wanted[0] = grads[0] is None
@@ -113,7 +114,7 @@ def _by_products(
     d_x, d_h = d_rows[:, : 3 * H], d_rows[:, H:]
     # d_x has the candidate first, the weights have it last: what is less is turned, the rows or (twice) those
     few = not is_traced() and len(d_rows) < max(2 * input.shape[-1], _FEW_ROWS)
-    if few:
+    if few and (wanted[0] or wanted[2] or wanted[4]):
         d_x = d_x.roll(-H, 1)
     if wanted[0]:
         grads[0] = product(d_x, weight_ih if few else weight_ih.roll(H, 0)).reshape(input.shape)

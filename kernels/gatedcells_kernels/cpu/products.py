@@ -31,7 +31,7 @@ def weight_gradients(
     """The gradients of weight_ih, weight_hh, bias_ih and bias_hh, or None if these kernels do not make them.
 
     Args:
-        cell: "GRU" (its reset gate acts after the product) or "LSTM".
+        cell: "GRU" or "LSTM"; a GRU's weight_hh if its reset gate acts after the product, else the others.
         d_gates: the gates' gradients ``[T, B, 4, H]``, as `gru_backward` or `lstm_backward` returns them.
         input: ``[T, B, I]``.
         previous: the states that the steps have found, ``[T, B, H or P]``, in one piece or two along time.
