@@ -188,7 +188,8 @@ struct WeightSums {
     const int64_t early = is_input ? call.n : call.split;
     const N* first = static_cast<const N*>(is_input ? call.input : call.first);
     line_up<N, V>(first + column, width, early, lanes, panel);
-    line_up<N, V>(static_cast<const N*>(call.second) + column, width, call.n - early, lanes, panel + early * V * L);
+    if (early < call.n)
+      line_up<N, V>(static_cast<const N*>(call.second) + column, width, call.n - early, lanes, panel + early * V * L);
     for (int i = 0; i < all.count; ++i) {
       const Gates& gates = all.list[i];
       const int64_t rows = is_input ? gates.rows_x : gates.rows_h;
