@@ -39,6 +39,9 @@ def as_written(cell, d_gates, input, previous, weight):
 
 def computed(cell, d_gates, input, previous, weight):
     found = sequence.weight_gradients(cell, d_gates, input, previous, (True,) * 4)
+    if found is None:
+        assert d_gates.shape[:2] == (1, 1)  # no sum: left to torch
+        found = [None] * 4
     return [*found, sequence.input_gradient(cell, d_gates, weight)]
 
 
@@ -48,8 +51,7 @@ def test_they_are_the_sums_that_the_equations_say(level, cell, sizes, P, reverse
     given = drawn(cell, *sizes, P=None if cell == "GRU" else P, reverse=reverse)
     for name, ours, exact in zip(NAMES, computed(cell, *given), as_written(cell, *given), strict=True):
         if ours is None:
-            assert name == "input"
-            assert sizes[0] * sizes[1] < 8
+            assert sizes[0] * sizes[1] < (8 if name == "input" else 2)
             continue
         assert_close_in_float64(ours, exact, name)
 
