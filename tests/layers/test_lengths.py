@@ -341,3 +341,23 @@ def test_packed_input_goes_with_another_default_device(cls):
     with torch.device("meta"):
         found = layer(packed)[0].data
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("cell", ["GRU", "LSTM"])
+def test_a_packed_batch_of_one_length_gives_what_torchs_layer_gives(cell, rows):
+    """Also dropout, drawn for the packed steps in their order, and a result that is nobody's view."""
+    options = {"num_layers": 2, "bidirectional": True, "dropout": 0.4, "dtype": torch.float64}
+    theirs = getattr(torch.nn, cell)(4, 5, **options)
+    ours = getattr(gatedcells, cell)(4, 5, **options)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(6, rows, 4, dtype=torch.float64)
+    found = []
+    for layer in (ours, theirs):
+        torch.manual_seed(3)
+        packed, last = layer(pack_padded_sequence(x, [6] * rows, enforce_sorted=False))
+        grads = torch.autograd.grad(packed.data.square().sum(), [*layer.parameters()])
+        found.append([packed.data, *(last if cell == "LSTM" else (last,)), *grads])
+        packed.data.detach_()
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)

@@ -1,4 +1,4 @@
-// Gradients of weights and biases: sums over the rows of all steps, d^T read and d^T 1.
+// Gradients of weights and biases, sums over the rows of all steps: d^T read and d^T 1; and of the input: d W_x.
 //
 // One side of a product is packed in vectors, panels of up to three as multiply.h reads them, and the other is read
 // number by number where it lies. Many terms are summed ROWS_SUMMED at a time, and those sums are added up in their
@@ -58,11 +58,6 @@ INLINE Some<N> some_from(const GatedcellsWeightGradients& call, int64_t row) {
   some.last = row + some.rows == call.n;
   return some;
 }
-
-template <int V>
-struct Vectors {
-  static constexpr int count = V;
-};
 
 // Columns of some rows in vectors: to[row][vector][lane], zeros beyond the last column.
 template <class N, int V>
@@ -207,7 +202,13 @@ struct WeightSums {
   }
 };
 
-// work(first column, vectors) for a member's part of some columns, in panels as even as they can be.
+// The number of vectors of a panel, known when it is compiled.
+template <int V>
+struct Vectors {
+  static constexpr int count = V;
+};
+
+// work(vectors, first column, columns) for a member's part of some columns, in panels as even as they can be.
 template <class N, class Work>
 INLINE void in_panels(Range columns, int64_t rank, int64_t size, const Work& work) {
   constexpr int64_t L = Lanes<N>::count;
@@ -215,8 +216,10 @@ INLINE void in_panels(Range columns, int64_t rank, int64_t size, const Work& wor
   const Range mine = part(panels, rank, size);
   for (int64_t p = mine.first; p < mine.last; ++p) {
     const Range of = part(vectors, p, panels);
-    const int64_t column = columns.first + of.first * L;
-    work(column, of.count(), least(of.count() * L, columns.last - column));
+    const int64_t column = columns.first + of.first * L, lanes = least(of.count() * L, columns.last - column);
+    if (of.count() == 1) work(Vectors<1>{}, column, lanes);
+    if (of.count() == 2) work(Vectors<2>{}, column, lanes);
+    if (of.count() == 3) work(Vectors<3>{}, column, lanes);
   }
 }
 
@@ -232,7 +235,7 @@ void weight_gradients_member(const void* given, GatedcellsTeam* team, int rank) 
   const int64_t numbers = (sums.d_w_x ? call.I : 0) + (sums.d_w_h ? call.P : 0) + (call.d_bias_x ? 1 : 0);
   int64_t panels = 0;
   for (int i = 0; i < all.count; ++i)
-    in_panels<N>(all.list[i].columns, rank, size, [&](int64_t, int64_t, int64_t) { ++panels; });
+    in_panels<N>(all.list[i].columns, rank, size, [&](auto, int64_t, int64_t) { ++panels; });
   Scratch<N> scratch((ROWS_SUMMED + most(NUMBERS_AT_ONCE, numbers) + panels * numbers) * widest);
   if (scratch.next == nullptr) {
     __atomic_store_n(&team->failed, 1, __ATOMIC_RELAXED);
@@ -247,18 +250,14 @@ void weight_gradients_member(const void* given, GatedcellsTeam* team, int rank) 
     sums.kept = kept;
     for (int i = 0; i < all.count; ++i) {
       const Gates& gates = all.list[i];
-      in_panels<N>(gates.columns, rank, size, [&](int64_t column, int64_t vectors, int64_t lanes) {
-        if (vectors == 1) sums.template along<1>(gates, some, column, lanes);
-        if (vectors == 2) sums.template along<2>(gates, some, column, lanes);
-        if (vectors == 3) sums.template along<3>(gates, some, column, lanes);
+      in_panels<N>(gates.columns, rank, size, [&](auto vectors, int64_t column, int64_t lanes) {
+        sums.template along<decltype(vectors)::count>(gates, some, column, lanes);
       });
     }
   }
   const auto across = [&](bool is_input, int64_t width) {
-    in_panels<N>({0, width}, rank, size, [&](int64_t column, int64_t vectors, int64_t lanes) {
-      if (vectors == 1) sums.template across<1>(all, is_input, width, column, lanes);
-      if (vectors == 2) sums.template across<2>(all, is_input, width, column, lanes);
-      if (vectors == 3) sums.template across<3>(all, is_input, width, column, lanes);
+    in_panels<N>({0, width}, rank, size, [&](auto vectors, int64_t column, int64_t lanes) {
+      sums.template across<decltype(vectors)::count>(all, is_input, width, column, lanes);
     });
   };
   if (d_w_x && x_across) across(true, call.I);
@@ -313,27 +312,19 @@ void input_gradient_member(const void* given, GatedcellsTeam* team, int rank) {
   const N* w = static_cast<const N*>(call.w_x);
   // in d the GRU's candidate comes first
   const int64_t early = call.gru ? H : G, late = call.gru ? 2 * H : 0;
-  const auto pack = [&](auto vectors, int64_t column, int64_t lanes) {
+  in_panels<N>({0, I}, 0, 1, [&](auto vectors, int64_t column, int64_t lanes) {
     constexpr int V = decltype(vectors)::count;
     N* panel = panels + column * G;
     line_up<N, V>(w + late * I + column, I, early, lanes, panel);
     line_up<N, V>(w + column, I, G - early, lanes, panel + early * V * L);
-  };
-  in_panels<N>({0, I}, 0, 1, [&](int64_t column, int64_t vectors, int64_t lanes) {
-    if (vectors == 1) pack(Vectors<1>{}, column, lanes);
-    if (vectors == 2) pack(Vectors<2>{}, column, lanes);
-    if (vectors == 3) pack(Vectors<3>{}, column, lanes);
   });
   for (int64_t row = rows.first; row < rows.last; row += rows_at_once) {
     const int64_t some = least(rows_at_once, rows.last - row);
     const N* d = static_cast<const N*>(call.d) + row * 4 * H;
     N* out = static_cast<N*>(call.d_input) + row * I;
-    in_panels<N>({0, I}, 0, 1, [&](int64_t column, int64_t vectors, int64_t lanes) {
-      const N* panel = panels + column * G;
-      N* to = out + column;
-      if (vectors == 1) multiply_weights<N, 1>(d, 4 * H, some, G, panel, lanes, sums, kept, to, I);
-      if (vectors == 2) multiply_weights<N, 2>(d, 4 * H, some, G, panel, lanes, sums, kept, to, I);
-      if (vectors == 3) multiply_weights<N, 3>(d, 4 * H, some, G, panel, lanes, sums, kept, to, I);
+    in_panels<N>({0, I}, 0, 1, [&](auto vectors, int64_t column, int64_t lanes) {
+      constexpr int V = decltype(vectors)::count;
+      multiply_weights<N, V>(d, 4 * H, some, G, panels + column * G, lanes, sums, kept, out + column, I);
     });
   }
 }
