@@ -110,8 +110,8 @@ def _bfloat16(device: str) -> str:
     return table(columns, lines, source, about)
 
 
-def _weight_gradients() -> str:
-    source, rows = newest("weight-gradients")
+def _weight_gradients(name: str) -> str:
+    source, rows = newest(name)
     times: dict[Shape, dict[tuple[str, str], float]] = {}
     for row in rows:
         shape = (row["op"].upper(), *(row[key] for key in "TBIH"))
@@ -227,7 +227,7 @@ TABLES: dict[str, Callable[[], str]] = {
     },
     "bfloat16": partial(_on_each_cpu, _bfloat16),
     "bfloat16-products": partial(_on_each_cpu, _bfloat16_products, "bfloat16-products"),
-    "weight-gradients": _weight_gradients,
+    **{name: partial(_weight_gradients, name) for name in ("weight-gradients", "weight-gradients-bfloat16")},
     "memory": _memory,
     "converted": _converted,
     "compile-time": _compile,

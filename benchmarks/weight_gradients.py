@@ -3,6 +3,7 @@
 Each row is a training step of a whole layer whose input wants a gradient too, as in a stack, the gradients
 accumulated as an optimizer finds them: with the CPU kernels' own products, or with torch's, and of those with
 the one that `gatedcells._autograd.rules.weight_gradient` chooses, always ``d^T x``, always ``(x^T d)^T``.
+``--dtype bfloat16``: of layers of that type.
 """
 
 from __future__ import annotations
@@ -44,20 +45,22 @@ def main() -> None:
     """Check, time and append rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
+    dtype: torch.dtype = getattr(torch, options.dtype)
     torch.set_num_threads(options.threads)
     rows: list[dict[str, Any]] = []
     for op in ("GRU", "LSTM"):
         for T, B, I, H in SHAPES:
-            layer = getattr(gatedcells, op)(I, H, backend="cpu")
-            x = torch.randn(T, B, I, requires_grad=True)
+            layer = getattr(gatedcells, op)(I, H, backend="cpu", dtype=dtype)
+            x = torch.randn(T, B, I, dtype=dtype, requires_grad=True)
             steps = {way: _step(layer, x, product) for way, product in WAYS.items()}
             _same_gradients(layer, steps)
             for way, seconds in interleaved(steps, budget_s=6, pause=options.threads > 1).items():
                 shape = {"op": op.lower(), "T": T, "B": B, "I": I, "H": H}
                 rows.append(shape | {"way": way} | quantiles(seconds))
                 print(rows[-1])
-    print(append("weight-gradients", rows))
+    print(append("weight-gradients" + "-bfloat16" * (dtype == torch.bfloat16), rows))
 
 
 def _step(layer: Any, x: Tensor, product: Callable[[Tensor, Tensor], Tensor] | None) -> Callable[[], object]:
@@ -85,7 +88,9 @@ def _same_gradients(layer: Any, steps: dict[str, Callable[[], object]]) -> None:
         found.append([parameter.grad.clone() for parameter in layer.parameters()])
     for gradients in found[1:]:
         for one, like in zip(gradients, found[0], strict=True):
-            assert (one - like).norm() <= 1e-5 * like.norm()
+            assert (one.double() - like.double()).norm() <= 8 * torch.finfo(
+                one.dtype
+            ).eps * like.double().norm()
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ struct GatedcellsWeightGradients {
   void* d_w_h;            // [3H or 4H, P] or null
   void* d_bias_x;         // [3H or 4H] or null
   void* d_bias_h;         // the same; null if d_bias_x is
-  int32_t gru, dtype, level;  // not of bfloat16
+  int32_t gru, dtype, level;
 };
 
 // The gradient of the input from those of the gates of n rows: d weight_ih.
@@ -142,7 +142,7 @@ struct GatedcellsInputGradient {
   const void* d;          // [n, 4, H]
   const void* w_x;        // weight_ih as it is: [3H or 4H, I]
   void* d_input;          // [n, I]
-  int32_t gru, dtype, level;  // not of bfloat16
+  int32_t gru, dtype, level;
 };
 
 }  // extern "C"

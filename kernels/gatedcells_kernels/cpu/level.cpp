@@ -2,8 +2,9 @@
 #include "level.h"
 
 #include "gru.h"
+#include "input_gradient.h"
 #include "lstm.h"
-#include "products.h"
+#include "weight_gradients.h"
 
 #define GATEDCELLS_STRING_OF(x) #x
 #define GATEDCELLS_STRING(x) GATEDCELLS_STRING_OF(x)
@@ -72,12 +73,27 @@ GATEDCELLS_WALKS(gru_backward, GatedcellsGRUBackward)
 GATEDCELLS_WALKS(lstm_forward, GatedcellsLSTM)
 GATEDCELLS_WALKS(lstm_backward, GatedcellsLSTMBackward)
 
-int weight_gradients_any(const GatedcellsWeightGradients& call) {
-  return call.dtype == GATEDCELLS_FLOAT64 ? weight_gradients<double>(call) : weight_gradients<float>(call);
-}
-int input_gradient_any(const GatedcellsInputGradient& call) {
-  return call.dtype == GATEDCELLS_FLOAT64 ? input_gradient<double>(call) : input_gradient<float>(call);
-}
+// As what bfloat16 is multiplied: in pairs where the CPU does that.
+template <bool PAIRS>
+struct Multiplied {
+  typedef float N;
+};
+template <>
+struct Multiplied<true> {
+  typedef Bfloat16 N;
+};
+
+#define GATEDCELLS_PRODUCTS(name, Call)                                        \
+  int name##_any(const Call& call) {                                           \
+    switch (call.dtype) {                                                      \
+      case GATEDCELLS_FLOAT64: return name<double, double>(call);              \
+      case GATEDCELLS_BFLOAT16: return name<Bfloat16, Multiplied<MULTIPLIES_PAIRS>::N>(call); \
+      default: return name<float, float>(call);                                \
+    }                                                                          \
+  }
+
+GATEDCELLS_PRODUCTS(weight_gradients, GatedcellsWeightGradients)
+GATEDCELLS_PRODUCTS(input_gradient, GatedcellsInputGradient)
 
 }  // namespace GATEDCELLS_LEVEL
 

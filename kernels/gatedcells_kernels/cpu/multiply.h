@@ -25,6 +25,7 @@ struct Fetch {
   int64_t lines;
 };
 
+// TURNED: the rows of A are its columns in memory, and `bias` is laid out as C, each row its own.
 template <class N, int R, int G, int P, bool FETCH, bool TURNED>
 INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const RealOf<N>* bias,
                  RealOf<N>* c, int64_t c_stride, Fetch fetch) {
@@ -38,6 +39,13 @@ INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 32
     for (int v = 0; v < P * G; ++v) sum[r][v] = V{};
+  }
+  if (TURNED && bias) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 32
+      for (int v = 0; v < P * G; ++v) __builtin_prefetch(bias + r * c_stride + v * L);
+    }
   }
   // of the two sides the one with fewer vectors stays in registers while the other goes by
   const auto terms = [&](int64_t k, bool whole) __attribute__((always_inline)) {
@@ -53,7 +61,7 @@ INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const
       return held(load_operand<N>(packed + (v / G) * panel + (k * G + v % G * together) * L));
     };
     const auto number = [&](int r) __attribute__((always_inline)) {
-      return held(splat_operand<N>(TURNED ? a + k * a_stride + r : a + r * a_stride + k, whole));
+      return held(splat_operand<N>(TURNED ? a + k * a_stride + r * together : a + r * a_stride + k, whole));
     };
     if constexpr (R < P * G) {
       O x[R];
@@ -83,9 +91,12 @@ INLINE void tile(const N* a, int64_t a_stride, int64_t K, const N* packed, const
 #pragma GCC unroll 32
   for (int v = 0; v < P * G; ++v) {
     // last: a large bias would cost the sum its small digits
-    const V add = bias ? load<Real>(bias + v * L) : V{};
+    const V shared = bias && !TURNED ? load<Real>(bias + v * L) : V{};
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) store<Real>(c + r * c_stride + v * L, sum[r][v] + add);
+    for (int r = 0; r < R; ++r) {
+      const V add = bias && TURNED ? load<Real>(bias + r * c_stride + v * L) : shared;
+      store<Real>(c + r * c_stride + v * L, sum[r][v] + add);
+    }
   }
 }
 
@@ -122,7 +133,8 @@ NOINLINE void rows_by_panels(int64_t rows, const N* a, int64_t a_stride, int64_t
     }
     fetch.at += static_cast<uintptr_t>(ceil_div(K, Operand<N>::numbers) * fetch.lines * CACHE_LINE);
     fetched += fetch.lines;
-    a += TURNED ? now : now * a_stride;
+    if (TURNED && bias) bias += now * c_stride;
+    a += now * (TURNED ? Operand<N>::numbers : a_stride);
     c += now * c_stride;
     rows -= now;
   }

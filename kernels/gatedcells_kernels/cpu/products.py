@@ -5,6 +5,7 @@ A sum has the same bits on any number of threads.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -14,13 +15,22 @@ from gatedcells_kernels.cpu import library
 from gatedcells_kernels.tape import GRU_GATES, LSTM_GATES
 
 _GATES = {"GRU": len(GRU_GATES), "LSTM": len(LSTM_GATES)}
-_DTYPES = (torch.float32, torch.float64)
 _FEW_ROWS = 8  # weights are packed for fewer in vain
+# measured: benchmarks/weight_gradients.py --dtype bfloat16
+_MANY_ROWS, _LARGE_WEIGHT = 256, 1 << 18
+
+
+@functools.cache
+def _has_tiles() -> bool:
+    """Whether this CPU multiplies whole tiles of bfloat16 (AMX), which torch's products do and these kernels do not."""
+    return torch.cpu._is_amx_tile_supported()
 
 
 def _may_be_read(like: Tensor, *tensors: Tensor) -> bool:
     """Whether the kernels take these together: a hook may have put others in the place of what was saved."""
-    return like.dtype in _DTYPES and all(
+    if like.dtype == torch.bfloat16 and _has_tiles():
+        return False
+    return like.dtype in library.DTYPES and all(
         tensor.dtype == like.dtype and tensor.is_cpu and tensor.numel() for tensor in (like, *tensors)
     )
 
@@ -79,6 +89,9 @@ def input_gradient(cell: str, d_gates: Tensor, weight_ih: Tensor) -> Tensor | No
         return None
     if not _may_be_read(d_gates, weight_ih):
         return None
+    if d_gates.dtype == torch.bfloat16 and library.load().multiplies_pairs:
+        if T * B > _MANY_ROWS or weight_ih.numel() > _LARGE_WEIGHT:  # torch is faster
+            return None
     d_gates, weight_ih = d_gates.contiguous(), weight_ih.detach().contiguous()
     I = weight_ih.shape[1]
     d_input = library.empty(d_gates, T, B, I)
