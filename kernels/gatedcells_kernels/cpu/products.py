@@ -22,7 +22,7 @@ _MANY_ROWS, _LARGE_WEIGHT = 256, 1 << 18
 
 @functools.cache
 def _has_tiles() -> bool:
-    """Whether this CPU multiplies whole tiles of bfloat16 (AMX), which torch's products do and these kernels do not."""
+    """Whether this CPU multiplies tiles of bfloat16 (AMX): torch's products use them, these kernels do not."""
     return torch.cpu._is_amx_tile_supported()
 
 
@@ -89,9 +89,9 @@ def input_gradient(cell: str, d_gates: Tensor, weight_ih: Tensor) -> Tensor | No
         return None
     if not _may_be_read(d_gates, weight_ih):
         return None
-    if d_gates.dtype == torch.bfloat16 and library.load().multiplies_pairs:
-        if T * B > _MANY_ROWS or weight_ih.numel() > _LARGE_WEIGHT:  # torch is faster
-            return None
+    is_large = T * B > _MANY_ROWS or weight_ih.numel() > _LARGE_WEIGHT
+    if is_large and d_gates.dtype == torch.bfloat16 and library.load().multiplies_pairs:  # torch is faster
+        return None
     d_gates, weight_ih = d_gates.contiguous(), weight_ih.detach().contiguous()
     I = weight_ih.shape[1]
     d_input = library.empty(d_gates, T, B, I)
