@@ -22,7 +22,7 @@ _MANY_ROWS, _LARGE_WEIGHT = 256, 1 << 18
 
 @functools.cache
 def _has_tiles() -> bool:
-    """Whether this CPU multiplies tiles of bfloat16 (AMX): torch's products use them, these kernels do not."""
+    """Whether this CPU multiplies tiles of bfloat16 (AMX), as torch's products do and these kernels do not."""
     return torch.cpu._is_amx_tile_supported()
 
 
