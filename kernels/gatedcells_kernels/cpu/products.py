@@ -22,8 +22,9 @@ _MANY_ROWS, _LARGE_WEIGHT = 256, 1 << 18
 
 @functools.cache
 def _has_tiles() -> bool:
-    """Whether this CPU multiplies tiles of bfloat16 (AMX), as torch's products do and these kernels do not."""
-    return torch.cpu._is_amx_tile_supported()
+    """Whether this CPU multiplies tiles of bfloat16 (AMX), as torch does and these kernels do not."""
+    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return ask is not None and ask()
 
 
 def _may_be_read(like: Tensor, *tensors: Tensor) -> bool:
