@@ -12,9 +12,9 @@
 namespace GATEDCELLS_LEVEL {
 
 template <class N>
-constexpr int64_t ROWS_SUMMED = 256 * Operand<N>::numbers;
-constexpr int64_t PANEL_VECTORS = 3;
-constexpr int64_t ROWS_AHEAD = 16;
+constexpr int64_t ROWS_SUMMED = 256 * Operand<N>::numbers;  // few enough for the result to be exact
+constexpr int64_t PANEL_VECTORS = 3;                        // with ROWS numbers they are a tile
+constexpr int64_t ROWS_AHEAD = 16;                          // that are fetched while others are lined up
 
 // Rows of numbers, the first of them in one place and the rest in another.
 template <class S>
@@ -47,8 +47,10 @@ NOINLINE void line_up(const Lines<S>& from, int64_t column, int64_t columns, Ran
   for (int64_t k = rows.first; k < rows.last; k += together, to += together * width) {
     const S* row = from.at(k) + column;
     const S* ahead = from.at(least(k + ROWS_AHEAD, from.rows - 1)) + column;
+    const S* beside = from.at(least(k + ROWS_AHEAD + 1, from.rows - 1)) + column;
     for (int64_t c = 0; c < columns; c += L) {
       __builtin_prefetch(ahead + c);
+      if (together == 2) __builtin_prefetch(beside + c);
       const Vector<RealOf<S>> numbers = load_part<S>(row + c, columns - c);
       if constexpr (together == 1) {
         store<N>(to + c, numbers);
