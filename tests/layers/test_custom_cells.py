@@ -281,7 +281,10 @@ def test_what_a_step_reads_from_an_attribute_is_that_of_the_call_when_compiled_a
 
 def test_a_collection_of_tensors_that_a_step_may_read_is_refused_when_compiled_in_one_graph():
     model = Decoder(lambda memory: {"of": memory})
-    with pytest.raises(Exception, match="must hold each tensor as a separate attribute, got a dict"):
+    says = "must hold each tensor as a separate attribute, got a dict"
+    if torch.__version__ < "2.9":  # the compiler says that there was an error, not with what words
+        says = "Observed exception"
+    with pytest.raises(Exception, match=says):
         compiled_as(model, "eager")(torch.randn(6, 2, 3))
 
 
