@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import gatedcells
 from gatedcells.testing import assert_close_in_float64, assert_within_budget
-from gatedcells_kernels.cpu import products, sequence
+from gatedcells_kernels.cpu import library, products, sequence
 from tests.support.cell_tensors import draw
 
 CELLS = ("GRU", "LSTM")
@@ -173,6 +173,27 @@ def test_what_does_not_fit_is_left_to_torch(native, changed):
     *given, _ = drawn("LSTM", 6, 5, 4, 8)
     assert sequence.weight_gradients("LSTM", *given, (True,) * 4) is not None
     assert sequence.weight_gradients("LSTM", *changed(*given), (True,) * 4) is None
+
+
+def test_bfloat16_is_left_to_torch_where_its_products_use_tiles(native, monkeypatch):
+    given = {dtype: drawn("GRU", 6, 5, 4, 8, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
+    for tiles in (False, True):
+        monkeypatch.setattr(products, "_has_tiles", lambda tiles=tiles: tiles)
+        for dtype, (d_gates, input, previous, weight) in given.items():
+            left = tiles and dtype == torch.bfloat16
+            assert (sequence.weight_gradients("GRU", d_gates, input, previous, (True,) * 4) is None) == left
+            assert (sequence.input_gradient("GRU", d_gates, weight) is None) == left
+
+
+@pytest.mark.parametrize("shape", [(52, 5, 4, 8), (2, 5, 300, 300)], ids=["many rows", "a large weight"])
+def test_large_input_gradients_in_bfloat16_are_left_to_torch_where_the_cpu_multiplies_pairs(
+    level, monkeypatch, shape
+):
+    monkeypatch.setattr(products, "_has_tiles", lambda: False)
+    d_gates, _, _, weight = drawn("GRU", *shape, dtype=torch.bfloat16)
+    found = sequence.input_gradient("GRU", d_gates, weight)
+    assert (found is None) == library.load().multiplies_pairs
+    assert sequence.input_gradient("GRU", d_gates.float(), weight.float()) is not None
 
 
 def test_a_weight_that_was_changed_is_left_to_torch(native):
