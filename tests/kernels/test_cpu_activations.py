@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from gatedcells_kernels.cpu.library import DTYPES
+
 FUNCTIONS = {"sigmoid": (0, torch.sigmoid), "tanh": (1, torch.tanh)}
 ULPS = 4
 
 
-def computed(native, which, x):
+def computed(native, which, x, dtype=None):
+    """The function of ``x`` as layers of ``dtype`` compute it; those of bfloat16 do so in float32."""
     y = torch.full_like(x, torch.nan)
     native.c.gatedcells_activation(
-        native.level, which, int(x.dtype == torch.float64), ctypes.c_int64(len(x)),
+        native.level, which, DTYPES[dtype or x.dtype], ctypes.c_int64(len(x)),
         ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr()),
     )  # fmt: skip
     return y
@@ -32,6 +35,18 @@ def test_float32_is_within_four_ulps_over_the_whole_range(native, level, name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+def test_for_bfloat16_seventeen_bits_are_right_over_the_whole_range(native, level, name):
+    which, exactly = FUNCTIONS[name]
+    bits = torch.arange(-(2**31), 2**31, 4099, dtype=torch.int64).to(torch.int32)
+    x = bits.view(torch.float32)
+    x = x[torch.isfinite(x)]
+    exact = exactly(x.double())
+    smallest = float(np.finfo(np.float32).smallest_subnormal)
+    error = (computed(native, which, x, torch.bfloat16).double() - exact).abs()
+    assert float((error / (2**-17 * exact.abs() + smallest)).max()) <= 1
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_float64_is_within_four_ulps(native, level, name):
     mpmath = pytest.importorskip("mpmath")
     which, _ = FUNCTIONS[name]
@@ -45,11 +60,12 @@ def test_float64_is_within_four_ulps(native, level, name):
             assert abs(mpmath.mpf(found) - exact) <= ULPS * np.spacing(abs(float(exact))), given
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_limits_are_exact_and_nan_stays_nan(native, level, dtype):
     inf = float("inf")
-    x = torch.tensor([-inf, inf, 0.0, -0.0, float("nan"), -1e30, 1e30], dtype=dtype)
-    assert computed(native, 0, x).nan_to_num(9).tolist() == [0, 1, 0.5, 0.5, 9, 0, 1]
-    tanh = computed(native, 1, x)
+    given = torch.float32 if dtype == torch.bfloat16 else dtype
+    x = torch.tensor([-inf, inf, 0.0, -0.0, float("nan"), -1e30, 1e30], dtype=given)
+    assert computed(native, 0, x, dtype).nan_to_num(9).tolist() == [0, 1, 0.5, 0.5, 9, 0, 1]
+    tanh = computed(native, 1, x, dtype)
     assert tanh.nan_to_num(9).tolist() == [-1, 1, 0, 0, 9, -1, 1]
     assert torch.signbit(tanh[3])

@@ -51,6 +51,9 @@ NOINLINE void gru_gates(const GRUStep<N>& step, const RealOf<N>* x, int64_t x_st
   in_pairs(step.rows.count, first, last, [&](const auto& places) __attribute__((always_inline)) {
     constexpr int PLACES = sizeof(places) / sizeof(Place);
     V reset[PLACES], update[PLACES], h_candidate[PLACES], candidate[PLACES];
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES && step.tape; ++i)
+      fetch_to_write<GRU_TAPE>(step.tape + places[i].row * GRU_TAPE * step.H + places[i].panel * L, step.H);
     const auto part = [&](const Real* from, int64_t stride, int i, int64_t gate) __attribute__((always_inline)) {
       const auto [row, panel] = places[i];
       return load<Real>(from + row * stride + (panel - first) * 3 * L + gate * lanes_of<Real>(panel, step.H));
@@ -59,13 +62,13 @@ NOINLINE void gru_gates(const GRUStep<N>& step, const RealOf<N>* x, int64_t x_st
       return part(x, x_stride, i, gate) + part(h, h_stride, i, gate);
     };
 #pragma GCC unroll 2
-    for (int i = 0; i < PLACES; ++i) reset[i] = sigmoid<Real>(sum(i, 0));
+    for (int i = 0; i < PLACES; ++i) reset[i] = sigmoid<N>(sum(i, 0));
 #pragma GCC unroll 2
-    for (int i = 0; i < PLACES; ++i) update[i] = sigmoid<Real>(sum(i, 1));
+    for (int i = 0; i < PLACES; ++i) update[i] = sigmoid<N>(sum(i, 1));
 #pragma GCC unroll 2
     for (int i = 0; i < PLACES; ++i) {
       h_candidate[i] = part(h, h_stride, i, 2);
-      candidate[i] = hyperbolic_tangent<Real>(multiply_add(reset[i], h_candidate[i], part(x, x_stride, i, 2)));
+      candidate[i] = hyperbolic_tangent<N>(multiply_add(reset[i], h_candidate[i], part(x, x_stride, i, 2)));
     }
 #pragma GCC unroll 2
     for (int i = 0; i < PLACES; ++i) {
@@ -91,8 +94,8 @@ NOINLINE void gru_reset_gates(const GRUStep<N>& step, RealOf<N>* x, int64_t x_st
       const int64_t unit = p * L, lanes = lanes_of<Real>(p, step.H);
       Real* xs = x + row * x_stride + (p - first) * 3 * L;
       const Real* hs = h + row * h_stride + (p - first) * 2 * L;
-      const V reset = sigmoid<Real>(load<Real>(xs) + load<Real>(hs));
-      const V update = sigmoid<Real>(load<Real>(xs + lanes) + load<Real>(hs + lanes));
+      const V reset = sigmoid<N>(load<Real>(xs) + load<Real>(hs));
+      const V update = sigmoid<N>(load<Real>(xs + lanes) + load<Real>(hs + lanes));
       const V old = load_part<Real>(step.old + row * step.H + unit, lanes);
       store_part<Real>(xs, reset, lanes);
       store_part<Real>(xs + lanes, update, lanes);
@@ -114,7 +117,7 @@ NOINLINE void gru_candidate(const GRUStep<N>& step, const RealOf<N>* x, int64_t 
       const Real* xs = x + row * x_stride + (p - first) * 3 * L;
       const V h_candidate = load<Real>(h + row * h_stride + (p - first) * L);
       const V reset = load<Real>(xs), update = load<Real>(xs + lanes);
-      const V candidate = hyperbolic_tangent<Real>(load<Real>(xs + 2 * lanes) + h_candidate);
+      const V candidate = hyperbolic_tangent<N>(load<Real>(xs + 2 * lanes) + h_candidate);
       const V old = load_part<Real>(step.old + row * step.H + unit, lanes);
       step.finish(row, unit, lanes, old, update, candidate);
       step.record(row, unit, lanes, reset, update, candidate, h_candidate);

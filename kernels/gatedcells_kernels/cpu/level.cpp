@@ -30,20 +30,25 @@ int pack_as(const GatedcellsPack& call) {
   return 0;
 }
 
-template <class Real>
-void activation_of(int which, int64_t n, const Real* x, Real* y) {
+// N: what the values are for; they are given unrounded.
+template <class N>
+void activation_of(int which, int64_t n, const RealOf<N>* x, RealOf<N>* y) {
+  typedef RealOf<N> Real;
   constexpr int64_t L = Lanes<Real>::count;
   for (int64_t i = 0; i < n; i += L) {
     const Vector<Real> at = load_part<Real>(x + i, n - i);
-    store_part<Real>(y + i, which == 0 ? sigmoid<Real>(at) : hyperbolic_tangent<Real>(at), n - i);
+    store_part<Real>(y + i, which == 0 ? sigmoid<N>(at) : hyperbolic_tangent<N>(at), n - i);
   }
 }
 
-void activation(int which, int is_double, int64_t n, const void* x, void* y) {
-  if (is_double)
-    activation_of<double>(which, n, static_cast<const double*>(x), static_cast<double*>(y));
-  else
-    activation_of<float>(which, n, static_cast<const float*>(x), static_cast<float*>(y));
+void activation(int which, int dtype, int64_t n, const void* x, void* y) {
+  const float* given = static_cast<const float*>(x);
+  switch (dtype) {
+    case GATEDCELLS_FLOAT64:
+      return activation_of<double>(which, n, static_cast<const double*>(x), static_cast<double*>(y));
+    case GATEDCELLS_BFLOAT16: return activation_of<Bfloat16>(which, n, given, static_cast<float*>(y));
+    default: return activation_of<float>(which, n, given, static_cast<float*>(y));
+  }
 }
 
 #define GATEDCELLS_FOR_ALL(Result, name, Call)                                 \

@@ -15,7 +15,7 @@ struct GatedcellsLevel {
   int (*weight_gradients)(const GatedcellsWeightGradients&);
   int (*input_gradient)(const GatedcellsInputGradient&);
   // y = f(x) for n numbers: which = 0 the logistic function, 1 tanh; for tests
-  void (*activation)(int which, int is_double, int64_t n, const void* x, void* y);
+  void (*activation)(int which, int dtype, int64_t n, const void* x, void* y);
   int multiplies_pairs;  // of bfloat16, by an instruction
 };
 

@@ -25,8 +25,10 @@ struct LSTMStep {
   bool projected;
 };
 
+// The gates of the panels first <= p < last from the two halves of their pre-activations; `h` is overwritten. The
+// output gate waits there for tanh(c') of all rows: one after another, each would wait for its own c'.
 template <class N>
-NOINLINE void lstm_gates(const LSTMStep<N>& step, const RealOf<N>* x, int64_t x_stride, const RealOf<N>* h,
+NOINLINE void lstm_gates(const LSTMStep<N>& step, const RealOf<N>* x, int64_t x_stride, RealOf<N>* h,
                          int64_t h_stride, int64_t first, int64_t last) {
   typedef RealOf<N> Real;
   typedef Vector<Real> V;
@@ -34,42 +36,52 @@ NOINLINE void lstm_gates(const LSTMStep<N>& step, const RealOf<N>* x, int64_t x_
   const int64_t H = step.H;
   in_pairs(step.rows.count, first, last, [&](const auto& places) __attribute__((always_inline)) {
     constexpr int PLACES = sizeof(places) / sizeof(Place);
-    V input[PLACES], forget[PLACES], candidate[PLACES], output[PLACES], now[PLACES];
+    V input[PLACES], forget[PLACES], candidate[PLACES], output[PLACES];
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES && step.tape; ++i)
+      fetch_to_write<LSTM_TAPE>(step.tape + places[i].row * LSTM_TAPE * H + places[i].panel * L, H);
     const auto sum = [&](int i, int64_t gate) __attribute__((always_inline)) {
       const int64_t at = (places[i].panel - first) * 4 * L + gate * lanes_of<Real>(places[i].panel, H);
       return load<Real>(x + places[i].row * x_stride + at) + load<Real>(h + places[i].row * h_stride + at);
     };
 #pragma GCC unroll 2
-    for (int i = 0; i < PLACES; ++i) input[i] = sigmoid<Real>(sum(i, 0));
+    for (int i = 0; i < PLACES; ++i) input[i] = sigmoid<N>(sum(i, 0));
 #pragma GCC unroll 2
-    for (int i = 0; i < PLACES; ++i) forget[i] = sigmoid<Real>(sum(i, 1));
+    for (int i = 0; i < PLACES; ++i) forget[i] = sigmoid<N>(sum(i, 1));
 #pragma GCC unroll 2
-    for (int i = 0; i < PLACES; ++i) candidate[i] = hyperbolic_tangent<Real>(sum(i, 2));
+    for (int i = 0; i < PLACES; ++i) candidate[i] = hyperbolic_tangent<N>(sum(i, 2));
 #pragma GCC unroll 2
-    for (int i = 0; i < PLACES; ++i) output[i] = sigmoid<Real>(sum(i, 3));
+    for (int i = 0; i < PLACES; ++i) output[i] = sigmoid<N>(sum(i, 3));
 #pragma GCC unroll 2
     for (int i = 0; i < PLACES; ++i) {
-      const int64_t row = places[i].row, unit = places[i].panel * L, lanes = lanes_of<Real>(places[i].panel, H);
+      const auto [row, panel] = places[i];
+      const int64_t unit = panel * L, lanes = lanes_of<Real>(panel, H);
       Real* cell = step.cell + row * H + unit;
       const V old = load_part<Real>(cell, lanes);
-      now[i] = step.rows.ended(row) ? old : multiply_add(forget[i], old, input[i] * candidate[i]);
-      store_part<Real>(cell, now[i], lanes);
-      if (step.cells) store_part<N>(step.cells + row * H + unit, now[i], lanes);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < PLACES; ++i) {
-      const int64_t row = places[i].row, unit = places[i].panel * L, lanes = lanes_of<Real>(places[i].panel, H);
-      V shown = output[i] * hyperbolic_tangent<Real>(now[i]);
-      if (step.rows.ended(row) && !step.projected) shown = load_part<N>(step.previous + row * H + unit, lanes);
-      store_part<N>(step.shown + row * step.shown_stride + unit, shown, step.projected ? L : lanes);
+      const V now = step.rows.ended(row) ? old : multiply_add(forget[i], old, input[i] * candidate[i]);
+      store_part<Real>(cell, now, lanes);
+      store<Real>(h + row * h_stride + (panel - first) * 4 * L, output[i]);
+      if (step.cells) store_part<N>(step.cells + row * H + unit, now, lanes);
       if (step.tape) {
         N* tape = step.tape + row * LSTM_TAPE * H + unit;
         store_part<N>(tape, input[i], lanes);
         store_part<N>(tape + H, forget[i], lanes);
         store_part<N>(tape + 2 * H, candidate[i], lanes);
         store_part<N>(tape + 3 * H, output[i], lanes);
-        store_part<N>(tape + 4 * H, now[i], lanes);
+        store_part<N>(tape + 4 * H, now, lanes);
       }
+    }
+  });
+  in_pairs(step.rows.count, first, last, [&](const auto& places) __attribute__((always_inline)) {
+    constexpr int PLACES = sizeof(places) / sizeof(Place);
+#pragma GCC unroll 2
+    for (int i = 0; i < PLACES; ++i) {
+      const auto [row, panel] = places[i];
+      const int64_t unit = panel * L, lanes = lanes_of<Real>(panel, H);
+      const V output = load<Real>(h + row * h_stride + (panel - first) * 4 * L);
+      V shown = output * hyperbolic_tangent<N>(load_part<Real>(step.cell + row * H + unit, lanes));
+      if (step.rows.ended(row) && !step.projected) shown = load_part<N>(step.previous + row * H + unit, lanes);
+      store_part<N>(step.shown + row * step.shown_stride + unit, shown, step.projected ? L : lanes);
     }
   });
 }
@@ -113,7 +125,7 @@ NOINLINE void lstm_gates_backward(const LSTMBackwardStep<N>& step, int64_t first
       if (!ended) {
         const V input = load_part<N>(tape, lanes), forget = load_part<N>(tape + H, lanes);
         const V candidate = load_part<N>(tape + 2 * H, lanes), output = load_part<N>(tape + 3 * H, lanes);
-        const V tanh_cell = hyperbolic_tangent<Real>(load_part<N>(tape + 4 * H, lanes));
+        const V tanh_cell = hyperbolic_tangent<N>(load_part<N>(tape + 4 * H, lanes));
         const V old =
             forgets ? V{} : load_part<N>(step.previous_cell + row * step.previous_stride + unit, lanes);
         Real* d_cell_at = step.d_cell + row * H + unit;

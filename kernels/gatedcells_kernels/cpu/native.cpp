@@ -109,9 +109,9 @@ GATEDCELLS_EXPORT int gatedcells_weight_gradients(const GatedcellsWeightGradient
 GATEDCELLS_EXPORT int gatedcells_input_gradient(const GatedcellsInputGradient* call) {
   return LEVELS[call->level]->input_gradient(*call);
 }
-GATEDCELLS_EXPORT void gatedcells_activation(int level, int which, int is_double, int64_t n, const void* x,
+GATEDCELLS_EXPORT void gatedcells_activation(int level, int which, int dtype, int64_t n, const void* x,
                                              void* y) {
-  LEVELS[level]->activation(which, is_double, n, x, y);
+  LEVELS[level]->activation(which, dtype, n, x, y);
 }
 
 }  // extern "C"
