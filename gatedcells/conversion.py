@@ -14,22 +14,15 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gatedcells.backends import AUTO, check_name
-from gatedcells.cells import GRUCell, LSTMCell
 from gatedcells.cells.base import RecurrentCell
+from gatedcells.counterparts import OURS, TORCHS
 from gatedcells.explain import explain_backend
 from gatedcells.functional.again import Again
 from gatedcells.layers import GRU, LSTM
 from gatedcells.layers.base import RecurrentLayer
 from gatedcells.layers.options import CellOptions
 
-_OURS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.GRU: GRU,
-    nn.LSTM: LSTM,
-    nn.GRUCell: GRUCell,
-    nn.LSTMCell: LSTMCell,
-}
-_TORCHS = {ours: theirs for theirs, ours in _OURS.items()}
-_NAMES = {theirs.__name__ for theirs in _OURS}
+_NAMES = {theirs.__name__ for theirs in OURS}
 # Settings of ours that change who computes and with how much memory, not what comes out.
 _MANNER = ("backend", "recompute", "init", "t_max")
 
@@ -147,7 +140,7 @@ def convert(
         why = _why_not_ours(module)
         if why is not None:
             left.append(Left(names, _kind(module), why))
-        elif (target := _OURS.get(_plain_class(module))) is not None:
+        elif (target := OURS.get(_plain_class(module))) is not None:
             given = {"backend": backend} | ({"recompute": recompute} if target in (GRU, LSTM) else {})
             _become(module, target, _additions(target, **given))
             swapped.append(_explained(module, names))
@@ -183,7 +176,7 @@ def revert(model: nn.Module, *, inplace: bool = True, report: Report | None = pr
         if why is not None:
             left.append(Left(names, _kind(module), why))
             continue
-        theirs = _TORCHS[_plain_class(module)]
+        theirs = TORCHS[_plain_class(module)]
         _become(module, theirs, {})
         if isinstance(module, nn.RNNBase):
             module._init_flat_weights()
@@ -238,7 +231,7 @@ def _computes_with_others(layer: Any) -> bool:
 def _why_not_ours(module: nn.Module) -> str | None:
     """Why a recurrent module is not swapped; None if it is, or if it is no recurrent module."""
     kind, plain = type(module), _plain_class(module)
-    if plain in _OURS:
+    if plain in OURS:
         held = isinstance(module, nn.RNNBase) and _computes_with_others(module)
         others = "its _flat_weights holds tensors other than its parameters, and it computes with those"
         return _why_not_either_way(module) or (others if held else None)
@@ -246,7 +239,7 @@ def _why_not_ours(module: nn.Module) -> str | None:
         return f"it is already a gatedcells module, with backend={module.backend!r}"
     if isinstance(module, torch.jit.ScriptModule):
         return "it was compiled by torch.jit: convert before that" if _kind(module) in _NAMES else None
-    for theirs in _OURS:
+    for theirs in OURS:
         if isinstance(module, theirs):
             other = f"it is a subclass of torch.nn.{theirs.__name__}, and what it adds would be lost"
             return _why_not_either_way(module) or other
@@ -261,7 +254,7 @@ def _why_not_ours(module: nn.Module) -> str | None:
 
 def _why_not_torchs(module: nn.Module) -> str | None:
     why, plain = _why_not_either_way(module), _plain_class(module)
-    if why is not None or plain not in _TORCHS:
+    if why is not None or plain not in TORCHS:
         return why or "torch.nn has no counterpart of its class"
     for name, usual in _additions(plain).items():
         value = vars(module).get(name, usual)
@@ -274,7 +267,7 @@ def _why_not_torchs(module: nn.Module) -> str | None:
 def _additions(ours: type[nn.Module], **given: Any) -> dict[str, Any]:
     """The attributes that one of our modules has and its counterpart in torch has not."""
     example: Any = ours
-    counterpart: Any = _TORCHS[ours]
+    counterpart: Any = TORCHS[ours]
     known = vars(counterpart(1, 1, device="meta"))
     return {name: v for name, v in vars(example(1, 1, device="meta", **given)).items() if name not in known}
 
@@ -282,7 +275,7 @@ def _additions(ours: type[nn.Module], **given: Any) -> dict[str, Any]:
 def _become(module: nn.Module, target: type[nn.Module], additions: dict[str, Any]) -> None:
     """Change a module's class and the attributes that go with it; nothing else."""
     plain = _plain_class(module)
-    ours = target if target in _TORCHS else plain
+    ours = target if target in TORCHS else plain
     # torch keeps a list of the weights beside them; ours reads the parameters themselves
     gone = {"_flat_weights", *_additions(ours)}
     state = vars(module)

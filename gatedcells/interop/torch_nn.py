@@ -12,6 +12,7 @@ from typing import Any, overload
 
 from torch import Tensor, nn
 
+from gatedcells import counterparts
 from gatedcells.cells import GRUCell, LSTMCell
 from gatedcells.interop.gate_order import OURS
 from gatedcells.interop.weights import (
@@ -24,10 +25,6 @@ from gatedcells.interop.weights import (
 )
 from gatedcells.layers import GRU, LSTM
 
-_OURS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.GRU: GRU, nn.LSTM: LSTM, nn.GRUCell: GRUCell, nn.LSTMCell: LSTMCell,
-}  # fmt: skip
-_TORCHS = {ours: theirs for theirs, ours in _OURS.items()}
 _BEYOND = re.compile(r"(norm_\w+|peephole\w*|h_0|c_0)")
 _COMPUTED = re.compile(r"(parametrizations\.)?(weight|bias)_(ih|hh|hr)\w*(_orig|_g|_v|\.original\d*)")
 _NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d+)(_reverse)?)?")
@@ -52,7 +49,7 @@ def from_module(module: Any) -> Layer | Cell:
     Raises:
         TypeError: ``module`` is none of these, or its ``forward`` is overridden.
     """
-    return _copy(module, _OURS, "torch.nn")
+    return _copy(module, counterparts.OURS, "torch.nn")
 
 
 @overload
@@ -76,7 +73,7 @@ def to_module(module: Any) -> nn.Module:
         LossyConversion: the module uses something that torch does not have: ``reset_after=False``,
             ``allow_empty=True``, or what no conversion preserves (see `gatedcells.interop`).
     """
-    return _copy(module, _TORCHS, "gatedcells")
+    return _copy(module, counterparts.TORCHS, "gatedcells")
 
 
 def from_state_dict(
@@ -161,7 +158,7 @@ def _copy(module: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]], whos
         own = " with an overridden forward" if replaced else ""
         raise TypeError(f"expected a GRU, LSTM, GRUCell or LSTMCell of {whose}, got {kind_of(module)}{own}")
     weights = Weights.of(module)
-    if kinds is _TORCHS:
+    if kinds is counterparts.TORCHS:
         weights.refuse_reset_before("torch")
         if getattr(module, "allow_empty", False):
             raise LossyConversion(
