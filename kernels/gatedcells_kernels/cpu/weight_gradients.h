@@ -132,7 +132,7 @@ template <class S, class N>
 struct WeightSums {
   typedef RealOf<N> Real;
   const GatedcellsWeightGradients& call;
-  AllGates gates;
+  AllGates all_gates;
   int64_t rank, size;      // of the member
   S *d_w_x, *d_w_h;        // what is made with d in vectors, or null
   N *panels, *numbers[2];  // working memory
@@ -175,8 +175,8 @@ struct WeightSums {
   INLINE void each(const Work& work) const {
     int64_t all = 0, done = 0;
     const auto count = [&](const Gates& some, auto vectors, int64_t, int64_t) { all += cost(some, vectors.count); };
-    gates.template each<N>(count);
-    gates.template each<N>([&](const Gates& some, auto vectors, int64_t column, int64_t lanes) {
+    all_gates.template each<N>(count);
+    all_gates.template each<N>([&](const Gates& some, auto vectors, int64_t column, int64_t lanes) {
       const int64_t more = cost(some, vectors.count);
       if ((2 * done + more) * size / (2 * all) == rank) work(some, vectors, column, lanes);
       done += more;
@@ -228,8 +228,8 @@ struct WeightSums {
     const S* first = static_cast<const S*>(is_input ? call.input : call.first);
     const Lines<S> read = {first, static_cast<const S*>(call.second), is_input ? call.n : call.split, call.n, width};
     line_up<N, S>(read, column, lanes, {0, call.n}, panels);
-    for (int i = 0; i < gates.count; ++i) {
-      const Gates& some = gates.list[i];
+    for (int i = 0; i < all_gates.count; ++i) {
+      const Gates& some = all_gates.list[i];
       const int64_t rows = is_input ? some.rows_x : some.rows_h;
       if (rows < 0) continue;
       S* out = static_cast<S*>(is_input ? call.d_w_x : call.d_w_h) + rows * width + column;
