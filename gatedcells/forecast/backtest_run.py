@@ -14,6 +14,7 @@ from rich.table import Table
 from gatedcells._files import is_free
 from gatedcells.forecast.backtest import Fold, Plan, folds
 from gatedcells.forecast.baselines import baselines
+from gatedcells.forecast.begun import check_begun
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.evaluate import Result, score_baselines, scored
 from gatedcells.forecast.fast import FastForecaster, FastTask, suited
@@ -137,8 +138,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     before = _of_before(read_json(path))
     if isinstance(before, dict) and before["suited"] == _AS_GIVEN:
         settings = settings | {"suited": _AS_GIVEN}
-    if before != settings:
-        raise ForecastError(f"{folder}: holds a backtest with other settings or data; choose another folder")
+    check_begun(folder, "a backtest", before, settings)
     return settings
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from gatedcells._files import is_free
+from gatedcells.forecast.begun import check_begun, differences
 from gatedcells.forecast.continuing import last_values
 from gatedcells.forecast.data import FloatArray, IntArray
 from gatedcells.forecast.day_ahead import (
@@ -38,6 +39,7 @@ from gatedcells.forecast.windows import prepare
 
 _STEPS = (1, 6, 12, 24)
 _USUAL = (2000, 32)  # optimizer steps and chunks a step, of many regions
+_AS_TRAINED = {"steps": None, "batch_size": None}  # are set by training
 _SEASONS = {"same hour last week": 168, "same hour yesterday": 24}
 
 
@@ -79,7 +81,7 @@ def run(
     _begin(folder, json.loads(json.dumps(settings)))
     path, checkpoint = folder / "forecaster", folder / "checkpoint.safetensors"
     if (path / "forecaster.json").exists():
-        forecaster = Forecaster.load(path)
+        forecaster = _trained(path, forecaster)
         names = [str(one) for one in forecaster.model_.ids]
         panel = replace(panel, ids=tuple(named_as_before(one, names) for one in panel.ids))
     else:
@@ -147,6 +149,22 @@ def run(
     return found
 
 
+def _trained(path: Path, asked: Forecaster) -> Forecaster:
+    """The forecaster that a run has trained.
+
+    Raises:
+        ForecastError: it cannot be read, or has other settings than the run.
+    """
+    found = Forecaster.load(path)
+    plain = [json.loads(json.dumps(one.get_params() | _AS_TRAINED)) for one in (found, asked)]
+    if plain[0] != plain[1]:
+        raise ForecastError(
+            f"{path}: has other settings than its run{differences(*plain)}; move it away, and the same"
+            " command trains the run's own"
+        )
+    return found
+
+
 def _ends(panel: Panel) -> IntArray:
     return panel.first + panel.sizes
 
@@ -168,8 +186,8 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
         if not is_free(folder):
             raise ForecastError(f"{folder}: exists already and is no day-ahead run; choose another folder")
         write_json(path, settings)
-    elif read_json(path) != settings:
-        raise ForecastError(f"{folder}: holds a run with other settings or data; choose another folder")
+    else:
+        check_begun(folder, "a run", read_json(path), settings)
 
 
 def _write(
