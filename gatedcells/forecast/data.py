@@ -19,7 +19,7 @@ import pandas as pd
 from gatedcells.forecast.csv_text import PANDAS_2, line_of, place
 from gatedcells.forecast.errors import ForecastError
 from gatedcells.forecast.flaws import Flaws, find_flaws
-from gatedcells.forecast.load_table import LONGEST, columns_of, read_table, region_of
+from gatedcells.forecast.load_table import LONGEST, columns_of, is_load_file, read_table, region_of
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -96,10 +96,13 @@ class LoadSeries:
 
 def load_files(folder: Path) -> list[Path]:
     """The CSV files of a folder, packed by gzip or not, in the order of their names; however their suffix is
-    written."""
-    csv = [p for p in folder.glob("*") if p.name.lower().endswith((".csv", ".csv.gz"))]
-    hourly = (p for p in csv if p.name.lower().removesuffix(".gz") not in NOT_HOURLY_LOAD)
-    return sorted(p for p in hourly if p.is_file())
+    written.
+
+    Raises:
+        ForecastError: one is a link that leads nowhere.
+    """
+    hourly = (p for p in folder.glob("*") if p.name.lower().removesuffix(".gz") not in NOT_HOURLY_LOAD)
+    return sorted(p for p in hourly if is_load_file(p))
 
 
 def read_folder(

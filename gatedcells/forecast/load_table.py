@@ -1,5 +1,6 @@
 """A load file as a table of text, and which of its columns are which."""
 
+import os
 import zlib
 from collections.abc import Collection
 from pathlib import Path
@@ -11,6 +12,19 @@ from gatedcells.forecast.errors import ForecastError
 
 LONGEST = 60  # characters of a cell that an error shows
 _UNIT = "_MW"
+
+
+def is_load_file(path: Path) -> bool:
+    """Whether a path is called as a CSV file, packed by gzip or not, and is one.
+
+    Raises:
+        ForecastError: it is a link that leads nowhere: its region would be missing.
+    """
+    if not path.name.lower().endswith((".csv", ".csv.gz")):
+        return False
+    if path.is_symlink() and not path.exists():
+        raise ForecastError(f"{path}: is a link to {os.readlink(path)}, where nothing is; expected a file")
+    return path.is_file()
 
 
 def read_table(path: Path, rows: int | None = None) -> pd.DataFrame:
