@@ -1,6 +1,7 @@
 """How the commands speak: a console, and one line for what a user can mend."""
 
 import io
+import os
 import signal
 import sys
 import threading
@@ -71,8 +72,9 @@ def _ended_in_order() -> Generator[None]:
 
 def guarded(function: Any, *arguments: Any) -> None:
     """Run, and turn bad input into one line and exit status 2; so a backend that the environment asks for and
-    that cannot run, or that there is not. Ctrl-C is status 130, SIGTERM 143, also where there is nothing to
-    go on with. What stdout's encoding does not have is printed as a question mark.
+    that cannot run, or that there is not; so a path that may not be looked at, and a stdout that is full.
+    Ctrl-C is status 130, SIGTERM 143, also where there is nothing to go on with. What stdout's encoding does
+    not have is printed as a question mark.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -85,9 +87,23 @@ def guarded(function: Any, *arguments: Any) -> None:
             function(*arguments)
     except (ForecastError, BackendUnavailable) as error:
         fail(str(error))
+    except BrokenPipeError:
+        raise  # nobody reads any more: click's
+    except OSError as error:
+        place = "stdout or a file" if error.filename is None else os.fsdecode(error.filename)
+        _drop_unprinted()
+        fail(f"{place}: {error.strerror}")
     except KeyboardInterrupt as stopped:
         click.echo("Stopped.", err=True)
         raise SystemExit(_status(stopped)) from None
+
+
+def _drop_unprinted() -> None:
+    """What a full stdout did not take would be written again at the end, with another exit status."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = io.StringIO()
 
 
 def fail(message: str, command: str = "forecast") -> NoReturn:
