@@ -1,8 +1,13 @@
 """What the readers of CSV files have in common: what is no such file, what a spreadsheet adds, and lines."""
 
+import bz2
 import gzip
-from collections.abc import Generator
-from contextlib import contextmanager
+import io
+import lzma
+import re
+import zipfile
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,14 +25,17 @@ _OTHERS = {
     b"\xff\xfe": "UTF-16 text; save it as UTF-8",
     b"\xfe\xff": "UTF-16 text; save it as UTF-8",
 }
-_PACKED = (".bz2", ".zip", ".xz", ".zst", ".tar")
+_PACKED = (".gz", ".bz2", ".zip", ".xz", ".zst", ".tar")
+_ROWS_ALONE = (".zst", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")  # pandas unpacks them, `_opened` does not
+_OPENS = re.compile(r'(?:^|,)[ \t]*"')  # a cell in quotes
+_CLOSES = re.compile(r'(?:""|[^"])*"(?!")')
 
 
 def not_utf8(path: Path, error: UnicodeDecodeError) -> ForecastError:
     """What to say of a file that is no UTF-8 text: what it is, as far as its first bytes tell."""
     with path.open("rb") as file:
         first = file.read(8)
-    packed = path.suffix.lower() in (".gz", *_PACKED)
+    packed = path.suffix.lower() in _PACKED
     kinds = (f", but {kind}" for begins, kind in _OTHERS.items() if first.startswith(begins) and not packed)
     is_what = next(kinds, "; save it as UTF-8")
     byte = error.object[error.start]
@@ -72,19 +80,42 @@ def without_blank_end(table: pd.DataFrame, blank: str = "") -> pd.DataFrame:
     return table.iloc[: int(filled[-1]) + 1 if len(filled) else 0]
 
 
-def line_of(path: Path, row: int) -> int:
-    """The line of a CSV file with a header that holds a row, from 0; blank lines are lines, and no rows."""
-    if path.suffix.lower() in _PACKED:
-        return row + 2
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-        lines = (number for number, line in enumerate(file, 1) if line.strip())
-        return next(islice(lines, row + 1, None), row + 2)
+def line_of(path: Path, row: int) -> str:
+    """On which line a row, from 0, of a CSV file with a header begins; blank lines are lines, and no rows; a
+    cell in quotes may go on over several."""
+    if path.name.lower().endswith(_ROWS_ALONE):
+        return f"row {row + 1} below the header"
+    with _opened(path) as file:
+        return f"line {next(islice(_first_lines(file), row + 1, None), row + 2)}"
+
+
+def _first_lines(file: Iterable[str]) -> Generator[int]:
+    """The number of the line on which each row begins, the header's first."""
+    inside = False  # of a cell in quotes
+    for number, line in enumerate(file, 1):
+        if not inside and line.strip():
+            yield number
+        at = 0
+        while found := (_CLOSES.match if inside else _OPENS.search)(line, at):
+            inside, at = not inside, found.end()
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Iterable[str]]:
+    """The lines of a text file; pandas has read it, and so it is packed as its name says."""
+    with ExitStack() as closing:
+        suffix = path.suffix.lower()
+        if suffix == ".zip":
+            archive = closing.enter_context(zipfile.ZipFile(path))
+            file: Any = archive.open(archive.namelist()[0])
+        else:
+            file = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(suffix, open)(path, "rb")
+        yield closing.enter_context(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace"))
 
 
 def place(path: Path, row: int) -> str:
     """What a message calls a row."""
-    return f"{path}, line {line_of(path, row)}"
+    return f"{path}, {line_of(path, row)}"
 
 
 @contextmanager

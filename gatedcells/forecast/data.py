@@ -225,7 +225,7 @@ def _utc_hours(path: Path, cells: Any, clock: Clock) -> tuple[IntArray, int]:
         row = int(np.argmax(phases != phases[0]))
         raise ForecastError(
             f"{place(path, row)}: the hour {clock.stamp} {shown(cells.iloc[row])} in {clock.tz} begins"
-            f" {_past(int(phases[row]))}, that of line {line_of(path, 0)} {_past(int(phases[0]))}; expected"
+            f" {_past(int(phases[row]))}, that of {line_of(path, 0)} {_past(int(phases[0]))}; expected"
             " one for all (clocks there changed by less than an hour: stamps in UTC can be read)"
         )
     return seconds // _HOUR_S, int(phases[0])
@@ -318,7 +318,7 @@ def _without_repeats(
     if conflict.any():
         at = int(np.argmax(conflict))
         raise ForecastError(
-            f"{place(path, int(order[at]))}: a second row for the hour of line"
+            f"{place(path, int(order[at]))}: a second row for the hour of"
             f" {line_of(path, int(order[at - 1]))} with another value ({load[at]:g}, before"
             f" {load[at - 1]:g}); expected one row an hour"
         )

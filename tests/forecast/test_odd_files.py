@@ -1,6 +1,11 @@
 """Files as spreadsheets and exports leave them are read as what they are, or refused with the line."""
 
+import bz2
 import gzip
+import io
+import lzma
+import tarfile
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -95,13 +100,52 @@ def test_columns_of_nothing_at_the_end_of_a_wide_file_are_no_series(tmp_path):
     assert "the column 'Unnamed: 3' has no name" in said
 
 
+def zipped(text):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.csv", text)
+    return file.getvalue()
+
+
+def in_tar(text):
+    file, member = io.BytesIO(), tarfile.TarInfo("x.csv")
+    member.size = len(text)
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        archive.addfile(member, io.BytesIO(text))
+    return file.getvalue()
+
+
+PACKED = {
+    ".csv": bytes, ".csv.gz": gzip.compress, ".csv.bz2": bz2.compress, ".CSV.XZ": lzma.compress,
+    ".zip": zipped,
+}  # fmt: skip
+
+
 @both
-@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+@pytest.mark.parametrize("suffix", PACKED)
 def test_the_line_of_a_refusal_counts_blank_lines(read, header, suffix, tmp_path):
     text = "\n".join(["", header, ROWS[0], "", "", ROWS[1], "   ", f"{HOURS[2]},5 MW"])
     path = tmp_path / f"x{suffix}"
-    path.write_bytes(gzip.compress(text.encode()) if suffix == ".csv.gz" else text.encode())
+    path.write_bytes(PACKED[suffix](text.encode()))
     assert refusal(read, path).startswith(", line 8: ")
+
+
+@both
+@pytest.mark.parametrize("suffix", PACKED)
+def test_the_line_of_a_refusal_counts_those_within_cells_in_quotes(read, header, suffix, tmp_path):
+    notes = ['"two\nlines"', ' "a ""word"", then\n\n,and\n""more"""', "", 'a "word" without', '5" wide', '""']
+    rows = [f"{row},{note}" for row, note in zip(ROWS, notes, strict=False)]
+    text = "\n".join([f'{header},"a long\nname"', *rows, f"{HOURS[6]},5 MW,"])
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(PACKED[suffix](text.encode()))
+    assert refusal(read, path).startswith(f", line {text.count(chr(10)) + 1}: ")
+
+
+@both
+def test_a_refusal_counts_rows_where_lines_are_out_of_reach(read, header, tmp_path):
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(in_tar("\n".join([header, *ROWS[:2], f"{HOURS[2]},5 MW"]).encode()))
+    assert refusal(read, path).startswith(", row 3 below the header: ")
 
 
 @pytest.mark.parametrize(
