@@ -15,12 +15,13 @@ _UNIT = "_MW"
 
 
 def is_load_file(path: Path) -> bool:
-    """Whether a path is called as a CSV file, packed by gzip or not, and is one.
+    """Whether a path is called as a CSV file, packed by gzip or not, and is one. Hidden files are none: copies
+    from a Mac have a ``._X.csv`` beside each ``X.csv``.
 
     Raises:
         ForecastError: it is a link that leads nowhere: its region would be missing.
     """
-    if not path.name.lower().endswith((".csv", ".csv.gz")):
+    if path.name.startswith(".") or not path.name.lower().endswith((".csv", ".csv.gz")):
         return False
     if path.is_symlink() and not path.exists():
         raise ForecastError(f"{path}: is a link to {os.readlink(path)}, where nothing is; expected a file")

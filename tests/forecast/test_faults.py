@@ -135,6 +135,13 @@ def test_a_forecaster_of_another_horizon_in_a_day_ahead_run_is_refused(small_fol
     )
 
 
+def test_hidden_files_beside_load_files_are_no_load_files(small_folder, tmp_path):
+    shutil.copytree(small_folder, tmp_path / "data")
+    (tmp_path / "data" / "._AEP_hourly.csv").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    found = [one.region for one in read_folder(tmp_path / "data")]
+    assert found == [one.region for one in read_folder(small_folder)]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="links are not everyone's to make here")
 @pytest.mark.parametrize("target", ["gone.csv", "PJMW_hourly.csv"])
 def test_a_load_file_that_is_a_link_to_nothing_is_named(target, small_folder, tmp_path):
