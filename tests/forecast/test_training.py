@@ -71,7 +71,8 @@ def test_devices_that_are_not_trained_on_keep_their_seeds(small_regions, monkeyp
     seeds = []
     # where there is no such device, a seed waits for one, with the text of the caller's stack
     for device in (torch.cuda, torch.xpu, torch.mtia):
-        monkeypatch.setattr(device, "manual_seed_all", seeds.append)
+        known = torch.__version__ >= "2.13"  # torch 2.6 to 2.8 have no seed for MTIA
+        monkeypatch.setattr(device, "manual_seed_all", seeds.append, raising=known)
     torch.manual_seed(5)
     assert seeds  # a seed would be seen
     seeds.clear()

@@ -295,9 +295,12 @@ def test_onnx_runtime_ends_the_process_for_a_gru_without_steps(tmp_path):
 def test_a_model_of_ours_goes_to_onnx_by_torchs_exporter_once_it_is_reverted(kind):
     model, x = nn.Sequential(getattr(gatedcells, kind)(3, 4, num_layers=2)).eval(), torch.randn(5, 2, 3)
     file = io.BytesIO()
+    refused = "gatedcells::"
+    if torch.__version__ < "2.13":  # torch 2.8 forgets to put the operator's name in: an f is missing there
+        refused += r"|unrecognized namespace \{op_name\}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its exporter
-        with pytest.raises(torch.onnx.errors.UnsupportedOperatorError, match="gatedcells::"):
+        with pytest.raises(torch.onnx.errors.UnsupportedOperatorError, match=refused):
             torch.onnx.export(model, (x,), io.BytesIO(), dynamo=False)
         torch.onnx.export(gatedcells.revert(model, inplace=False, report=None), (x,), file, dynamo=False)
     written = onnx.load_from_string(file.getvalue())
