@@ -15,8 +15,8 @@ _UNIT = "_MW"
 
 
 def is_load_file(path: Path) -> bool:
-    """Whether a path is called as a CSV file, packed by gzip or not, and is one. Hidden files are none: copies
-    from a Mac have a ``._X.csv`` beside each ``X.csv``.
+    """Whether a path is called as a CSV file, packed by gzip or not, and is one; hidden files are none (a Mac
+    leaves a ``._X.csv`` beside the copy of ``X.csv``).
 
     Raises:
         ForecastError: it is a link that leads nowhere: its region would be missing.
