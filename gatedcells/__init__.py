@@ -10,6 +10,7 @@ import importlib as _importlib
 from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from gatedcells._ops import empty_cache as empty_cache
 from gatedcells.backends import BackendUnavailable as BackendUnavailable
 from gatedcells.backends import use_backend as use_backend
 from gatedcells.cells import GRUCell as GRUCell

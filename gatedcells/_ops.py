@@ -74,6 +74,17 @@ def forget(weights: Iterable[Tensor]) -> None:
         _imported["cpu"].forget(weights)
 
 
+def empty_cache() -> None:
+    """Give memory back to the system that is kept between training steps.
+
+    The CPU kernels keep the memory of large tapes and gates' gradients for the next step, because getting it
+    from the system takes a good part of one. It is never more than was once in use at the same time. What is
+    in use stays; on a GPU nothing is kept beside torch's own cache (``torch.cuda.empty_cache``).
+    """
+    if "cpu" in _imported:
+        _imported["cpu"].BLOCKS.release()
+
+
 def prepared_kernels(backend: str) -> ModuleType | None:
     """The module of a backend that has kernels for calls checked before, or None."""
     return implementation(backend) if backend == "cpu" else None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gatedcells_kernels.cpu import library
+from gatedcells_kernels.cpu import library, memory
 from gatedcells_kernels.cpu.library import address
 from gatedcells_kernels.cpu.packing import (
     BACKWARD_PANELS,
@@ -38,7 +38,7 @@ def gru_forward(
     T, B, I = input.shape
     H = hidden.shape[-1]
     states = library.empty(hidden, T, B, H)
-    tape = library.empty(hidden, T, B, len(GRUTape._fields), H) if keep == Keep.TAPE else hidden.new_empty(0)
+    tape = memory.working(hidden, T, B, len(GRUTape._fields), H) if keep == Keep.TAPE else hidden.new_empty(0)
     if states.numel() == 0:
         return states, tape
     # everything that the kernel reads is held by a name until it is done
@@ -79,7 +79,7 @@ def gru_backward(
     ``initial``, anything)."""
     native = library.load()
     T, B, H = states.shape
-    d_gates = library.empty(states, T, B, len(GRU_GATE_GRADS), H)
+    d_gates = memory.working(states, T, B, len(GRU_GATE_GRADS), H)
     d_hidden = states.new_empty(B, H)
     if states.numel() == 0:
         return d_gates, d_hidden
@@ -152,8 +152,8 @@ class GRUTraining:
         self.tape_shape = (T, B, len(GRUTape._fields), H)
         self._states = library.made_like(weight, *self.shape)
         self._last = library.made_like(weight, *self.last_shape)
-        self._tape = library.made_like(weight, *self.tape_shape)
-        self._d_gates = library.made_like(weight, T, B, len(GRU_GATE_GRADS), H)
+        self._tape = memory.working_like(weight, *self.tape_shape)
+        self._d_gates = memory.working_like(weight, T, B, len(GRU_GATE_GRADS), H)
         self._forward = _forward(T, B, I, H, weights)
         # packs the weight anew, which a call that no backward pass follows need not
         self._backward = functools.cache(lambda: _backward(T, B, H, weights))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gatedcells_kernels.cpu import library
+from gatedcells_kernels.cpu import library, memory
 from gatedcells_kernels.cpu.library import address
 from gatedcells_kernels.cpu.packing import (
     BACKWARD_PANELS,
@@ -40,7 +40,7 @@ def lstm_forward(
     T, B, I = input.shape
     H, P = cell.shape[-1], hidden.shape[-1]
     states, last_cell = library.empty(hidden, T, B, P), cell.new_empty(B, H)
-    tape = library.empty(hidden, T, B, LSTM_SLOTS[keep], H) if keep else hidden.new_empty(0)
+    tape = memory.working(hidden, T, B, LSTM_SLOTS[keep], H) if keep else hidden.new_empty(0)
     if states.numel() == 0:
         return states, last_cell, tape
     # everything that the kernel reads is held by a name until it is done
@@ -84,7 +84,7 @@ def lstm_backward(
     native = library.load()
     T, B, P = states.shape
     H = cell.shape[-1]
-    d_gates = library.empty(states, T, B, len(LSTM_GATES), H)
+    d_gates = memory.working(states, T, B, len(LSTM_GATES), H)
     d_projected = states.new_empty((T, B, P) if weight_hr is not None else (0,))
     d_hidden, d_cell = states.new_empty(B, P), cell.new_empty(B, H)
     if states.numel() == 0:
@@ -160,8 +160,8 @@ class LSTMTraining:
         self.tape_shape = (T, B, LSTM_SLOTS[Keep.TAPE], H)
         self._states = library.made_like(weight, *self.shape)
         self._last = library.made_like(weight, *self.last_shape)
-        self._tape = library.made_like(weight, *self.tape_shape)
-        self._d_gates = library.made_like(weight, T, B, len(LSTM_GATES), H)
+        self._tape = memory.working_like(weight, *self.tape_shape)
+        self._d_gates = memory.working_like(weight, T, B, len(LSTM_GATES), H)
         self._forward = _forward(T, B, I, H, weights)
         # packs the weight anew, which a call that no backward pass follows need not
         self._backward = functools.cache(lambda: _backward(T, B, H, weights))
