@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._dynamo.guards import TensorGuards
 from torch.nn import Parameter
 
 from gatedcells import _flops, _shapes
@@ -118,6 +119,12 @@ def is_plain(tensor: Tensor | None) -> bool:
         and not tensor.is_neg()
         and not tensor._is_zerotensor()
     )
+
+
+def alike(*tensors: Tensor) -> Callable[..., bool]:
+    """What tells whether others are like these, of which no two are the same: in type, dtype, device, sizes,
+    strides, and what operators on them go through."""
+    return TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
 
 
 def operator(name: str, tensors: Sequence[Tensor | None], direct: Callable[..., Any]) -> Callable[..., Any]:

@@ -81,23 +81,32 @@ class _Training:
         self.backend = backend
         assert weights[1] is not None
         self._address, self._weight_shape = weights[1].data_ptr(), weights[1].shape
+        # what was taken last: which were None, and what tells whether the others are like those
+        self._taken: tuple[list[bool], Callable[..., bool]] = [], bool
 
     def takes(
         self,
+        input: Tensor,
         weight_hh: Tensor,
         like_states: Sequence[Tensor | None],
         like_last: Sequence[Tensor | None],
         tape: Tensor,
     ) -> bool:
-        """Whether the kernels can be given what a backward pass has found: gradients and what was saved,
-        shaped like all states or like the last one."""
+        """Whether the kernels can be given what a backward pass has found: gradients and what was saved, of
+        which some are shaped like all states and some like the last one."""
         if kernel_cannot_differentiate(Keep.TAPE) or _ops.sees_every_call():
             return False
         # ``weight.data = ...`` goes past autograd's own check
         if weight_hh.data_ptr() != self._address or not weight_hh.is_contiguous():
             return False
+        given = (input, weight_hh, *like_states, *like_last, tape)
+        present, missing = [tensor for tensor in given if tensor is not None], [t is None for t in given]
+        last_missing, are_alike = self._taken
+        if missing == last_missing and are_alike(*present):
+            return True
         kernels, dtype = self.kernels, weight_hh.dtype
         for shape, tensors in (
+            (kernels.input_shape, (input,)),
             (kernels.shape, like_states),
             (kernels.last_shape, like_last),
             (kernels.tape_shape, (tape,)),
@@ -111,7 +120,38 @@ class _Training:
                     and tensor.is_cpu
                 ):
                     return False
+        self._taken = missing, _ops.alike(*present)
         return True
+
+    def gradients(
+        self,
+        input: Tensor,
+        weight_ih: Tensor,
+        states: Tensor,
+        d_states: Tensor | None,
+        initial: Sequence[Tensor],
+        d_last: Sequence[Tensor | None],
+        tape: Tensor,
+        needed: tuple[bool, ...],
+    ) -> list[Tensor | None]:
+        """The gradients of input, initial states and weights, those that are ``needed``, from what `takes`
+        has accepted."""
+        kernels, count = self.kernels, self.rule.states
+        of_initial, of_weights = needed[1 : 1 + count], needed[1 + count : 5 + count]
+        input, states, tape = input.contiguous(), states.contiguous(), tape.contiguous()
+        initial = [state.contiguous() for state in initial]
+        d_outputs = [None if d is None else d.contiguous() for d in (d_states, *d_last)]
+        d_gates, *d_initial = kernels.backward(*d_outputs, *initial, states, tape, any(of_initial))
+        own: Sequence[Tensor | None] | None = (None,) * 4
+        if any(of_weights):
+            own = kernels.weight_gradients(d_gates, input, initial[0], states, of_weights)
+        if own is not None and not needed[0]:
+            given = zip(d_initial, of_initial, strict=True)
+            return [None, *[d if need else None for d, need in given], *own]
+        before = Found(states, initial[0][0], reverse=False)
+        asked = needed if own is None else (*needed[: 1 + count], *(False,) * 4, *needed[5 + count :])
+        grads = self.rule.gradients(d_gates, *d_initial, input, before, weight_ih, tape, asked, self.backend)
+        return grads if own is None else [*grads[: 1 + count], *own]
 
 
 def _forward(ctx: Any, input: Tensor, *given: Any) -> tuple[Tensor, ...]:
@@ -128,14 +168,8 @@ def _backward(ctx: Any, d_states: Tensor | None, *d_last: Tensor | None) -> tupl
     training, needed = ctx.training, ctx.needs_input_grad
     rule: _Rule = training.rule
     initial, weights = others[: rule.states], others[rule.states :]
-    if training.takes(weights[1], (states, d_states), (*initial, *d_last), tape):
-        found = (d_states, *d_last, *initial, states, tape)
-        d_gates, *d_initial = training.kernels.backward(
-            *[None if tensor is None else tensor.contiguous() for tensor in found],
-            any(needed[1 : 1 + rule.states]),
-        )
-        before = Found(states, initial[0][0], reverse=False)
-        grads = rule.gradients(d_gates, *d_initial, input, before, weights[0], tape, needed, training.backend)
+    if training.takes(input, weights[1], (states, d_states), (*initial, *d_last), tape):
+        grads = training.gradients(input, weights[0], states, d_states, initial, d_last, tape, needed)
     else:
         call = SimpleNamespace(
             saved_tensors=(tape, input, *[t[0] for t in initial], *weights, *[None] * rule.absent, states),

@@ -177,6 +177,8 @@ def own_weight_gradients(
         found: what the recurrent weight has multiplied.
         needed: which of the four are wanted.
     """
+    if not any(needed):
+        return (None,) * len(needed)
     own = _ops.own_products(backend, (d_gates, input, found.states, found.initial, found.resets))
     return None if own is None else own.weight_gradients(cell, d_gates, input, found.pieces(), needed)
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C._dynamo.guards import TensorGuards
 from torch.autograd import forward_ad
 
 from gatedcells import _ops
@@ -179,10 +178,5 @@ class Again:
         zeros = tuple(torch.zeros_like(state) for state in states)
         self._known = _Known(
             kernel, differentiates, [*parameters], [*map(id, weights)], own, [*map(_address, own)],
-            _alike(input, *own), tuple(map(_alike, states)), requested(backend), zeros, len(input),
+            _ops.alike(input, *own), tuple(map(_ops.alike, states)), requested(backend), zeros, len(input),
         )  # fmt: skip
-
-
-def _alike(*tensors: Tensor) -> Callable[..., bool]:
-    """What tells whether others are like these, of which no two are the same."""
-    return TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check

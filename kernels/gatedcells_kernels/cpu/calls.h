@@ -121,9 +121,7 @@ struct GatedcellsLSTMBackward {
 
 // Gradients of weights and biases from those of the gates of n rows, all rows of a sequence: sums of d^T read.
 struct GatedcellsWeightGradients {
-  int64_t threads;
-  int64_t n, I, H, P;
-  int64_t split;          // rows of `first`
+  int64_t threads;        // first what differs between calls of one layer
   const void* d;          // [n, 4, H]
   const void* input;      // [n, I]
   const void* first;      // [split, P], the states that the steps have found
@@ -132,6 +130,8 @@ struct GatedcellsWeightGradients {
   void* d_w_h;            // [3H or 4H, P] or null
   void* d_bias_x;         // [3H or 4H] or null
   void* d_bias_h;         // the same; null if d_bias_x is
+  int64_t n, I, H, P;
+  int64_t split;          // rows of `first`
   int32_t gru, dtype, level;
 };
 

@@ -17,6 +17,7 @@ from gatedcells_kernels.cpu.packing import (
     prepared,
     prepared_call,
 )
+from gatedcells_kernels.cpu.products import PreparedWeightGradients
 from gatedcells_kernels.tape import GRU_GATE_GRADS, GRUTape, Keep
 
 
@@ -155,6 +156,8 @@ class GRUTraining:
         self._tape = memory.working_like(weight, *self.tape_shape)
         self._d_gates = memory.working_like(weight, T, B, len(GRU_GATE_GRADS), H)
         self._forward = _forward(T, B, I, H, weights)
+        self.input_shape = (T, B, I)
+        self.weight_gradients = PreparedWeightGradients("GRU", T, B, I, H, weight)
         # packs the weight anew, which a call that no backward pass follows need not
         self._backward = functools.cache(lambda: _backward(T, B, H, weights))
 

@@ -17,6 +17,7 @@ from gatedcells_kernels.cpu.packing import (
     prepared,
     prepared_call,
 )
+from gatedcells_kernels.cpu.products import PreparedWeightGradients
 from gatedcells_kernels.tape import LSTM_GATES, LSTM_SLOTS, Keep
 
 
@@ -163,6 +164,8 @@ class LSTMTraining:
         self._tape = memory.working_like(weight, *self.tape_shape)
         self._d_gates = memory.working_like(weight, T, B, len(LSTM_GATES), H)
         self._forward = _forward(T, B, I, H, weights)
+        self.input_shape = (T, B, I)
+        self.weight_gradients = PreparedWeightGradients("LSTM", T, B, I, H, weight)
         # packs the weight anew, which a call that no backward pass follows need not
         self._backward = functools.cache(lambda: _backward(T, B, H, weights))
 

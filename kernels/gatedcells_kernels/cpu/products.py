@@ -6,18 +6,22 @@ A sum has the same bits on any number of threads.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from gatedcells_kernels.cpu import library
+from gatedcells_kernels.cpu.library import address
 from gatedcells_kernels.tape import GRU_GATES, LSTM_GATES
 
 _GATES = {"GRU": len(GRU_GATES), "LSTM": len(LSTM_GATES)}
 _FEW_ROWS = 8  # weights are packed for fewer in vain
 # measured: benchmarks/weight_gradients.py --dtype bfloat16
 _MANY_ROWS, _LARGE_WEIGHT = 256, 1 << 18
+# numbers in both weights up to which a prepared call makes the products for a single row, which are no sums;
+# those of a call that is not prepared are left to torch
+_ONE_ROW = 1 << 19
 
 
 @functools.cache
@@ -76,6 +80,61 @@ def weight_gradients(
         dtype=library.DTYPES[d_gates.dtype],
     )  # fmt: skip
     return [tensor if need else None for tensor, need in zip(found, needed, strict=True)]
+
+
+class PreparedWeightGradients:
+    """`weight_gradients` of calls of one shape, forward in time, for tensors that the caller knows to be
+    contiguous, on the CPU and of one dtype: what is left of it once everything else is known.
+
+    Args:
+        cell: as for `weight_gradients`.
+        T, B, I, H: the shape.
+        like: a tensor of the dtype.
+    """
+
+    def __init__(self, cell: str, T: int, B: int, I: int, H: int, like: Tensor) -> None:
+        self._like, G = like.detach().new_empty(1), _GATES[cell] * H
+        self._shapes = ((G, I), (G, H), (G,), (G,))
+        self._is_one_step = T == 1
+        # not the cases that are left to torch
+        self._may_run = (T * B > 1 or G * (I + H) <= _ONE_ROW) and _may_be_read(self._like)
+        changing = ("threads", "d", "input", "first", "second", "d_w_x", "d_w_h", "d_bias_x", "d_bias_h")
+        self._run = library.Prepared(
+            library.load(), "GatedcellsWeightGradients", changing, n=T * B, I=I, H=H, P=H, split=B,
+            gru=cell == "GRU", dtype=library.DTYPES[like.dtype],
+        )  # fmt: skip
+        self._made = functools.cache(self._making)
+
+    def _making(self, needed: tuple[bool, ...]) -> list[Callable[[], Tensor] | None]:
+        """What makes each of the four gradients; both of the biases if one is needed."""
+        *weights, first, second = needed
+        made = (*weights, first or second, first or second)
+        return [
+            library.made_like(self._like, *shape) if make else None
+            for shape, make in zip(self._shapes, made, strict=True)
+        ]
+
+    def __call__(
+        self, d_gates: Tensor, input: Tensor, hidden: Tensor, states: Tensor, needed: tuple[bool, ...]
+    ) -> list[Tensor | None] | None:
+        """The gradients, or None; see `weight_gradients`.
+
+        Args:
+            d_gates: as there.
+            input: ``[T, B, I]``.
+            hidden: the initial state ``[1, B, H]``.
+            states: after each step, ``[T, B, H]``.
+            needed: as there.
+        """
+        if not self._may_run:
+            return None
+        found = [None if make is None else make() for make in self._made(needed)]
+        second = 0 if self._is_one_step else address(states)
+        self._run(
+            (torch.get_num_threads(), address(d_gates), address(input), address(hidden), second,
+             *map(address, found))
+        )  # fmt: skip
+        return [tensor if need else None for tensor, need in zip(found, needed, strict=True)]
 
 
 def input_gradient(cell: str, d_gates: Tensor, weight_ih: Tensor) -> Tensor | None:
