@@ -1,7 +1,7 @@
-"""What a training step holds at its peak, and takes: ``python -m benchmarks.memory``.
+"""What a training step holds at its peak and after it, and takes: ``python -m benchmarks.memory``.
 
-Ours with a tape, ours with ``recompute=True`` and torch's, each in a process of its own. The peak is that of
-the process's resident memory during a step, over what it held before (Linux).
+Ours with a tape, ours with ``recompute=True`` and torch's, each in a process of its own. Measured is the
+process's resident memory over what it held before (Linux).
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def main() -> None:
             done = subprocess.run(
                 [*command, "--measure", op, who], capture_output=True, text=True, check=True
             )
-            peak_mb, *seconds = map(float, done.stdout.split())
+            peak_mb, after_mb, *seconds = map(float, done.stdout.split())
             row = dict(zip("TBIH", SHAPE, strict=True)) | {"op": op, "who": who, "peak_mb": round(peak_mb)}
-            rows.append(row | quantiles(seconds))
-            print(f"{op}, {who}: {peak_mb:.0f} MB, {rows[-1]['p50_ms']:.0f} ms")
+            rows.append(row | {"after_mb": round(after_mb)} | quantiles(seconds))
+            print(f"{op}, {who}: {peak_mb:.0f} MB, then {after_mb:.0f} MB, {rows[-1]['p50_ms']:.0f} ms")
     print(append("memory", rows))
 
 
 def _measure(op: str, who: str) -> list[float]:
-    """Peak in MB of the first step, and seconds of five more."""
+    """Peak in MB of the first step, what is left of it after that step, and seconds of five more."""
     T, B, I, H = SHAPE
     torch.manual_seed(0)
     options = {"recompute": True} if who.endswith("recompute") else {}
@@ -63,13 +63,13 @@ def _measure(op: str, who: str) -> list[float]:
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     step()
-    peak = _status("VmHWM") - before
+    peak, after = _status("VmHWM") - before, _status("VmRSS") - before
     seconds: list[float] = []
     for _ in range(5):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return [peak, *seconds]
+    return [peak, after, *seconds]
 
 
 def _status(key: str) -> float:

@@ -155,10 +155,13 @@ def _bfloat16_products(device: str) -> str:
 def _memory() -> str:
     source, rows = newest("memory")
     lines = [
-        [f"{row['op'].upper()}, {row['who']}", row["peak_mb"], f"{float(row['p50_ms']):.0f}"] for row in rows
+        [f"{row['op'].upper()}, {row['who']}", row["peak_mb"], row["after_mb"], f"{float(row['p50_ms']):.0f}"]
+        for row in rows
     ]
     shape = ", ".join(rows[0][key] for key in "TBIH")
-    return table([f"a training step of {shape}", "MB at the peak", "ms"], lines, source, rows[0])
+    return table(
+        [f"a training step of {shape}", "MB at the peak", "MB after it", "ms"], lines, source, rows[0]
+    )
 
 
 def _converted() -> str:

@@ -397,17 +397,29 @@ def backward_passes(monkeypatch):
     return made
 
 
-def remembered(layer):
-    """A layer that remembers training without gradients of its inputs; its copy, which does not; a call."""
-    module, call = build(layer), given(layer)
-    for _ in range(2):
-        module(*call)
-    return module, copy.deepcopy(module), call
+@pytest.fixture(params=[False, True], ids=["no backward pass before", "a backward pass before"])
+def remembered(request, backward_passes):
+    """Makes a layer that remembers training without gradients of its inputs; a copy that does not; a call."""
+
+    def make(layer):
+        module, call = build(layer), given(layer)
+        for _ in range(3 if request.param else 2):
+            outputs = leaves(module(*call))
+            if request.param:
+                outputs[0].square().sum().backward()
+        assert len(backward_passes) == request.param
+        backward_passes.clear()
+        module.zero_grad()
+        return module, copy.deepcopy(module), call
+
+    return make
 
 
 @pytest.mark.parametrize("layer", ["GRU", "LSTM"])
 @pytest.mark.parametrize("change", SINCE_FORWARD)
-def test_a_weight_changed_through_data_since_a_repeated_call_is_read_as_it_is(layer, change, backward_passes):
+def test_a_weight_changed_through_data_since_a_repeated_call_is_read_as_it_is(
+    layer, change, backward_passes, remembered
+):
     *modules, (x, hx) = remembered(layer)
     found = []
     for module in modules:
@@ -419,7 +431,7 @@ def test_a_weight_changed_through_data_since_a_repeated_call_is_read_as_it_is(la
 
 
 @pytest.mark.parametrize("layer", ["GRU", "LSTM"])
-def test_a_weight_of_another_shape_since_a_repeated_call_is_refused(layer, backward_passes):
+def test_a_weight_of_another_shape_since_a_repeated_call_is_refused(layer, backward_passes, remembered):
     *modules, (x, hx) = remembered(layer)
     for module in modules:
         out = leaves(module(x, hx))[0]
@@ -432,7 +444,7 @@ def test_a_weight_of_another_shape_since_a_repeated_call_is_refused(layer, backw
 
 
 @pytest.mark.parametrize("layer", ["GRU", "LSTM"])
-def test_a_repeated_calls_backward_pass_reads_what_hooks_give_it(layer, backward_passes):
+def test_a_repeated_calls_backward_pass_reads_what_hooks_give_it(layer, backward_passes, remembered):
     *modules, (x, hx) = remembered(layer)
     found = []
     for module in modules:
@@ -444,7 +456,7 @@ def test_a_repeated_calls_backward_pass_reads_what_hooks_give_it(layer, backward
 
 
 @pytest.mark.parametrize("layer", ["GRU", "LSTM"])
-def test_states_that_hooks_lay_out_otherwise_are_read_right(layer, backward_passes):
+def test_states_that_hooks_lay_out_otherwise_are_read_right(layer, backward_passes, remembered):
     *modules, (x, hx) = remembered(layer)
     found = []
     for module in modules:
@@ -467,7 +479,9 @@ LOSSES = {
 
 @pytest.mark.parametrize("layer", ["GRU", "LSTM"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_gradients_of_any_output_of_a_repeated_call_are_those_of_the_first(layer, loss, backward_passes):
+def test_gradients_of_any_output_of_a_repeated_call_are_those_of_the_first(
+    layer, loss, backward_passes, remembered
+):
     *modules, (x, hx) = remembered(layer)
     found = []
     for module in modules:
@@ -478,7 +492,9 @@ def test_gradients_of_any_output_of_a_repeated_call_are_those_of_the_first(layer
 
 
 @pytest.mark.parametrize("layer", ["GRU", "LSTM"])
-def test_a_batch_of_gradients_of_a_repeated_call_is_taken_by_the_reference(layer, backward_passes):
+def test_a_batch_of_gradients_of_a_repeated_call_is_taken_by_the_reference(
+    layer, backward_passes, remembered
+):
     module, _, (x, hx) = remembered(layer)
     states, weights = leaves(module(x, hx))[0], [*module.parameters()]
     d = torch.randn(3, *states.shape)
