@@ -3,6 +3,7 @@
 import gc
 import math
 import os
+import signal
 import threading
 
 import pytest
@@ -182,6 +183,17 @@ def test_a_forked_process_writes_to_memory_of_its_own():
         os._exit(len(blocks.take(PAGE)) != PAGE)
     assert os.waitpid(child, 0)[1] == 0
     assert block[0] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_forked_while_another_thread_takes_memory_does_not_wait_for_it():
+    with memory.BLOCKS._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # instead of waiting for ever
+            os._exit(len(memory.BLOCKS.take(PAGE)) != PAGE)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_where_there_is_no_memory_torch_says_so(kept):

@@ -43,11 +43,10 @@ class Blocks:
     def __init__(self) -> None:
         self._blocks: list[mmap.mmap] = []  # what was taken last comes last
         self._most = 0
-        self._lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):  # another thread may have held it
-            os.register_at_fork(after_in_child=self._new_lock)
+        self.unlock()
 
-    def _new_lock(self) -> None:
+    def unlock(self) -> None:
+        """For a forked process: another thread of its parent may have been in the middle of something."""
         self._lock = threading.Lock()
 
     def take(self, size: int) -> mmap.mmap:
@@ -97,6 +96,8 @@ class Blocks:
 
 
 BLOCKS = Blocks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=BLOCKS.unlock)
 
 
 def working(like: Tensor, *shape: int) -> Tensor:

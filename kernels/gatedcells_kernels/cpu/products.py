@@ -52,8 +52,6 @@ def weight_gradients(
         previous: the states that the steps have found, ``[T, B, H or P]``, in one piece or two along time.
         needed: which of the four are wanted.
     """
-    if not any(needed):
-        return (None,) * len(needed)
     T, B, _, H = d_gates.shape
     I, P = input.shape[-1], previous[0].shape[-1]
     if T * B == 1:  # no sum: torch is faster
